@@ -1,0 +1,36 @@
+# make demo · make test · make check · make bench do all the set-up themselves.
+PY := .venv/bin/python
+BPF := src/crossway/bpf/crossway.bpf.o
+CFLAGS := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
+	-isystem /usr/include/$(shell uname -m)-linux-gnu
+
+.PHONY: demo test check bench bpf setup lock
+
+setup:
+	@scripts/setup
+
+bpf: $(BPF)
+
+$(BPF): $(wildcard bpf/*.c bpf/*/*.c bpf/*/*.h)
+	@mkdir -p $(@D)
+	clang $(CFLAGS) -c bpf/crossway.bpf.c -o $@.tmp
+	@mv $@.tmp $@
+
+demo: setup
+	@$(PY) -m crossway.lab.demo
+
+test: setup
+	@$(PY) -m pytest $(ARGS)
+
+check: setup
+	@.venv/bin/ruff check src tests bench
+	@.venv/bin/ruff format --check -q src tests bench
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: setup
+	@$(PY) -m bench
+
+# Renew the locked dependencies.
+lock: setup
+	.venv/bin/uv pip compile -q --universal --generate-hashes --no-annotate --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements.lock

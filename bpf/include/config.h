@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// What is fixed when a program is loaded. Frozen before the verifier runs, so
+// a branch on a constant costs nothing and no code hides behind an #ifdef.
+#pragma once
+#include <linux/types.h>
+
+struct config {
+	__u32 overlay;         // ifindex of the VXLAN device
+	__u32 flow_idle_tcp;   // seconds an established TCP flow may be silent
+	__u32 flow_idle_new;   // seconds a flow without an answer may be silent
+	__u32 flow_idle_udp;   // seconds an answered flow of another protocol may be silent
+	__u32 flow_idle_end;   // seconds a TCP flow lives on after FIN or RST
+	__u8 tunnel_from_cb;   // packet tests: the tunnel's VNI and identity are in
+	                       // cb[0] and cb[1], the sender's IPv4 underlay address
+	                       // (network order) in cb[2]; a test run has no tunnel
+	__u8 pad[3];
+};
+
+const volatile struct config cfg = {
+	.flow_idle_tcp = 86400,
+	.flow_idle_new = 60,
+	.flow_idle_udp = 180,
+	.flow_idle_end = 30,
+};

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// All tables. A comment says who writes and who reads each one. All but
+// `current` and `stages` are pinned by name and outlive agent and programs.
+#pragma once
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "types.h"
+
+#define TABLE(table, kind, k, v, rows, how) \
+	struct { \
+		__uint(type, BPF_MAP_TYPE_##kind); \
+		__type(key, k); \
+		__type(value, v); \
+		__uint(max_entries, rows); \
+		__uint(map_flags, how); \
+	} table SEC(".maps")
+
+// Agent writes; from_workload and the firewall read.
+TABLE(ports, HASH, struct port_key, struct port, 65536, BPF_F_NO_PREALLOC);
+
+// Agent writes; guard reads.
+TABLE(sources, LPM_TRIE, struct source_key, __u32, 1048576, BPF_F_NO_PREALLOC);
+
+// Network number -> network. Agent writes; route, flood and deliver read.
+TABLE(networks, HASH, __u32, struct network, 131072, BPF_F_NO_PREALLOC);
+
+// Agent writes; flood reads.
+TABLE(members, HASH, struct member_key, struct place, 1048576, BPF_F_NO_PREALLOC);
+
+// Agent writes; switching reads.
+TABLE(macs, HASH, struct mac_key, struct place, 1048576, BPF_F_NO_PREALLOC);
+
+// Agent writes; ARP, ND and route read.
+TABLE(endpoints, HASH, struct endpoint_key, struct endpoint, 1048576, BPF_F_NO_PREALLOC);
+
+// Agent writes; route reads.
+TABLE(routes, LPM_TRIE, struct route_key, struct route, 1048576, BPF_F_NO_PREALLOC);
+
+// Agent writes; route reads.
+TABLE(interfaces, HASH, struct interface_key, struct interface, 131072, BPF_F_NO_PREALLOC);
+
+// Underlay address -> host. Agent writes; from_overlay reads.
+TABLE(hosts, HASH, struct addr, struct host, 65536, BPF_F_NO_PREALLOC);
+
+// Agent writes; from_uplink reads. Gives the network's number.
+TABLE(uplinks, HASH, struct uplink_key, __u32, 4096, BPF_F_NO_PREALLOC);
+
+// Agent writes; firewall reads.
+TABLE(policies, LPM_TRIE, struct policy_key, struct policy, 1048576, BPF_F_NO_PREALLOC);
+
+// Agent writes; firewall reads.
+TABLE(prefixes, LPM_TRIE, struct prefix_key, struct prefix, 1048576, BPF_F_NO_PREALLOC);
+
+// Identity -> how often its policy has changed. Agent writes, after `policies`
+// and `prefixes`; firewall reads: a flow judged by an older policy is judged anew.
+TABLE(generations, ARRAY, __u32, __u32, 65536, 0);
+
+// Firewall writes and reads; agent deletes the expired. The least recently used
+// give way when it is full.
+TABLE(flows, LRU_HASH, struct flow_key, struct flow, 262144, 0);
+
+// Every stage that sees ports writes and reads; the least recently used give way.
+TABLE(fragments, LRU_HASH, struct fragment_key, struct fragment, 8192, 0);
+
+// drop() writes; agent reads, and deletes with the port.
+TABLE(drops, HASH, struct drop_key, struct drop_record, 262144, BPF_F_NO_PREALLOC);

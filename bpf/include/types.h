@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Keys and values of every table: the one place where C and Python agree.
+// Python reads these layouts from BTF; nothing is typed twice.
+//
+// Numbers are in host byte order unless their type says __be.
+#pragma once
+#include <linux/types.h>
+
+// An address of either family; IPv4 stands as ::ffff:a.b.c.d.
+struct addr {
+	__be32 w[4];
+};
+
+// Which interface of this host a port is: the device, and the tag on it for a
+// VLAN body (0 for veth and tap). Names a port in every table of this host.
+struct port_key {
+	__u32 ifindex;
+	__u16 vlan;
+	__u16 pad;
+};
+
+// What a port looks like on its host.
+enum body {
+	BODY_VETH = 1,  // deliver with redirect_peer
+	BODY_TAP,       // deliver with redirect
+	BODY_VLAN,      // tag, then redirect
+};
+
+enum port_flag {
+	PORT_SECURED = 1,  // guard and firewall apply (port_security_enabled)
+};
+
+// A port that lives on this host.
+struct port {
+	__u32 network;      // number of its network: the VNI
+	__u32 identity;     // number of its set of security groups; 0: none
+	__u8 mac[6];
+	__u8 body;          // enum body
+	__u8 flags;         // enum port_flag
+	struct addr ip[2];  // its first IPv4 and first IPv6 address: the guard's
+	                    // short way; all-zero if none. `sources` has them all
+};
+
+// Which sources a secured port may use: its fixed addresses, its link-local
+// address and its allowed address pairs. A row says yes; a longest-prefix match.
+struct source_key {
+	__u32 prefixlen;  // 128 bits of port and MAC, then those of the address
+	struct port_key port;
+	__u8 mac[6];
+	__u16 pad;
+	struct addr ip;
+};
+
+enum place_kind {
+	PLACE_LOCAL = 1,  // a port of this host
+	PLACE_REMOTE,     // a port of another host: send to its underlay address
+	PLACE_ROUTER,     // an interface of a router
+	PLACE_UPLINK,     // out to the provider network
+};
+
+// Where a destination is.
+struct place {
+	__u8 kind;             // enum place_kind
+	__u8 pad[3];
+	__u32 identity;        // of the port there
+	__u32 router;          // PLACE_ROUTER: number of the router
+	struct port_key port;  // PLACE_LOCAL
+	struct addr underlay;  // PLACE_REMOTE
+};
+
+struct network {
+	__u32 mtu;        // bytes of an IP packet
+	__u32 members;    // rows 0 … members-1 of `members` are its flood list
+	__u32 flags;      // enum network_flag
+	__u32 uplink;     // ifindex of the provider device, or 0
+	__u16 uplink_vlan;
+	__u16 pad;
+};
+
+enum network_flag {
+	NETWORK_FLOOD_UNKNOWN = 1,  // has address pairs or unsecured ports: unknown
+	                            // destinations and neighbours are flooded
+	NETWORK_PROVIDER = 2,       // unknown destinations go to the uplink
+};
+
+// One entry of a network's flood list: a port here or a host elsewhere.
+struct member_key {
+	__u32 network;
+	__u32 index;
+};
+
+struct mac_key {
+	__u32 network;
+	__u8 mac[6];
+	__u16 pad;
+};
+
+struct endpoint_key {
+	__u32 network;
+	struct addr ip;
+};
+
+// Who has an address in a network: what ARP and ND answer, what a router needs.
+struct endpoint {
+	struct place place;
+	__u8 mac[6];
+	__u16 pad;
+};
+
+struct route_key {
+	__u32 prefixlen;  // 32 bits of router, then those of the address
+	__u32 router;
+	struct addr dst;
+};
+
+enum route_kind {
+	ROUTE_CONNECTED = 1,  // the destination is on `network`
+	ROUTE_VIA,            // the next hop is `via` on `network`
+	ROUTE_SELF,           // the destination is an address of this router
+	ROUTE_BLACKHOLE,
+};
+
+struct route {
+	__u8 kind;       // enum route_kind
+	__u8 pad[3];
+	__u32 network;   // on which the packet leaves the router
+	struct addr via;
+};
+
+struct interface_key {
+	__u32 network;
+	__u32 router;
+};
+
+// A router's foot in a network.
+struct interface {
+	__u8 mac[6];
+	__u16 pad;
+	struct addr ip[2];  // its first IPv4 and IPv6 address there; all-zero if none
+};
+
+// An underlay address from which the overlay takes packets.
+struct host {
+	__u32 known;
+};
+
+struct uplink_key {
+	__u32 ifindex;
+	__u16 vlan;
+	__u16 pad;
+};
+
+// ---- Policy. Rules only allow; whatever matches a row passes.
+
+enum way {
+	WAY_IN = 0,   // to the port
+	WAY_OUT = 1,  // from the port
+};
+
+enum remote_kind {
+	REMOTE_ANY = 0,       // rules without a remote
+	REMOTE_IDENTITY = 1,  // rules with a remote group: `number` is an identity
+	REMOTE_PREFIX = 2,    // rules with a prefix: `number` comes from `prefixes`
+};
+
+enum family {
+	FAMILY_IPV4 = 0,
+	FAMILY_IPV6 = 1,
+};
+
+// Longest match wins, and any match passes. A rule for any protocol ends before
+// `proto`, one for any port before `port`; a port range is several prefixes of
+// the port. For ICMP `port` is type << 8 | code. `port` of IN and OUT alike is
+// the destination's.
+struct policy_key {
+	__u32 prefixlen;  // 88 up to `proto`, 96 with it, 97-112 with bits of the port
+	__u32 identity;   // of the port whose policy this is
+	__u32 number;     // of the remote: by `remote`
+	__u8 remote;      // enum remote_kind
+	__u8 way;         // enum way
+	__u8 family;      // enum family
+	__u8 proto;
+	__be16 port;
+	__u16 pad;        // beyond every prefix
+};
+
+struct policy {
+	__u32 rule;       // number of one rule that allows it, for telling
+	__u8 stateless;   // no rule that allows it is of a stateful group
+	__u8 pad[3];
+};
+
+// Which class of prefix rules an address is in, for one identity and way. A row
+// stands for all rules whose prefix holds it: `number` of policy_key.
+struct prefix_key {
+	__u32 prefixlen;  // 64 bits up to the address, then those of the address
+	__u32 identity;
+	__u8 way;         // enum way
+	__u8 pad[3];
+	struct addr ip;
+};
+
+struct prefix {
+	__u32 number;
+};
+
+// ---- State
+
+// A connection, seen from the port that it belongs to: both directions have one key.
+struct flow_key {
+	struct port_key port;
+	struct addr local;
+	struct addr remote;
+	__be16 local_port;   // ICMP echo: the identifier, in both
+	__be16 remote_port;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+enum flow_flag {
+	FLOW_OUT = 1,        // the port began it
+	FLOW_REPLIED = 2,    // the other side has answered
+	FLOW_FIN_LOCAL = 4,
+	FLOW_FIN_REMOTE = 8,
+	FLOW_RST = 16,
+};
+
+struct flow {
+	__u64 seen;             // bpf_ktime_get_coarse_ns of the last packet
+	__u32 generation;       // of the local identity's policy when judged
+	__u32 identity;         // of the port when judged
+	__u32 remote_identity;  // of the other side when judged
+	__u8 flags;             // enum flow_flag
+	__u8 pad[3];
+};
+
+// The ports of a fragmented packet, told by its first fragment to the others.
+struct fragment_key {
+	__u32 network;
+	__u32 id;
+	struct addr src;
+	struct addr dst;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+struct fragment {
+	__u64 seen;
+	__be16 src_port;
+	__be16 dst_port;
+	__u32 pad;
+};
+
+// Why a packet stopped. Each has a counter a port in `drops`.
+enum drop {
+	DROP_NONE = 0,
+	DROP_SHORT,           // a header runs past the end of the packet
+	DROP_MALFORMED,       // a header contradicts itself
+	DROP_NO_PORT,         // the interface belongs to no port
+	DROP_NOT_IP,          // neither IP nor ARP
+	DROP_SPOOFED_MAC,     // the source MAC is not the port's
+	DROP_SPOOFED_IPV4,    // the source IPv4 address is not the port's
+	DROP_SPOOFED_IPV6,    // the source IPv6 address is not the port's
+	DROP_SPOOFED_ARP,     // ARP claims an address that is not the port's
+	DROP_SPOOFED_ND,      // neighbour discovery claims an address that is not the port's
+	DROP_SPOOFED_VLAN,    // a VLAN tag from a port that has none
+	DROP_ROGUE_DHCP,      // a DHCP server's answer from a port
+	DROP_ROGUE_RA,        // a router advertisement or redirect from a port
+	DROP_NO_NETWORK,      // the network is not known here
+	DROP_NO_MAC,          // nobody on the network has the destination MAC
+	DROP_NO_NEIGHBOUR,    // nobody on the network has the destination address
+	DROP_NO_ROUTE,        // the router has no route to the destination
+	DROP_TTL,             // hop limit reached
+	DROP_TOO_MANY_ROUTERS,  // more than 8 routers in a row
+	DROP_TOO_BIG,         // larger than the network's MTU
+	DROP_FRAGMENT,        // a fragment whose first one was not seen
+	DROP_POLICY_OUT,      // no egress rule allows it
+	DROP_POLICY_IN,       // no ingress rule allows it
+	DROP_UNKNOWN_HOST,    // overlay packet from an address that is no known host's
+	DROP_NO_TUNNEL,       // overlay packet without tunnel metadata
+	DROP_ROUTER_SERVICE,  // sent to a router's own address, for nothing it serves
+	DROP_LOOP,            // would go back to where it came from
+	DROP_NO_UPLINK,       // the provider network is not on this host
+	DROP_ERROR,           // a kernel helper failed
+	DROP_NO_STAGE,        // a stage is missing from `stages`: a loading fault
+	DROP_MAX,
+};
+
+struct drop_key {
+	struct port_key port;  // the port that sent it or was to get it; 0: none known
+	__u32 why;             // enum drop
+};
+
+// How many, and what the last one was.
+struct drop_record {
+	__u64 packets;
+	__u64 seen;             // bpf_ktime_get_coarse_ns
+	struct addr src;
+	struct addr dst;
+	__u32 network;
+	__u32 identity;         // of the port
+	__u32 remote_identity;
+	__be16 src_port;        // ICMP: type << 8 | code
+	__be16 dst_port;
+	__u16 eth_proto;
+	__u8 proto;
+	__u8 pad[5];
+};
