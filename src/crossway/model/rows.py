@@ -1,0 +1,275 @@
+"""Rows of the kernel's tables: what `plan` makes and `kernel` packs.
+
+Field names are those of `bpf/include/types.h` without its padding; the kernel
+layer compares them with the BTF of the object that it loads and refuses a
+difference, so the two cannot drift apart. IP addresses are 16 bytes in network
+order, IPv4 as ::ffff:a.b.c.d; MAC addresses 6 bytes; ports plain integers.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, NamedTuple
+
+NO_IP = bytes(16)
+MAPPED = bytes(10) + b"\xff\xff"
+
+
+def pack_ip(text: str | IPv4Address | IPv6Address) -> bytes:
+    """Return an address as 16 bytes, IPv4 mapped into ::ffff:0:0/96 (RFC 4291 2.5.5.2)."""
+    ip = ip_address(text) if isinstance(text, str) else text
+    return MAPPED + ip.packed if ip.version == 4 else ip.packed
+
+
+def unpack_ip(raw: bytes) -> str:
+    """Return the text of 16 bytes made by `pack_ip`."""
+    return str(IPv4Address(raw[12:]) if raw[:12] == MAPPED else IPv6Address(raw))
+
+
+def pack_mac(text: str) -> bytes:
+    """Return aa:bb:cc:dd:ee:ff as 6 bytes."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
+class Body(IntEnum):
+    VETH = 1
+    TAP = 2
+    VLAN = 3
+
+
+class PortFlag(IntFlag):
+    SECURED = 1
+
+
+class PlaceKind(IntEnum):
+    LOCAL = 1
+    REMOTE = 2
+    ROUTER = 3
+    UPLINK = 4
+
+
+class NetworkFlag(IntFlag):
+    FLOOD_UNKNOWN = 1
+    PROVIDER = 2
+
+
+class RouteKind(IntEnum):
+    CONNECTED = 1
+    VIA = 2
+    SELF = 3
+    BLACKHOLE = 4
+
+
+class Way(IntEnum):
+    IN = 0
+    OUT = 1
+
+
+class Remote(IntEnum):
+    ANY = 0
+    IDENTITY = 1
+    PREFIX = 2
+
+
+class Family(IntEnum):
+    IPV4 = 0
+    IPV6 = 1
+
+
+class FlowFlag(IntFlag):
+    OUT = 1
+    REPLIED = 2
+    FIN_LOCAL = 4
+    FIN_REMOTE = 8
+    RST = 16
+
+
+class PortKey(NamedTuple):
+    ifindex: int
+    vlan: int = 0
+
+
+class Port(NamedTuple):
+    network: int
+    identity: int
+    mac: bytes
+    body: int
+    flags: int
+    ip: tuple[bytes, bytes]
+
+
+class SourceKey(NamedTuple):
+    prefixlen: int
+    port: PortKey
+    mac: bytes
+    ip: bytes
+
+
+class Place(NamedTuple):
+    kind: int
+    identity: int = 0
+    router: int = 0
+    port: PortKey = PortKey(0)
+    underlay: bytes = NO_IP
+
+
+class Network(NamedTuple):
+    mtu: int
+    members: int
+    flags: int = 0
+    uplink: int = 0
+    uplink_vlan: int = 0
+
+
+class MemberKey(NamedTuple):
+    network: int
+    index: int
+
+
+class MacKey(NamedTuple):
+    network: int
+    mac: bytes
+
+
+class EndpointKey(NamedTuple):
+    network: int
+    ip: bytes
+
+
+class Endpoint(NamedTuple):
+    place: Place
+    mac: bytes
+
+
+class RouteKey(NamedTuple):
+    prefixlen: int
+    router: int
+    dst: bytes
+
+
+class Route(NamedTuple):
+    kind: int
+    network: int = 0
+    via: bytes = NO_IP
+
+
+class InterfaceKey(NamedTuple):
+    network: int
+    router: int
+
+
+class Interface(NamedTuple):
+    mac: bytes
+    ip: tuple[bytes, bytes]
+
+
+class Host(NamedTuple):
+    known: int
+
+
+class UplinkKey(NamedTuple):
+    ifindex: int
+    vlan: int = 0
+
+
+class PolicyKey(NamedTuple):
+    prefixlen: int
+    identity: int
+    number: int
+    remote: int
+    way: int
+    family: int
+    proto: int
+    port: int
+
+
+class Policy(NamedTuple):
+    rule: int
+    stateless: int
+
+
+class PrefixKey(NamedTuple):
+    prefixlen: int
+    identity: int
+    way: int
+    ip: bytes
+
+
+class Prefix(NamedTuple):
+    number: int
+
+
+class FlowKey(NamedTuple):
+    port: PortKey
+    local: bytes
+    remote: bytes
+    local_port: int
+    remote_port: int
+    proto: int
+
+
+class Flow(NamedTuple):
+    seen: int
+    generation: int
+    identity: int
+    remote_identity: int
+    flags: int
+
+
+class FragmentKey(NamedTuple):
+    network: int
+    id: int
+    src: bytes
+    dst: bytes
+    proto: int
+
+
+class Fragment(NamedTuple):
+    seen: int
+    src_port: int
+    dst_port: int
+
+
+class DropKey(NamedTuple):
+    port: PortKey
+    why: int
+
+
+class DropRecord(NamedTuple):
+    packets: int
+    seen: int
+    src: bytes
+    dst: bytes
+    network: int
+    identity: int
+    remote_identity: int
+    src_port: int
+    dst_port: int
+    eth_proto: int
+    proto: int
+
+
+Key = Any  # a NamedTuple of this module, or an int for a table keyed by a number
+Value = Any
+Rows = dict[tuple[str, Key], Value]
+
+# Table -> classes of its key and its value; `int` is a bare __u32.
+TABLES: dict[str, tuple[type, type]] = {
+    "ports": (PortKey, Port),
+    "sources": (SourceKey, int),
+    "networks": (int, Network),
+    "members": (MemberKey, Place),
+    "macs": (MacKey, Place),
+    "endpoints": (EndpointKey, Endpoint),
+    "routes": (RouteKey, Route),
+    "interfaces": (InterfaceKey, Interface),
+    "hosts": (bytes, Host),
+    "uplinks": (UplinkKey, int),
+    "policies": (PolicyKey, Policy),
+    "prefixes": (PrefixKey, Prefix),
+    "generations": (int, int),
+    "flows": (FlowKey, Flow),
+    "fragments": (FragmentKey, Fragment),
+    "drops": (DropKey, DropRecord),
+}
