@@ -86,7 +86,7 @@ enum network_flag {
 // One entry of a network's flood list: a port here or a host elsewhere.
 struct member_key {
 	__u32 network;
-	__u32 index;
+	__u32 slot;
 };
 
 struct mac_key {

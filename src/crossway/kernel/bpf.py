@@ -92,7 +92,6 @@ _libc = c.CDLL(None)
 _PRINT = c.CFUNCTYPE(c.c_int, c.c_int, c.c_char_p, P)
 
 
-@_PRINT
 def _print(level: int, form: bytes, args: int | None) -> int:
     if level > 1:
         return 0
@@ -103,7 +102,8 @@ def _print(level: int, form: bytes, args: int | None) -> int:
     return 0
 
 
-lib.libbpf_set_print(_print)
+_printer = _PRINT(_print)
+lib.libbpf_set_print(_printer)
 
 
 def _check(result: int, what: str) -> int:

@@ -135,7 +135,7 @@ class Btf:
         single = len(leaves) == 1
 
         def pack(row: Any) -> bytes:
-            values = [get(row)] if single else list(get(row))
+            values: list[Any] = [get(row)] if single else list(get(row))
             for i, fix in fixes:
                 values[i] = htons(values[i]) if fix == "swap" else b"".join(values[i])
             return packer.pack(*values)

@@ -124,7 +124,7 @@ class Network(NamedTuple):
 
 class MemberKey(NamedTuple):
     network: int
-    index: int
+    slot: int
 
 
 class MacKey(NamedTuple):
