@@ -1,0 +1,170 @@
+"""The store in one SQLite file, for one server.
+
+Transactions that wait are written as one SQLite transaction: their statements
+run on the event loop (they touch pages in memory, some microseconds each), the
+commit, which waits for the disk, runs in a thread. Statements in that thread
+were tried in thought and dropped: each would fight the loop for the
+interpreter's lock. What is answered is on the disk (WAL, synchronous=FULL).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from crossway.errors import Unavailable
+from crossway.store.history import History
+from crossway.store.interface import Change, Entry, Stale, Transaction, after_prefix
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL, modified INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS head (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL, schema INTEGER);
+INSERT OR IGNORE INTO head VALUES (1, 0, 1);
+"""
+# Transactions in one SQLite transaction: more would keep the first ones waiting.
+GROUP = 256
+
+Waiting = tuple[Transaction, "asyncio.Future[int]"]
+
+
+class SqliteStore:
+    def __init__(self, path: str | Path) -> None:
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA cache_size = -65536")
+            self._db.executescript(SCHEMA)
+            # Takes the lock now, so that a second server on this file fails at its start.
+            self._db.execute("UPDATE head SET schema = 1")
+            (revision,) = self._db.execute("SELECT revision FROM head").fetchone()
+        except sqlite3.Error as error:
+            hint = " (another server uses it)" if "locked" in str(error) else ""
+            raise Unavailable(f"store sqlite:{path}: {error}{hint}") from error
+        self.history = History(revision)
+        self._waiting: list[Waiting] = []
+        self._writing = False
+        self._closed: asyncio.Future[None] | None = None
+        self._disk = ThreadPoolExecutor(1, "store")
+
+    async def commit(self, transaction: Transaction) -> int:
+        if self._closed:
+            raise Unavailable("the store is closing")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[int] = loop.create_future()
+        self._waiting.append((transaction, answer))
+        if not self._writing:
+            self._writing = True
+            loop.call_soon(self._write)
+        return await answer
+
+    async def read(self, prefix: str) -> tuple[int, list[Entry]]:
+        rows = (
+            self._db.execute(
+                "SELECT key, value, modified FROM entries WHERE key >= ? AND key < ? ORDER BY key",
+                (prefix, after_prefix(prefix)),
+            )
+            if prefix
+            else self._db.execute("SELECT key, value, modified FROM entries ORDER BY key")
+        )
+        return self.history.revision, [Entry(*row) for row in rows]
+
+    def watch(self, after: int) -> AsyncIterator[list[Change]]:
+        return self.history.watch(after)
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = asyncio.get_running_loop().create_future()
+            if not self._writing:
+                self._closed.set_result(None)
+        await self._closed
+        self._disk.shutdown()
+        self._db.close()
+
+    def _write(self) -> None:
+        """Write those that wait, and leave the commit to the thread."""
+        group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+        revision = self.history.revision
+        changes: list[Change] = []
+        answers: list[int | Stale] = []
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for transaction, _ in group:
+                stale = self._stale(transaction)
+                if stale:
+                    answers.append(Stale(stale, revision))
+                    continue
+                revision += 1
+                self._apply(transaction, revision)
+                changes.append(Change(revision, transaction.events()))
+                answers.append(revision)
+            self._db.execute("UPDATE head SET revision = ?", (revision,))
+        except sqlite3.Error as error:
+            self._fail(group, error)
+            return
+        done = asyncio.get_running_loop().run_in_executor(self._disk, self._db.execute, "COMMIT")
+        done.add_done_callback(lambda future: self._written(group, changes, answers, future.exception()))
+
+    def _written(
+        self, group: list[Waiting], changes: list[Change], answers: list[int | Stale], error: BaseException | None
+    ) -> None:
+        """Tell the watches, then those who wait: also a refused one finds the copy up to date."""
+        if error:
+            self._fail(group, error)
+            return
+        if changes:
+            self.history.append(changes)
+        for (_, future), answer in zip(group, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, Stale):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+        self._next()
+
+    def _fail(self, group: list[Waiting], error: BaseException) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        for _, future in group:
+            if not future.done():
+                future.set_exception(Unavailable(f"the store cannot write: {error}"))
+        self._next()
+
+    def _next(self) -> None:
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._write)
+            return
+        self._writing = False
+        if self._closed:
+            self._closed.set_result(None)
+
+    def _apply(self, transaction: Transaction, revision: int) -> None:
+        self._db.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in transaction.deletes])
+        self._db.executemany(
+            "INSERT INTO entries VALUES (?, ?, ?) "
+            "ON CONFLICT (key) DO UPDATE SET value = excluded.value, modified = excluded.modified",
+            [(key, value, revision) for key, value in transaction.puts.items()],
+        )
+
+    def _stale(self, transaction: Transaction) -> list[str]:
+        return [
+            *(key for key, revision in transaction.same.items() if self._modified(key) != revision),
+            *(key for key in transaction.exists if not self._modified(key)),
+            *(
+                prefix
+                for prefix, revision in transaction.quiet.items()
+                if self._db.execute(
+                    "SELECT 1 FROM entries WHERE key >= ? AND key < ? AND modified > ? LIMIT 1",
+                    (prefix, after_prefix(prefix), revision),
+                ).fetchone()
+            ),
+        ]
+
+    def _modified(self, key: str) -> int:
+        row = self._db.execute("SELECT modified FROM entries WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else 0
