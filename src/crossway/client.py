@@ -86,6 +86,7 @@ def fault_of(status: int, body: bytes) -> Fault:
     # Not by the constructor: the message is already made, elsewhere.
     made = fault.__new__(fault, message or f"the server answered {status}")
     made.status = status
+    made.type = kind or fault.__name__
     return made
 
 
