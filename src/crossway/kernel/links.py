@@ -1,0 +1,363 @@
+"""Make, adopt and remove the links that bodies of ports and the overlay need.
+
+All of it can be said again: what is there already is adopted and not touched.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+from typing import NamedTuple
+
+from crossway.errors import Conflict, Invalid, NotFound
+from crossway.kernel import netlink as nl
+from crossway.kernel.netlink import Netlink, Request, attr, attrs, nested
+
+IFF_UP = 1
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
+IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 20, 26, 28, 37
+IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
+IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_NONE = 8, 1
+IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_UDP_CSUM, IFLA_VXLAN_GBP = 7, 15, 18, 23
+IFLA_VXLAN_UDP_ZERO_CSUM6_TX, IFLA_VXLAN_UDP_ZERO_CSUM6_RX, IFLA_VXLAN_COLLECT_METADATA = 19, 20, 25
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 2
+RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 4, 0, 253, 1
+
+ALIAS = "crossway port "
+OVERLAY = "cw-overlay"
+OVERLAY_ALIAS = "crossway overlay"
+OVERLAY_MTU = 65000  # beyond every network's: the overlay itself refuses no packet
+
+
+class Link(NamedTuple):
+    """A link of this host as the kernel tells it."""
+
+    ifindex: int
+    name: str
+    up: bool
+    mtu: int
+    mac: str
+    kind: str  # "veth", "tun", "vxlan" …, "" for hardware
+    alias: str
+
+
+class Inside(NamedTuple):
+    """How a link looks inside a workload's network namespace."""
+
+    ifname: str
+    mac: str
+    mtu: int
+    addresses: Sequence[str]  # with prefix: 10.0.0.5/24
+    routes: Sequence[tuple[str, str]]  # destination, next hop
+
+
+def link_name(port: str) -> str:
+    """Return the name of a port's link on its host: always the same for a port."""
+    digits = port.replace("-", "").lower()[:11]
+    if len(digits) < 11 or set(digits) - set("0123456789abcdef"):
+        digits = hashlib.sha256(port.encode()).hexdigest()[:11]
+    return "cw" + digits
+
+
+def port_of(link: Link) -> str | None:
+    """Return the port whose link this is, if this program made it."""
+    return link.alias.removeprefix(ALIAS) if link.alias.startswith(ALIAS) else None
+
+
+def _info(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+    """Return an ifinfomsg."""
+    return struct.pack("=BxHiII", 0, 0, index, flags, change)
+
+
+def decode(body: bytes) -> Link:
+    """Return the link that an RTM_NEWLINK or RTM_DELLINK message is about."""
+    index, flags = struct.unpack_from("=iI", body, 4)
+    found = attrs(body[16:])
+    return Link(
+        index,
+        _text(found.get(IFLA_IFNAME)),
+        bool(flags & IFF_UP),
+        struct.unpack("=I", found[IFLA_MTU])[0] if IFLA_MTU in found else 0,
+        found.get(IFLA_ADDRESS, b"").hex(":"),
+        _text(attrs(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND)),
+        _text(found.get(IFLA_IFALIAS)),
+    )
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").rstrip(b"\0").decode(errors="replace")
+
+
+class Links:
+    """The links of the network namespace in which it was made."""
+
+    def __init__(self) -> None:
+        self._netlink = Netlink()
+
+    def close(self) -> None:
+        """Close the socket to the kernel."""
+        self._netlink.close()
+
+    def find(self, name: str) -> Link | None:
+        """Return the link of a name, or None."""
+        if not 0 < len(name.encode()) < 16:
+            return None
+        found = self._netlink.get(nl.RTM_GETLINK, _info() + attr(IFLA_IFNAME, name) + _no_stats())
+        return decode(found.body) if found else None
+
+    def all(self) -> list[Link]:
+        """Return all links."""
+        return [decode(m.body) for m in self._netlink.dump(nl.RTM_GETLINK, _info() + _no_stats())]
+
+    def remove(self, name: str) -> None:
+        """Remove a link; that there is none is no error."""
+        self._netlink.ask(
+            Request(nl.RTM_DELLINK, 0, _info() + attr(IFLA_IFNAME, name), (errno.ENODEV, errno.EOPNOTSUPP))
+        )
+
+    def set(self, index: int, *, mtu: int | None = None, up: bool | None = None, alias: str | None = None) -> None:
+        """Change a link."""
+        changed = b""
+        if mtu is not None:
+            changed += attr(IFLA_MTU, mtu)
+        if alias is not None:
+            changed += attr(IFLA_IFALIAS, alias)
+        flags, change = (IFF_UP if up else 0, IFF_UP) if up is not None else (0, 0)
+        self._netlink.ask(Request(nl.RTM_SETLINK, 0, _info(index, flags, change) + changed))
+
+    def veth(self, port: str, netns: int, inside: Inside) -> Link:
+        """Make a port's veth pair, down, with its far end in *netns*; adopt it when it is there.
+
+        An older pair of the port whose far end is elsewhere is replaced. The
+        caller puts the hook on the link that is returned, then sets it up.
+        """
+        name = link_name(port)
+        found = self.find(name)
+        if found is not None:
+            if found.alias not in ("", ALIAS + port):
+                raise Conflict(f"link {name} is there and is not of port {port}: {found.alias}")
+            if self._reaches(found, netns, inside.ifname):
+                return found
+            self.remove(name)
+        peer = (
+            _info()
+            + attr(IFLA_IFNAME, inside.ifname)
+            + attr(IFLA_ADDRESS, bytes.fromhex(inside.mac.replace(":", "")))
+            + attr(IFLA_MTU, inside.mtu)
+            + attr(IFLA_NET_NS_FD, netns)
+        )
+        made = (
+            _info()
+            + attr(IFLA_IFNAME, name)
+            + attr(IFLA_MTU, inside.mtu)
+            + nested(IFLA_LINKINFO, attr(IFLA_INFO_KIND, "veth"), nested(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer)))
+        )
+        try:
+            self._netlink.ask(
+                Request(nl.RTM_NEWLINK, nl.NLM_F_CREATE | nl.NLM_F_EXCL, made),
+                # The host itself must not speak on it: no link-local address.
+                Request(
+                    nl.RTM_SETLINK,
+                    0,
+                    _info() + attr(IFLA_IFNAME, name) + attr(IFLA_IFALIAS, ALIAS + port) + _no_link_local(),
+                ),
+            )
+        except FileExistsError:
+            raise Conflict(f"network namespace has a link {inside.ifname} already") from None
+        link = self.find(name)
+        if link is None:
+            raise NotFound("link", name)
+        return link
+
+    def _reaches(self, link: Link, netns: int, ifname: str) -> bool:
+        """Return whether a veth's far end is *ifname* in *netns*."""
+        found = self._netlink.get(nl.RTM_GETLINK, _info(link.ifindex) + _no_stats())
+        peer = attrs(found.body[16:]).get(IFLA_LINK) if found else None
+        if peer is None:
+            return False
+        with nl.inside(netns):
+            far = Netlink()
+        with far:
+            there = far.get(nl.RTM_GETLINK, _info() + attr(IFLA_IFNAME, ifname) + _no_stats())
+        if there is None:
+            return False
+        told = attrs(there.body[16:])
+        return (
+            struct.unpack_from("=i", there.body, 4) == struct.unpack("=i", peer)
+            and IFLA_LINK in told
+            and struct.unpack("=i", told[IFLA_LINK])[0] == link.ifindex
+        )
+
+    def overlay(self, port: int) -> Link:
+        """Make the overlay's VXLAN device, which takes VNI, identity and far end from each packet."""
+        found = self.find(OVERLAY)
+        if found is not None and (found.kind != "vxlan" or found.alias != f"{OVERLAY_ALIAS} {port}"):
+            self.remove(OVERLAY)
+            found = None
+        if found is None:
+            data = (
+                attr(IFLA_VXLAN_COLLECT_METADATA, b"\1")
+                + attr(IFLA_VXLAN_LEARNING, b"\0")
+                + attr(IFLA_VXLAN_PORT, struct.pack("!H", port))
+                + attr(IFLA_VXLAN_GBP, b"")
+                # Inner packets have checksums of their own; over IPv6, too,
+                # an outer one would be computed for nothing (RFC 6935).
+                + attr(IFLA_VXLAN_UDP_CSUM, b"\0")
+                + attr(IFLA_VXLAN_UDP_ZERO_CSUM6_TX, b"\1")
+                + attr(IFLA_VXLAN_UDP_ZERO_CSUM6_RX, b"\1")
+            )
+            made = (
+                _info()
+                + attr(IFLA_IFNAME, OVERLAY)
+                + attr(IFLA_MTU, OVERLAY_MTU)
+                + nested(IFLA_LINKINFO, attr(IFLA_INFO_KIND, "vxlan"), nested(IFLA_INFO_DATA, data))
+            )
+            self._netlink.ask(
+                Request(nl.RTM_NEWLINK, nl.NLM_F_CREATE | nl.NLM_F_EXCL, made),
+                Request(
+                    nl.RTM_SETLINK,
+                    0,
+                    _info()
+                    + attr(IFLA_IFNAME, OVERLAY)
+                    + attr(IFLA_IFALIAS, f"{OVERLAY_ALIAS} {port}")
+                    + _no_link_local(),
+                ),
+            )
+        found = self.find(OVERLAY)
+        if found is None:
+            raise NotFound("link", OVERLAY)
+        return found
+
+
+def _no_stats() -> bytes:
+    return attr(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+
+
+def _no_link_local() -> bytes:
+    return nested(
+        IFLA_AF_SPEC, nested(socket.AF_INET6, attr(IFLA_INET6_ADDR_GEN_MODE, struct.pack("=B", ADDR_GEN_NONE)))
+    )
+
+
+def furnish(netns: int, inside: Inside) -> None:
+    """Set up the far end of a port's link inside a workload's namespace: addresses, up, routes.
+
+    There is no duplicate address detection and no router advertisement to wait
+    for: the server gave the addresses, and it tells the routes.
+    """
+    with nl.inside(netns):
+        far = Netlink()
+        try:
+            _quiet_ipv6(inside.ifname, wanted=any(":" in a for a in inside.addresses))
+        except BaseException:
+            far.close()
+            raise
+    with far:
+        found = far.get(nl.RTM_GETLINK, _info() + attr(IFLA_IFNAME, inside.ifname) + _no_stats())
+        if found is None:
+            raise NotFound("link", inside.ifname)
+        index = decode(found.body).ifindex
+        mac = bytes.fromhex(inside.mac.replace(":", ""))
+        requests = [
+            Request(
+                nl.RTM_SETLINK,
+                0,
+                _info(index) + attr(IFLA_MTU, inside.mtu) + attr(IFLA_ADDRESS, mac) + _no_link_local(),
+                (errno.EAFNOSUPPORT, errno.EOPNOTSUPP),
+            ),
+            *(_address(index, text) for text in inside.addresses),
+            _address(index, _link_local(mac), fine=(errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)),
+            Request(nl.RTM_SETLINK, 0, _info(index, IFF_UP, IFF_UP)),
+            *(_route(index, destination, nexthop) for destination, nexthop in inside.routes),
+        ]
+        far.ask(*requests)
+
+
+def readdress(netns: int, ifname: str, gone: Sequence[str]) -> None:
+    """Take addresses away from a link inside a namespace; that one is not there is no error."""
+    with nl.inside(netns):
+        far = Netlink()
+    with far:
+        found = far.get(nl.RTM_GETLINK, _info() + attr(IFLA_IFNAME, ifname) + _no_stats())
+        if found is None:
+            return
+        index = decode(found.body).ifindex
+        far.ask(
+            *(
+                Request(nl.RTM_DELADDR, 0, _address(index, text).body, (errno.EADDRNOTAVAIL, errno.ENODEV))
+                for text in gone
+            )
+        )
+
+
+def _quiet_ipv6(ifname: str, *, wanted: bool) -> None:
+    conf = Path("/proc/sys/net/ipv6/conf") / ifname
+    if not conf.is_dir():
+        return
+    settings = {"accept_ra": "0", "autoconf": "0"}
+    if wanted:
+        settings["disable_ipv6"] = "0"
+    for name, value in settings.items():
+        path = conf / name
+        if path.read_text().strip() != value:
+            path.write_text(value)
+
+
+def _link_local(mac: bytes) -> str:
+    raw = b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+    return socket.inet_ntop(socket.AF_INET6, raw) + "/64"
+
+
+def _address(index: int, text: str, fine: tuple[int, ...] = ()) -> Request:
+    address = ip_interface(text)
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    scope = RT_SCOPE_LINK if address.is_link_local else RT_SCOPE_UNIVERSE
+    body = struct.pack("=BBBBI", family, address.network.prefixlen, 0, scope, index)
+    body += attr(IFA_LOCAL, address.packed) + attr(IFA_ADDRESS, address.packed) + attr(IFA_FLAGS, IFA_F_NODAD)
+    return Request(nl.RTM_NEWADDR, nl.NLM_F_CREATE | nl.NLM_F_REPLACE, body, fine)
+
+
+def _route(index: int, destination: str, nexthop: str) -> Request:
+    net = ip_network(destination, strict=False)
+    gateway = socket.inet_pton(socket.AF_INET if net.version == 4 else socket.AF_INET6, nexthop)
+    family = socket.AF_INET if net.version == 4 else socket.AF_INET6
+    body = struct.pack(
+        "=BBBBBBBBI",
+        family,
+        net.prefixlen,
+        0,
+        0,
+        RT_TABLE_MAIN,
+        RTPROT_STATIC,
+        RT_SCOPE_UNIVERSE,
+        RTN_UNICAST,
+        0,
+    )
+    if net.prefixlen:
+        body += attr(RTA_DST, net.network_address.packed)
+    body += attr(RTA_GATEWAY, gateway) + attr(RTA_OIF, index)
+    # A next hop that no address of the port reaches is the subnet's fault, not the plug's.
+    return Request(
+        nl.RTM_NEWROUTE,
+        nl.NLM_F_CREATE | nl.NLM_F_REPLACE,
+        body,
+        (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL),
+    )
+
+
+def netns_of(text: str) -> int:
+    """Return an open network namespace; raise what a caller can be told when there is none."""
+    try:
+        return nl.open_netns(text)
+    except FileNotFoundError:
+        raise NotFound("network namespace", text) from None
+    except OSError as fault:
+        raise Invalid(f"cannot open network namespace {text}: {os.strerror(fault.errno or 0)}") from fault

@@ -1,0 +1,345 @@
+"""From the objects of a host's view to the rows that its tables should hold.
+
+Pure: no disk, no network, no kernel. The same objects give the same rows, in
+whatever order they came; only where an entry stands in a flood list, and which
+number a prefix has when two collide, depend on what was there before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import NamedTuple, TypeVar, cast
+
+from crossway.model import rows as r
+from crossway.plan import view
+from crossway.plan.address import ip
+from crossway.plan.group import Policy
+from crossway.plan.ledger import Ledger
+from crossway.plan.network import UPLINK, Floods, network_rows
+from crossway.plan.port import Body, Seat, place_of, port_rows, seat_of
+from crossway.plan.router import feet_of, router_rows
+from crossway.plan.rows import Rows
+
+T = TypeVar("T", bound=view.Object)
+K = TypeVar("K", bound=Hashable)
+
+
+class Document(NamedTuple):
+    """One object of a view as it is now; None: it is gone."""
+
+    kind: str
+    id: str
+    object: view.Object | None
+
+
+class Plan:
+    """What one host should carry, kept current.
+
+    `take`, `bodies` and `uplinks` say what has changed; `settle` brings the rows up to date,
+    looking at what these changes concern and at nothing else.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.faults: dict[tuple[str, str], str] = {}  # kind and id -> why it has no rows
+        self.objects: dict[str, dict[str, view.Object]] = {kind: {} for kind in view.KINDS}
+        self.ledger = Ledger()
+        self.policy = Policy(self.ledger)
+        self._floods = Floods()
+        self._bodies: dict[str, Body] = {}
+        self._uplinks: dict[str, int] = {}
+        self._seats: dict[str, Seat] = {}  # port -> its part in floods
+        self._joined: dict[str, int] = {}  # port with a body here -> its identity
+        self._outward: dict[str, int] = {}  # network with an uplink -> its number
+        # Who must be looked at again when one of these changes.
+        self._network_ports: dict[str, set[str]] = {}
+        self._network_routers: dict[str, set[str]] = {}
+        self._host_ports: dict[str, set[str]] = {}
+        self._by_number: dict[int, set[str]] = {}
+        # Who must be looked at.
+        self._ports: set[str] = set()
+        self._routers: set[str] = set()
+        self._networks: set[str] = set()
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that the tables should hold, as of the last `settle`."""
+        return self.ledger.rows
+
+    def adopt(self, have: Rows) -> None:
+        """Begin with the order and the numbers that the kernel's rows have, so that a restart changes none."""
+        self._floods.adopt(have.get("members", {}))
+        self.policy.numbers.adopt(have.get("prefixes", {}))
+
+    def forget_adopted(self) -> None:
+        """Let go of what was adopted and nobody has claimed; to be called when the view is whole."""
+        self.policy.numbers.settle()
+        for number in self._floods.settle():
+            self._networks |= self._by_number.get(number, set())
+
+    def take(self, documents: Iterable[Document], *, whole: bool = False) -> None:
+        """Take in what has changed; with *whole*, what is not named is gone."""
+        last = {(d.kind, d.id): d.object for d in documents if d.kind in view.KINDS}
+        if whole:
+            # Rules are named by their groups.
+            for kind in view.KINDS.keys() - {"rule"}:
+                for id in self.objects[kind]:
+                    last.setdefault((kind, id), None)
+        for kind in view.KINDS:
+            for (of, id), new in last.items():
+                if of == kind:
+                    self.faults.pop((kind, id), None)
+                    self._take(kind, id, new)
+
+    def bodies(self, changed: Mapping[str, Body | None]) -> None:
+        """Take in which ports have a body on this host; None: no more."""
+        for port, body in changed.items():
+            if body is None:
+                self._bodies.pop(port, None)
+            else:
+                self._bodies[port] = body
+            self._ports.add(port)
+
+    def uplinks(self, uplinks: Mapping[str, int]) -> None:
+        """Take in which provider networks this host has: the name of each, and the index of its link."""
+        self._uplinks = dict(uplinks)
+        self._networks.update(id for id, n in self._all(view.Network).items() if n.physnet is not None)
+
+    def settle(self) -> dict[str, set[r.Key]]:
+        """Bring the rows up to date; return the keys that were touched since the last call."""
+        for id in self._emptied(self._ports):
+            self._attempt("port", id, self._settle_port)
+        for id in self._emptied(self._routers):
+            self._attempt("router", id, self._settle_router)
+        networks = self._emptied(self._networks)
+        for id in networks:
+            self._settle_uplink(id)
+        slots = self._floods.taken()
+        for number, slot in slots:
+            place = self._floods.place(number, slot)
+            if place is None:
+                self.ledger.drop("members", r.MemberKey(number, slot))
+            else:
+                self.ledger.put("members", r.MemberKey(number, slot), place)
+        for number in {number for number, _ in slots}:
+            networks |= self._by_number.get(number, set())
+        for id in networks:
+            self._settle_network(id)
+        return self.ledger.taken()
+
+    def port(self, id: str) -> view.Port | None:
+        """Return a port of the view."""
+        return self._one(view.Port, id)
+
+    def network(self, id: str) -> view.Network | None:
+        """Return a network of the view."""
+        return self._one(view.Network, id)
+
+    def subnet(self, id: str) -> view.Subnet | None:
+        """Return a subnet of the view."""
+        return self._one(view.Subnet, id)
+
+    def carries(self, port: str) -> bool:
+        """Return whether a port has its rows as a port of this host."""
+        identity = self._joined.get(port)
+        return identity is not None and (identity == 0 or self.policy.knows(identity))
+
+    # Objects.
+
+    def _one(self, kind: type[T], id: str) -> T | None:
+        return cast("T | None", self.objects[kind.__name__.lower()].get(id))
+
+    def _all(self, kind: type[T]) -> dict[str, T]:
+        return cast("dict[str, T]", self.objects[kind.__name__.lower()])
+
+    def _take(self, kind: str, id: str, new: view.Object | None) -> None:
+        if kind == "rule":
+            try:
+                self.policy.rule(id, cast("view.Rule | None", new))
+            except ValueError as fault:
+                self.faults["rule", id] = str(fault)
+            return
+        old = self.objects[kind].get(id)
+        # A group names its rules as they were when it was sent: single rules may have changed since.
+        if old == new and kind != "group":
+            return
+        if new is None:
+            self.objects[kind].pop(id, None)
+        else:
+            self.objects[kind][id] = new
+        try:
+            getattr(self, f"_take_{kind}")(id, old, new)
+        except ValueError as fault:
+            self.faults[kind, id] = str(fault)
+
+    def _take_host(self, id: str, old: view.Host | None, new: view.Host | None) -> None:
+        self._ports |= self._host_ports.get(id, set())
+        self._attempt("host", id, self._settle_host)
+
+    def _take_network(self, id: str, old: view.Network | None, new: view.Network | None) -> None:
+        if old is not None:
+            _unlink(self._by_number, old.number, id)
+        if new is not None:
+            self._by_number.setdefault(new.number, set()).add(id)
+        self._networks.add(id)
+        if old is None or new is None or (old.number, old.up) != (new.number, new.up):
+            self._ports |= self._network_ports.get(id, set())
+            self._routers |= self._network_routers.get(id, set())
+
+    def _take_subnet(self, id: str, old: view.Subnet | None, new: view.Subnet | None) -> None:
+        pass  # routers and ports carry the addresses; the agent reads gateways and routes from it
+
+    def _take_port(self, id: str, old: view.Port | None, new: view.Port | None) -> None:
+        if old is not None:
+            _unlink(self._network_ports, old.network, id)
+            if old.host is not None:
+                _unlink(self._host_ports, old.host, id)
+        if new is not None:
+            self._network_ports.setdefault(new.network, set()).add(id)
+            if new.host is not None:
+                self._host_ports.setdefault(new.host, set()).add(id)
+        self._ports.add(id)
+
+    def _take_router(self, id: str, old: view.Router | None, new: view.Router | None) -> None:
+        for interface in old.interfaces if old is not None else ():
+            _unlink(self._network_routers, interface.network, id)
+        for interface in new.interfaces if new is not None else ():
+            self._network_routers.setdefault(interface.network, set()).add(id)
+        self._routers.add(id)
+
+    def _take_group(self, id: str, old: view.Group | None, new: view.Group | None) -> None:
+        for rule, fault in self.policy.group(id, new).items():
+            self.faults["rule", rule] = fault
+
+    def _take_identity(self, id: str, old: view.Identity | None, new: view.Identity | None) -> None:
+        number = int(id)
+        if not 0 < number <= 0xFFFF:
+            raise ValueError(f"identity {id} is not from 1 to 65535")
+        self.policy.identity(number, new.groups if new is not None else None)
+
+    # Rows.
+
+    def _emptied(self, marked: set[str]) -> set[str]:
+        taken = set(marked)
+        marked.clear()
+        return taken
+
+    def _attempt(self, kind: str, id: str, settle: Callable[[str], None]) -> None:
+        """Bring one object's rows up to date; one that is wrong loses its rows, and others go on."""
+        self.faults.pop((kind, id), None)
+        try:
+            settle(id)
+        except ValueError as fault:
+            self.faults[kind, id] = str(fault)
+            self.ledger.claim((kind, id), {})
+            if kind == "port":
+                self._sit(id, None)
+                self._join(id, None)
+
+    def _settle_host(self, id: str) -> None:
+        host = self._one(view.Host, id)
+        rows: Rows = {}
+        if host is not None and id != self.host:
+            rows["hosts"] = {ip(host.underlay): r.Host(1)}
+        self.ledger.claim(("host", id), rows)
+
+    def _number(self, network: str) -> int | None:
+        found = self._one(view.Network, network)
+        return found.number if found is not None and found.up else None
+
+    def _settle_port(self, id: str) -> None:
+        port = self._one(view.Port, id)
+        network = self._one(view.Network, port.network) if port is not None else None
+        if port is None or network is None or not port.up or not network.up:
+            body = place = None
+        else:
+            body = self._bodies.get(id) if port.host == self.host else None
+            place = place_of(port, body, self._underlay(port))
+        if port is None or network is None or place is None:
+            rows: Rows = {}
+            seat = None
+        else:
+            rows = port_rows(port, network, place, body)
+            seat = seat_of(port, network, place)
+        self.ledger.claim(("port", id), rows)
+        self._sit(id, seat)
+        self._join(id, port.identity if port is not None and body is not None else None)
+
+    def _underlay(self, port: view.Port) -> bytes | None:
+        """Return the underlay address of the other host that a port is on."""
+        if port.host is None or port.host == self.host:
+            return None
+        host = self._one(view.Host, port.host)
+        return ip(host.underlay) if host is not None else None
+
+    def _sit(self, port: str, seat: Seat | None) -> None:
+        """Let a port take part in floods at *seat* and nowhere else."""
+        old = self._seats.get(port)
+        if old == seat:
+            return
+        # The new one first: a port that stays on its host keeps the host's entry.
+        if seat is not None:
+            self._floods.take(seat)
+            self._seats[port] = seat
+        else:
+            self._seats.pop(port, None)
+        if old is not None:
+            self._floods.leave(old)
+        for one in (old, seat):
+            if one is not None:
+                self._networks |= self._by_number.get(one.network, set())
+
+    def _join(self, port: str, identity: int | None) -> None:
+        """Count a port of this host with its identity and no other."""
+        old = self._joined.get(port)
+        if old == identity:
+            return
+        if identity is not None:
+            self._joined[port] = identity
+            self.policy.join(identity)
+        else:
+            del self._joined[port]
+        if old is not None:
+            self.policy.leave(old)
+
+    def _settle_router(self, id: str) -> None:
+        router = self._one(view.Router, id)
+        rows: Rows = {}
+        if router is not None and router.up:
+            rows = router_rows(router, feet_of(router, self._number))
+        self.ledger.claim(("router", id), rows)
+
+    def _uplink(self, network: view.Network | None) -> int:
+        if network is None or not network.up or network.physnet is None:
+            return 0
+        return self._uplinks.get(network.physnet, 0)
+
+    def _settle_uplink(self, id: str) -> None:
+        network = self._one(view.Network, id)
+        old = self._outward.get(id)
+        new = network.number if network is not None and self._uplink(network) else None
+        if old == new:
+            return
+        if old is not None:
+            self._floods.remove(old, UPLINK)
+            del self._outward[id]
+        if new is not None:
+            self._floods.add(new, UPLINK, r.Place(r.PlaceKind.UPLINK))
+            self._outward[id] = new
+
+    def _settle_network(self, id: str) -> None:
+        network = self._one(view.Network, id)
+        rows: Rows = {}
+        if network is not None and network.up:
+            number = network.number
+            wide = self._floods.wide.get(number, 0)
+            rows = network_rows(network, self._floods.count(number), wide, self._uplink(network))
+        self.ledger.claim(("network", id), rows)
+
+
+def _unlink(index: dict[K, set[str]], at: K, id: str) -> None:
+    found = index.get(at)
+    if found is not None:
+        found.discard(id)
+        if not found:
+            del index[at]

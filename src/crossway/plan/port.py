@@ -1,0 +1,81 @@
+"""The rows of one port: as it is on its own host, or as a peer elsewhere."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from crossway.model import rows as r
+from crossway.plan import view
+from crossway.plan.address import cidr, first_of_each, ip, link_local, mac, without_mapped
+from crossway.plan.rows import Rows
+
+PORT_AND_MAC_BITS = 128
+
+
+class Body(NamedTuple):
+    """What stands for a port on this host: a device, the tag on it, and how it is delivered to."""
+
+    key: r.PortKey
+    kind: r.Body
+
+
+class Seat(NamedTuple):
+    """Where a port takes part in its network: what a flood needs to know of it."""
+
+    network: int
+    member: object  # one entry of the flood list: a port here or a host elsewhere
+    place: r.Place  # what that entry says
+    wide: bool  # may have addresses that no row tells
+
+
+def is_wide(port: view.Port) -> bool:
+    """Return whether a port may send from addresses that are not its own."""
+    return bool(port.pairs) or not port.secured
+
+
+def place_of(port: view.Port, body: Body | None, underlay: bytes | None) -> r.Place | None:
+    """Return where a port is to be reached; None if nowhere."""
+    if body is not None:
+        return r.Place(r.PlaceKind.LOCAL, port.identity, port=body.key)
+    if underlay is not None:
+        return r.Place(r.PlaceKind.REMOTE, port.identity, underlay=underlay)
+    return None
+
+
+def seat_of(port: view.Port, network: view.Network, place: r.Place) -> Seat:
+    """Return the part that a port has in its network's floods: one entry for each host elsewhere."""
+    if place.kind == r.PlaceKind.LOCAL:
+        return Seat(network.number, place.port, place, is_wide(port))
+    return Seat(network.number, place.underlay, r.Place(r.PlaceKind.REMOTE, underlay=place.underlay), is_wide(port))
+
+
+def port_rows(port: view.Port, network: view.Network, place: r.Place, body: Body | None) -> Rows:
+    """Return the rows of a port that is at *place*."""
+    own = mac(port.mac)
+    ips = [ip(a.ip) for a in port.addresses]
+    rows: Rows = {
+        "macs": {r.MacKey(network.number, own): place},
+        "endpoints": {
+            r.EndpointKey(network.number, address): r.Endpoint(place, own) for address in [*ips, link_local(own)]
+        },
+    }
+    if body is not None:
+        flags = r.PortFlag.SECURED if port.secured else 0
+        rows["ports"] = {
+            body.key: r.Port(network.number, port.identity, own, int(body.kind), int(flags), first_of_each(ips))
+        }
+        if port.secured:
+            rows["sources"] = source_rows(port, body.key, own, ips)
+    return rows
+
+
+def source_rows(port: view.Port, key: r.PortKey, own: bytes, ips: list[bytes]) -> dict[r.SourceKey, int]:
+    """Return what a secured port may send from: each MAC with its addresses and its link-local one."""
+    full = PORT_AND_MAC_BITS + 128
+    rows = {r.SourceKey(full, key, own, address): 1 for address in [*ips, link_local(own)]}
+    for pair in port.pairs:
+        other = mac(pair.mac) if pair.mac else own
+        for prefix in without_mapped(cidr(pair.ip)):
+            rows[r.SourceKey(PORT_AND_MAC_BITS + prefix.bits, key, other, prefix.ip)] = 1
+        rows[r.SourceKey(full, key, other, link_local(other))] = 1
+    return rows
