@@ -4,12 +4,15 @@ BPF := src/crossway/bpf/crossway.bpf.o
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: demo test check bench bpf setup lock
+.PHONY: cflags demo test check bench bpf setup lock
 
 setup:
 	@scripts/setup
 
 bpf: $(BPF)
+
+cflags:
+	@echo $(CFLAGS)
 
 $(BPF): $(wildcard bpf/*.c bpf/*/*.c bpf/*/*.h)
 	@mkdir -p $(@D)
