@@ -61,11 +61,12 @@ def test_agents_killed_and_restarted(scene: Scene) -> None:
 
 def newer_build(tmp: Path) -> Path:
     """Compile the data plane once more, different in what no packet sees."""
-    path = tmp / "newer.bpf.o"
-    flags = subprocess.run(
+    source, path = tmp / "newer.bpf.c", tmp / "newer.bpf.o"
+    source.write_text('#include "crossway.bpf.c"\nconst volatile __u32 newer = 2;\n')
+    said = subprocess.run(
         ["make", "-s", "--no-print-directory", "cflags"], cwd=TOP, capture_output=True, text=True, check=True
-    ).stdout.split()
-    subprocess.run(["clang", *flags, "-DBUILD=2", "-c", "bpf/crossway.bpf.c", "-o", str(path)], cwd=TOP, check=True)
+    )
+    subprocess.run(["clang", *said.stdout.split(), "-c", str(source), "-o", str(path)], cwd=TOP, check=True)
     assert path.read_bytes() != object_path().read_bytes()
     return path
 
