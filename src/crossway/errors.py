@@ -1,23 +1,30 @@
 """Every fault that a caller can meet.
 
-    Fault
-    ├── Invalid       400  the request can never be right
-    ├── Unauthorized  401  who asks is not known
-    ├── Forbidden     403
-    ├── NotFound      404
-    ├── Conflict      409  right in itself, but not now
-    │   ├── InUse          something still refers to it
-    │   └── OverQuota
-    └── Unavailable   503  a part that is needed does not answer
+Fault
+├── Invalid       400  the request can never be right
+├── Unauthorized  401  who asks is not known
+├── Forbidden     403
+├── NotFound      404
+├── Conflict      409  right in itself, but not now
+│   ├── InUse          something still refers to it
+│   └── OverQuota
+└── Unavailable   503  a part that is needed does not answer
 """
 
 from __future__ import annotations
 
 
 class Fault(Exception):
-    """Something a caller can be told; the message names the thing and the reason."""
+    """Something a caller can be told; the message names the thing and the reason.
+
+    *type* is the name by which clients of the Networking API know it, where they do.
+    """
 
     status = 500
+
+    def __init__(self, message: str, type: str = "") -> None:
+        super().__init__(message)
+        self.type = type or self.__class__.__name__
 
 
 class Invalid(Fault):
@@ -44,7 +51,7 @@ class NotFound(Fault):
     status = 404
 
     def __init__(self, kind: str, id: str) -> None:
-        super().__init__(f"{kind} {id} could not be found")
+        super().__init__(f"{kind} {id} could not be found", f"{_camel(kind)}NotFound")
         self.kind, self.id = kind, id
 
 
@@ -58,7 +65,7 @@ class InUse(Conflict):
     """Something still refers to it."""
 
     def __init__(self, kind: str, id: str, by: str) -> None:
-        super().__init__(f"{kind} {id} is in use by {by}")
+        super().__init__(f"{kind} {id} is in use by {by}", f"{_camel(kind)}InUse")
         self.kind, self.id, self.by = kind, id, by
 
 
@@ -70,3 +77,7 @@ class Unavailable(Fault):
     """A part that is needed does not answer."""
 
     status = 503
+
+
+def _camel(kind: str) -> str:
+    return "".join(word.capitalize() for word in kind.replace("_", " ").split())

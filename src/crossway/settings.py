@@ -34,5 +34,6 @@ DATA = Setting("data", "/var/lib/crossway", "directory of what must outlive a re
 RUN = Setting("run", "/run/crossway", "directory of an agent's socket, bodies and pinned tables")
 LAB = Setting("lab", "", "name of the lab that commands speak to")
 EXTERNAL = Setting("external", "172.24.4.1/24", "address of this machine on the external network of `crossway up`")
+UNDERLAY_MTU = Setting("underlay_mtu", "1500", "largest IP packet that the network between hosts carries")
 
-ALL = (SERVER, LISTEN, DATA, RUN, LAB, EXTERNAL)
+ALL = (SERVER, LISTEN, DATA, RUN, LAB, EXTERNAL, UNDERLAY_MTU)

@@ -150,7 +150,9 @@ def test_concurrent_increments_lose_none(tell: Callable[[Story], None]) -> None:
             while True:
                 _, [entry] = await store.read("n")
                 try:
-                    await store.commit(Transaction(same={"n": entry.modified}, puts={"n": b"%d" % (int(entry.value) + 1)}))
+                    await store.commit(
+                        Transaction(same={"n": entry.modified}, puts={"n": b"%d" % (int(entry.value) + 1)})
+                    )
                     return
                 except Stale:
                     await asyncio.sleep(0)
@@ -255,7 +257,8 @@ from crossway.store.sqlite import SqliteStore
 from crossway.store import Transaction
 async def client(store, name):
     for i in range(10_000):
-        await store.commit(Transaction(same={f"{name}/{i}": 0}, puts={f"{name}/{i}": b"x" * 500, f"pair/{name}/{i}": b""}))
+        puts = {f"{name}/{i}": b"x" * 500, f"pair/{name}/{i}": b""}
+        await store.commit(Transaction(same={f"{name}/{i}": 0}, puts=puts))
         print(f"{name}/{i}", flush=True)
 async def main():
     store = SqliteStore(sys.argv[1])

@@ -1,0 +1,281 @@
+"""The server's copy of the store: every object, and the indexes that answer questions quickly.
+
+Only the watch changes it, one transaction after the other; whoever reads
+between two awaits sees one revision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from crossway.control.address import Addresses
+from crossway.model.group import Group
+from crossway.model.host import Host, Identity
+from crossway.model.network import Network
+from crossway.model.port import Port
+from crossway.model.router import Router
+from crossway.model.rule import Rule
+from crossway.model.subnet import Subnet
+from crossway.store import Change, Compacted, Entry, Event, Store
+
+T = TypeVar("T", bound=msgspec.Struct)
+Index = Callable[[Any], Iterable[Any]]
+
+
+class Bucket:
+    """A set of ids that can also be walked in order; the order costs only who asks for it."""
+
+    __slots__ = ("_sorted", "ids")
+
+    def __init__(self) -> None:
+        self.ids: dict[str, None] = {}
+        self._sorted: list[str] | None = None
+
+    def add(self, id: str) -> None:
+        if id not in self.ids:
+            self.ids[id] = None
+            if self._sorted is not None:
+                insort(self._sorted, id)
+
+    def remove(self, id: str) -> None:
+        if id in self.ids:
+            del self.ids[id]
+            if self._sorted is not None:
+                del self._sorted[bisect_left(self._sorted, id)]
+
+    def in_order(self) -> list[str]:
+        if self._sorted is None:
+            self._sorted = sorted(self.ids)
+        return self._sorted
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+
+EMPTY = Bucket()
+
+
+class Table(Generic[T]):
+    """The objects of one kind by id, with indexes by what they refer to."""
+
+    def __init__(self, name: str, model: type[T], indexes: Mapping[str, Index]) -> None:
+        self.name, self.model = name, model
+        self.rows: dict[str, T] = {}
+        self.modified: dict[str, int] = {}
+        self.all = Bucket()
+        self.indexes: dict[str, dict[Any, Bucket]] = {index: {} for index in indexes}
+        self._of = dict(indexes)
+        self._decoder = msgspec.json.Decoder(model)
+
+    def put(self, id: str, value: bytes, revision: int) -> tuple[T | None, T]:
+        """Take an object in; return what stood there and what stands there now."""
+        old, new = self.rows.get(id), self._decoder.decode(value)
+        self.rows[id] = new
+        self.modified[id] = revision
+        if old is None:
+            self.all.add(id)
+        for name, of in self._of.items():
+            before = () if old is None else tuple(of(old))
+            after = tuple(of(new))
+            if before != after:
+                self._index(name, id, before, after)
+        return old, new
+
+    def delete(self, id: str) -> T | None:
+        old = self.rows.pop(id, None)
+        if old is not None:
+            del self.modified[id]
+            self.all.remove(id)
+            for name, of in self._of.items():
+                self._index(name, id, tuple(of(old)), ())
+        return old
+
+    def get(self, id: str) -> T | None:
+        return self.rows.get(id)
+
+    def by(self, index: str, value: Any) -> list[T]:
+        """Return the objects that *index* finds under *value*."""
+        return [self.rows[id] for id in self.indexes[index].get(value, EMPTY)]
+
+    def ids(self, index: str, value: Any) -> Bucket:
+        return self.indexes[index].get(value, EMPTY)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _index(self, name: str, id: str, before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
+        buckets = self.indexes[name]
+        for value in before:
+            if value not in after:
+                bucket = buckets[value]
+                bucket.remove(id)
+                if not bucket:
+                    del buckets[value]
+        for value in after:
+            if value not in buckets:
+                buckets[value] = Bucket()
+            buckets[value].add(id)
+
+
+# An object before and after; None where it was not or is no more.
+Step = tuple[str, str, Any, Any]
+
+
+class Cloud:
+    """All tables at one revision, and who wants to hear of changes."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.revision = 0
+        self.networks = Table("network", Network, {"project_id": _project, "name": _name, "shared": _shared})
+        self.subnets = Table("subnet", Subnet, {"project_id": _project, "network_id": lambda s: (s.network_id,)})
+        self.ports = Table(
+            "port",
+            Port,
+            {
+                "project_id": _project,
+                "network_id": lambda p: (p.network_id,),
+                "device_id": lambda p: (p.device_id,) if p.device_id else (),
+                "host": lambda p: (p.host,) if p.host else (),
+                "subnet_id": lambda p: {f.subnet_id: None for f in p.fixed_ips},
+                "mac_address": lambda p: (p.mac_address,),
+                "security_groups": lambda p: p.security_groups,
+                "identity": lambda p: (p.identity,) if p.identity else (),
+            },
+        )
+        self.routers = Table("router", Router, {"project_id": _project})
+        self.groups = Table("group", Group, {"project_id": _project, "name": _name})
+        self.rules = Table(
+            "rule",
+            Rule,
+            {
+                "project_id": _project,
+                "security_group_id": lambda r: (r.security_group_id,),
+                "remote_group_id": lambda r: (r.remote_group_id,) if r.remote_group_id else (),
+                "meaning": lambda r: (r.meaning,),
+            },
+        )
+        self.hosts = Table("host", Host, {})
+        sets: dict[str, Index] = {"groups": lambda i: (i.groups,), "group": lambda i: i.groups}
+        self.identities = Table("identity", Identity, sets)
+        self.tables: dict[str, Table[Any]] = {
+            table.name: table
+            for table in (
+                self.networks,
+                self.subnets,
+                self.ports,
+                self.routers,
+                self.groups,
+                self.rules,
+                self.hosts,
+                self.identities,
+            )
+        }
+        self.addresses = Addresses()
+        self.defaults: dict[str, str] = {}
+        self.counters: dict[str, int] = {}
+        # Small claims that are nothing but themselves: numbers of networks and routers, segments.
+        self.claims: dict[str, str] = {}
+        # Keys that transactions under way are about to create; who allocates steps aside.
+        self.pending: set[str] = set()
+        self.turn = asyncio.Lock()
+        self.listeners: list[Callable[[int, list[Step]], None]] = []
+        self._moved = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read everything, then follow the store."""
+        await self._load()
+        self._watch = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        if self._watch:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+
+    async def reached(self, revision: int) -> None:
+        """Wait until the copy stands at *revision* or later."""
+        while self.revision < revision:
+            await self._moved.wait()
+
+    def apply(self, change: Change) -> None:
+        """Take one transaction in and tell the listeners."""
+        steps = [step for event in change.events for step in self._step(event, change.revision)]
+        self.revision = change.revision
+        for listener in self.listeners:
+            listener(change.revision, steps)
+
+    async def _load(self) -> None:
+        revision, entries = await self.store.read("")
+        for entry in sorted(entries, key=_network_first):
+            for _ in self._step(Event(entry.key, entry.value), entry.modified):
+                pass
+        self.revision = revision
+
+    async def _follow(self) -> None:
+        try:
+            async for changes in self.store.watch(self.revision):
+                for change in changes:
+                    self.apply(change)
+                moved, self._moved = self._moved, asyncio.Event()
+                moved.set()
+        except Compacted as error:
+            raise RuntimeError(f"the copy fell behind the store's history: {error}") from error
+
+    def _step(self, event: Event, revision: int) -> Iterator[Step]:
+        kind, _, id = event.key.partition("/")
+        table = self.tables.get(kind)
+        if table is None:
+            self._note(kind, id, event)
+            return
+        if event.value is None:
+            old, new = table.delete(id), None
+        else:
+            old, new = table.put(id, event.value, revision)
+        if old is None and new is None:
+            return
+        if table is self.ports:
+            self.addresses.moved(old, new)
+        elif table is self.subnets:
+            self.addresses.changed(old, new, self.ports.by("subnet_id", id))
+        yield kind, id, old, new
+
+    def _note(self, kind: str, id: str, event: Event) -> None:
+        if kind == "default":
+            if event.value is None:
+                self.defaults.pop(id, None)
+            else:
+                self.defaults[id] = event.value.decode()
+        elif kind == "counter" and event.value is not None:
+            self.counters[id] = int(event.value)
+        elif kind == "claim":
+            if event.value is None:
+                self.claims.pop(id, None)
+            else:
+                self.claims[id] = event.value.decode()
+
+
+def _network_first(entry: Entry) -> int:
+    """Order what is loaded so that a thing comes after what it refers to."""
+    kind = entry.key.partition("/")[0]
+    return {"network": 0, "subnet": 1, "group": 2, "identity": 3, "router": 4}.get(kind, 5)
+
+
+def _project(resource: Any) -> tuple[str, ...]:
+    return (resource.project_id,)
+
+
+def _name(resource: Any) -> tuple[str, ...]:
+    return (resource.name,)
+
+
+def _shared(resource: Any) -> tuple[bool, ...]:
+    return (True,) if resource.shared or resource.external else ()

@@ -1,0 +1,157 @@
+"""A decision: what was read of the cloud, and what is to be done on the strength of it.
+
+A verb is a plain function of a decision. It may be run again: if something that
+it relied on has changed by the time the store would commit, nothing has
+happened, and the verb decides anew on the newer state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from crossway.control.address import Space
+from crossway.control.cloud import Cloud, Table
+from crossway.errors import Conflict
+from crossway.store import Stale, Transaction
+
+T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
+ENCODER = msgspec.json.Encoder()
+TRIES = 200
+NUMBERS_TRIED = 1 << 20
+
+
+class Decision:
+    """What one verb reads and wants done."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.transaction = Transaction()
+        # Objects that this decision makes or changes, by key: bulk verbs see what they did.
+        self.made: dict[str, Any] = {}
+        self._lent: list[tuple[Space, str]] = []
+        self._claimed: list[str] = []
+
+    def get(self, table: Table[S], id: str) -> S | None:
+        """Look at an object without relying on it."""
+        key = f"{table.name}/{id}"
+        if key in self.made:
+            found: S = self.made[key]
+            return found
+        return None if key in self.transaction.deletes else table.rows.get(id)
+
+    def rely(self, table: Table[S], id: str) -> S | None:
+        """Look at an object and rely on its being there when this is done."""
+        found = self.get(table, id)
+        key = f"{table.name}/{id}"
+        if found is not None and key not in self.made:
+            self.transaction.exists.add(key)
+        return found
+
+    def read(self, table: Table[S], id: str) -> S | None:
+        """Look at an object and rely on its not having changed when this is done."""
+        found = self.get(table, id)
+        key = f"{table.name}/{id}"
+        if found is not None and key not in self.made:
+            self.transaction.same[key] = table.modified[id]
+        return found
+
+    def create(self, table: Table[S], new: S) -> None:
+        key = f"{table.name}/{new.id}"  # type: ignore[attr-defined]
+        self.made[key] = new
+        self.transaction.same[key] = 0
+        self.transaction.puts[key] = ENCODER.encode(new)
+
+    def put(self, table: Table[S], new: S) -> None:
+        """Change an object that was read."""
+        id = new.id  # type: ignore[attr-defined]
+        key = f"{table.name}/{id}"
+        if key not in self.made:
+            self.transaction.same[key] = table.modified[id]
+        self.made[key] = new
+        self.transaction.puts[key] = ENCODER.encode(new)
+
+    def delete(self, table: Table[S], id: str) -> None:
+        key = f"{table.name}/{id}"
+        self.transaction.same[key] = table.modified[id]
+        self.transaction.deletes.add(key)
+
+    def claim(self, key: str, value: str = "") -> bool:
+        """Take a key that nobody has; False if this decision has it already."""
+        if key in self.transaction.puts:
+            return False
+        if key in self.transaction.deletes:
+            # Released and taken again within one decision: it stays, with another value.
+            self.transaction.deletes.discard(key)
+            self.transaction.puts[key] = value.encode()
+            return True
+        self.transaction.same[key] = 0
+        self.transaction.puts[key] = value.encode()
+        self.cloud.pending.add(key)
+        self._claimed.append(key)
+        return True
+
+    def release(self, key: str) -> None:
+        self.transaction.deletes.add(key)
+
+    def quiet(self, prefix: str) -> None:
+        """Rely on no key that begins so being put since the copy's revision."""
+        self.transaction.quiet[prefix] = self.cloud.revision
+
+    def empty(self, prefix: str) -> None:
+        """Rely on there being no key that begins so."""
+        self.transaction.quiet[prefix] = 0
+
+    def lend(self, space: Space) -> str | None:
+        """Take the next free address of a subnet, until this is done or given up."""
+        ip = space.next()
+        if ip is not None:
+            self._lent.append((space, ip))
+        return ip
+
+    def number(self, counter: str, most: int) -> int:
+        """Claim the next free number of a kind, in turn, so that a freed one rests the longest."""
+        last = int(self.transaction.puts.get(f"counter/{counter}", b"%d" % self.cloud.counters.get(counter, 0)))
+        for step in range(1, min(most, NUMBERS_TRIED) + 1):
+            candidate = (last + step - 1) % most + 1
+            key = f"claim/{counter}/{candidate}"
+            if key[6:] not in self.cloud.claims and key not in self.cloud.pending and self.claim(key):
+                # Put without a comparison: which of two goes last does not matter.
+                self.transaction.puts[f"counter/{counter}"] = b"%d" % candidate
+                return candidate
+        raise Conflict(f"all numbers of a {counter} are taken")
+
+    def close(self) -> None:
+        for space, ip in self._lent:
+            space.give_back(ip)
+        self.cloud.pending.difference_update(self._claimed)
+
+
+async def decide(cloud: Cloud, verb: Callable[[Decision], T]) -> T:
+    """Run a verb until what it decided on is still so, and answer when the copy has it."""
+    try:
+        return await _try(cloud, verb)
+    except Stale as stale:
+        await cloud.reached(stale.revision)
+    # Those who are in each other's way decide one after the other from now on.
+    async with cloud.turn:
+        for _ in range(TRIES):
+            try:
+                return await _try(cloud, verb)
+            except Stale as stale:
+                await cloud.reached(stale.revision)
+    raise Conflict("too many others change the same things; try again")
+
+
+async def _try(cloud: Cloud, verb: Callable[[Decision], T]) -> T:
+    decision = Decision(cloud)
+    try:
+        result = verb(decision)
+        if decision.transaction.puts or decision.transaction.deletes:
+            await cloud.reached(await cloud.store.commit(decision.transaction))
+        return result
+    finally:
+        decision.close()

@@ -1,0 +1,100 @@
+"""Make, change and delete security groups; every project has one called default."""
+
+from __future__ import annotations
+
+from crossway.control import identity
+from crossway.control.caller import Caller, owned, project_of
+from crossway.control.decision import Decision
+from crossway.control.rule import insert, remove
+from crossway.errors import Conflict
+from crossway.model.group import DEFAULT, Group
+from crossway.model.resource import Given, changed, new_id, now
+from crossway.model.rule import EGRESS, INGRESS, IPV4, IPV6, Rule
+
+
+def create(decision: Decision, caller: Caller, given: Given) -> Group:
+    project = project_of(caller, given)
+    if given["name"] == DEFAULT:
+        raise Conflict("Default security group already exists.", type="SecurityGroupDefaultAlreadyExists")
+    default(decision, project)
+    return _create(decision, {**given, "project_id": project})
+
+
+def default(decision: Decision, project: str) -> str:
+    """Return the id of a project's default group, made if it has none."""
+    key = f"default/{project}"
+    known = decision.transaction.puts.get(key)
+    if known is not None:
+        return known.decode()
+    if project in decision.cloud.defaults:
+        return decision.cloud.defaults[project]
+    given = {"name": DEFAULT, "description": "Default security group", "project_id": project}
+    group = _create(decision, given)
+    for ethertype in (IPV4, IPV6):
+        _default_rule(decision, group, INGRESS, ethertype, group.id)
+    decision.claim(key, group.id)
+    return group.id
+
+
+def update(decision: Decision, caller: Caller, id: str, given: Given) -> Group:
+    cloud = decision.cloud
+    old: Group = owned(cloud, caller, "security_group", id, decision.read(cloud.groups, id))
+    if given.get("name", old.name) != old.name and DEFAULT in (old.name, given["name"]):
+        raise Conflict(
+            "Default security group cannot be renamed, nor another take its name.",
+            type="SecurityGroupCannotUpdateDefault",
+        )
+    if "stateful" in given and given["stateful"] != old.stateful and cloud.ports.ids("security_groups", id):
+        raise Conflict(
+            f"Security Group {id} in use by ports: its statefulness cannot change.", type="SecurityGroupInUse"
+        )
+    new = changed(old, given)
+    decision.put(cloud.groups, new)
+    return new
+
+
+def delete(decision: Decision, caller: Caller, id: str) -> None:
+    """Delete a group that no port has, its rules, and the rules that name it as remote."""
+    cloud = decision.cloud
+    group: Group = owned(cloud, caller, "security_group", id, decision.read(cloud.groups, id))
+    if cloud.defaults.get(group.project_id) == id and not caller.admin:
+        raise Conflict(
+            "Insufficient rights for removing default security group.", type="SecurityGroupCannotRemoveDefault"
+        )
+    ports = cloud.ports.by("security_groups", id)
+    if ports:
+        raise Conflict(f"Security Group {id} in use by port {ports[0].id}.", type="SecurityGroupInUse")
+    for kind in ("member", "unique", "remote"):
+        decision.quiet(f"{kind}/{id}/")
+    for unused in cloud.identities.by("group", id):
+        identity.free(decision, unused)
+    rules = {r.id: r for r in cloud.rules.by("security_group_id", id) + cloud.rules.by("remote_group_id", id)}
+    for rule in rules.values():
+        remove(decision, rule)
+    decision.delete(cloud.groups, id)
+    if cloud.defaults.get(group.project_id) == id:
+        decision.release(f"default/{group.project_id}")
+
+
+def _create(decision: Decision, given: Given) -> Group:
+    time = now()
+    group = Group(**given, id=new_id(), created_at=time, updated_at=time)
+    decision.create(decision.cloud.groups, group)
+    for ethertype in (IPV4, IPV6):
+        _default_rule(decision, group, EGRESS, ethertype, None)
+    return group
+
+
+def _default_rule(decision: Decision, group: Group, direction: str, ethertype: str, remote: str | None) -> None:
+    rule = Rule(
+        id=new_id(),
+        project_id=group.project_id,
+        security_group_id=group.id,
+        direction=direction,
+        ethertype=ethertype,
+        remote_group_id=remote,
+        belongs_to_default_sg=group.name == DEFAULT,
+        created_at=group.created_at,
+        updated_at=group.created_at,
+    )
+    insert(decision, rule)

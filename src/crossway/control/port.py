@@ -1,0 +1,369 @@
+"""Make, change and delete ports: addresses, MACs, groups, binding."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from crossway.control import group, identity
+from crossway.control.address import by_mac
+from crossway.control.caller import Caller, owned, project_of, seen
+from crossway.control.decision import Decision
+from crossway.errors import Conflict, Invalid, NotFound
+from crossway.model.network import Network
+from crossway.model.port import (
+    DOWN,
+    ROUTER_GATEWAY,
+    ROUTER_INTERFACE,
+    FixedIp,
+    Pair,
+    Port,
+    Wish,
+    bound_as,
+)
+from crossway.model.resource import Given, changed, new_id, now
+from crossway.model.subnet import Subnet
+
+# The first three octets of MACs that are generated.
+MAC_PREFIX = "fa:16:3e"
+MAC_TRIES = 64
+PAIRS_MAX = 256
+ROUTER_OWNED = (ROUTER_INTERFACE, ROUTER_GATEWAY)
+
+
+def create(decision: Decision, caller: Caller, given: Given) -> Port:
+    cloud = decision.cloud
+    network: Network = seen(
+        cloud, caller, "network", given["network_id"], decision.rely(cloud.networks, given["network_id"])
+    )
+    project = project_of(caller, given)
+    if given["device_owner"] in ROUTER_OWNED:
+        raise Invalid(f"device_owner '{given['device_owner']}' is for routers; add an interface to the router instead")
+    secured = given["port_security_enabled"]
+    if secured is UNSET:
+        secured = network.port_security_enabled and not given["device_owner"].startswith("network:")
+    groups = given["security_groups"]
+    if groups is UNSET:
+        groups = (group.default(decision, project),) if secured else ()
+    else:
+        _check_groups(decision, caller, project, groups)
+    return insert(
+        decision,
+        network,
+        {
+            **given,
+            "project_id": project,
+            "port_security_enabled": secured,
+            "security_groups": groups,
+            **bound_as(given["host"] or ""),
+        },
+    )
+
+
+def insert(decision: Decision, network: Network, given: Mapping[str, Any]) -> Port:
+    """Make a port whose project, groups and binding are decided: addresses and MAC are found here."""
+    id, time = new_id(), now()
+    mac = _mac(decision, network.id, id, given.get("mac_address", UNSET))
+    fixed_ips = _addresses(decision, network, id, mac, given.get("fixed_ips", UNSET), given.get("device_owner", ""))
+    secured, groups = given["port_security_enabled"], given["security_groups"]
+    pairs = _pairs(given.get("allowed_address_pairs", ()), mac)
+    _check_security(secured, groups, pairs)
+    port = Port(
+        **{
+            **given,
+            "mac_address": mac,
+            "fixed_ips": fixed_ips,
+            "allowed_address_pairs": pairs,
+            "network_id": network.id,
+        },
+        id=id,
+        identity=identity.of(decision, groups) if secured else 0,
+        created_at=time,
+        updated_at=time,
+    )
+    identity.bear(decision, id, 0, port.identity)
+    decision.create(decision.cloud.ports, port)
+    return port
+
+
+def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
+    cloud = decision.cloud
+    old: Port = owned(cloud, caller, "port", id, decision.read(cloud.ports, id))
+    new = dict(given)
+    network = decision.rely(cloud.networks, old.network_id)
+    if network is None:
+        raise NotFound("network", old.network_id)
+    if old.device_owner in ROUTER_OWNED and given.keys() & {"fixed_ips", "mac_address", "device_id", "device_owner"}:
+        raise Conflict(
+            f"Port {id} belongs to router {old.device_id}: change it through the router.", type="ServicePortInUse"
+        )
+    if given.get("device_owner", old.device_owner) in ROUTER_OWNED and old.device_owner not in ROUTER_OWNED:
+        raise Invalid(f"device_owner '{given['device_owner']}' is for routers; add an interface to the router instead")
+    mac = old.mac_address
+    if given.get("mac_address") and given["mac_address"] != mac:
+        if old.host and not caller.admin:
+            raise Conflict(
+                f"Unable to complete operation on port {id}, port is already bound: its MAC cannot change.",
+                type="PortBound",
+            )
+        mac = _mac(decision, old.network_id, id, given["mac_address"])
+        decision.release(f"mac/{old.network_id}/{old.mac_address}")
+    new["mac_address"] = mac
+    if "fixed_ips" in given:
+        new["fixed_ips"] = _readdress(decision, network, old, mac, given["fixed_ips"])
+    if "host" in given:
+        new.update(bound_as(given["host"] or ""))
+    secured = given.get("port_security_enabled", old.port_security_enabled)
+    groups = given.get("security_groups", old.security_groups)
+    if "security_groups" in given:
+        _check_groups(decision, caller, old.project_id, groups)
+    if not secured and "security_groups" not in given and "port_security_enabled" in given and groups:
+        raise Conflict(
+            f"Port {id} has security groups; take them away with port_security_enabled.",
+            type="PortSecurityPortHasSecurityGroup",
+        )
+    wanted = given.get("allowed_address_pairs", None)
+    pairs = old.allowed_address_pairs if wanted is None else _pairs(wanted, mac)
+    new["allowed_address_pairs"] = pairs
+    _check_security(secured, groups, pairs)
+    if groups != old.security_groups or secured != old.port_security_enabled:
+        new["identity"] = identity.of(decision, groups) if secured else 0
+        identity.bear(decision, id, old.identity, new["identity"])
+    port = changed(old, new)
+    if _places(port) != _places(old):
+        # It is ACTIVE again when its host and all who can reach it have applied this.
+        port = msgspec.structs.replace(port, status=DOWN)
+    decision.put(cloud.ports, port)
+    return port
+
+
+def delete(decision: Decision, caller: Caller, id: str) -> None:
+    cloud = decision.cloud
+    port: Port = owned(cloud, caller, "port", id, decision.read(cloud.ports, id))
+    if port.device_owner in ROUTER_OWNED:
+        raise Conflict(
+            f"Port {id} cannot be deleted directly via the port API: has device owner {port.device_owner}.",
+            type="ServicePortInUse",
+        )
+    remove(decision, port)
+
+
+def remove(decision: Decision, port: Port) -> None:
+    """Delete a port and give back all that it has."""
+    decision.delete(decision.cloud.ports, port.id)
+    decision.release(f"mac/{port.network_id}/{port.mac_address}")
+    for fixed in port.fixed_ips:
+        decision.release(f"address/{fixed.subnet_id}/{fixed.ip_address}")
+    identity.bear(decision, port.id, port.identity, 0)
+
+
+def _places(port: Port) -> tuple[object, ...]:
+    """Return what hosts must have applied before the port is ACTIVE."""
+    return (
+        port.host,
+        port.fixed_ips,
+        port.mac_address,
+        port.identity,
+        port.allowed_address_pairs,
+        port.port_security_enabled,
+    )
+
+
+def _mac(decision: Decision, network: str, port: str, wanted: Any) -> str:
+    """Claim a MAC in the network: the wanted one, or one that is free."""
+    taken = decision.cloud.addresses.macs.get(network, {})
+    if wanted is not UNSET and wanted is not None:
+        key = f"mac/{network}/{wanted}"
+        if (wanted in taken and key not in decision.transaction.deletes) or not decision.claim(key, port):
+            raise Conflict(
+                f"Unable to complete operation for network {network}. The mac address {wanted} is in use.",
+                type="MacAddressInUse",
+            )
+        return str(wanted)
+    for _ in range(MAC_TRIES):
+        tail = secrets.token_hex(3)
+        mac = f"{MAC_PREFIX}:{tail[:2]}:{tail[2:4]}:{tail[4:]}"
+        if mac not in taken and decision.claim(f"mac/{network}/{mac}", port):
+            return mac
+    raise Conflict(f"No free MAC address found on network {network}.", type="MacAddressGenerationFailure")
+
+
+def _addresses(
+    decision: Decision, network: Network, port: str, mac: str, wishes: Any, owner: str = ""
+) -> tuple[FixedIp, ...]:
+    """Claim the addresses that were wished for, or one of each family, and those that follow from the MAC."""
+    subnets = _subnets(decision, network.id)
+    found: list[FixedIp] = []
+    if wishes is UNSET or wishes is None:
+        for version in (4, 6):
+            candidates = [s for s in subnets if s.ip_version == version and not s.by_mac]
+            fixed = next(filter(None, (_next(decision, subnet, port) for subnet in candidates)), None)
+            if fixed:
+                found.append(fixed)
+            elif candidates:
+                raise _full(network.id)
+    else:
+        for wish in wishes:
+            found.append(_wished(decision, network, subnets, port, mac, wish, owner))
+    # Stateless configuration gives a workload an address whether asked or not; a router has what it is given.
+    if wishes != () and not owner.startswith("network:"):
+        have = {fixed.subnet_id for fixed in found}
+        found += [_claim(decision, s, port, by_mac(s.cidr, mac)) for s in subnets if s.by_mac and s.id not in have]
+    return tuple(found)
+
+
+def _wished(
+    decision: Decision, network: Network, subnets: list[Subnet], port: str, mac: str, wish: Wish, owner: str
+) -> FixedIp:
+    if wish.subnet_id is not None:
+        subnet = next((s for s in subnets if s.id == wish.subnet_id), None)
+        if subnet is None:
+            known = decision.get(decision.cloud.subnets, wish.subnet_id)
+            if known is None:
+                raise NotFound("subnet", wish.subnet_id)
+            raise Invalid(
+                f"Invalid input for operation: Failed to create port on network {network.id}, because fixed_ips "
+                f"included invalid subnet {wish.subnet_id}.",
+                type="InvalidInput",
+            )
+        if wish.ip_address is not None and not _within(subnet, wish.ip_address):
+            raise Invalid(
+                f"IP address {wish.ip_address} is not a valid IP for the specified subnet.", type="InvalidIpForSubnet"
+            )
+    else:
+        assert wish.ip_address is not None
+        subnet = next((s for s in subnets if _within(s, str(wish.ip_address))), None)
+        if subnet is None:
+            raise Invalid(
+                f"IP address {wish.ip_address} is not a valid IP for any of the subnets on the specified network.",
+                type="InvalidIpForNetwork",
+            )
+    if wish.ip_address is not None:
+        if subnet.by_mac and not owner.startswith("network:") and wish.ip_address != by_mac(subnet.cidr, mac):
+            raise Invalid(
+                f"IPv6 address {wish.ip_address} cannot be directly assigned to a port on subnet {subnet.id} as the "
+                "subnet is configured for automatic addresses",
+                type="AllocationOnAutoAddressSubnet",
+            )
+        return _claim(decision, subnet, port, wish.ip_address)
+    if subnet.by_mac:
+        return _claim(decision, subnet, port, by_mac(subnet.cidr, mac))
+    return _next(decision, subnet, port) or _raise(_full(network.id))
+
+
+def _readdress(
+    decision: Decision, network: Network, old: Port, mac: str, wishes: Iterable[Wish]
+) -> tuple[FixedIp, ...]:
+    """Keep the addresses that are wished for again, claim the others, release the rest."""
+    left = list(old.fixed_ips)
+    kept: list[FixedIp] = []
+    new: list[Wish] = []
+    # Wishes with an address first, so that one by subnet alone does not take their place.
+    for wish in sorted(wishes, key=lambda w: w.ip_address is None):
+        match = next(
+            (
+                fixed
+                for fixed in left
+                if wish.ip_address in (None, fixed.ip_address) and wish.subnet_id in (None, fixed.subnet_id)
+            ),
+            None,
+        )
+        if match:
+            left.remove(match)
+            kept.append(match)
+        else:
+            new.append(wish)
+    for fixed in left:
+        decision.release(f"address/{fixed.subnet_id}/{fixed.ip_address}")
+    subnets = _subnets(decision, network.id)
+    for wish in new:
+        kept.append(_wished(decision, network, subnets, old.id, mac, wish, old.device_owner))
+    return tuple(kept)
+
+
+def _next(decision: Decision, subnet: Subnet, port: str) -> FixedIp | None:
+    space = decision.cloud.addresses.spaces.get(subnet.id)
+    decision.rely(decision.cloud.subnets, subnet.id)
+    while space and (ip := decision.lend(space)) is not None:
+        # One that this decision, or another under way, was asked for by name is not free.
+        key = f"address/{subnet.id}/{ip}"
+        if key not in decision.cloud.pending and decision.claim(key, port):
+            return FixedIp(subnet.id, ip)
+    return None
+
+
+def _claim(decision: Decision, subnet: Subnet, port: str, ip: str) -> FixedIp:
+    """Claim one address, or raise Conflict."""
+    space = decision.cloud.addresses.spaces.get(subnet.id)
+    decision.rely(decision.cloud.subnets, subnet.id)
+    key = f"address/{subnet.id}/{ip}"
+    taken = space is not None and ip in space.taken and key not in decision.transaction.deletes
+    if taken or not decision.claim(key, port):
+        raise Conflict(f"IP address {ip} already allocated in subnet {subnet.id}", type="IpAddressAlreadyAllocated")
+    return FixedIp(subnet.id, ip)
+
+
+def _within(subnet: Subnet, ip: str) -> bool:
+    """Say whether a port may have the address: in the prefix, and not an end of it that stands for all."""
+    prefix, address = ipaddress.ip_network(subnet.cidr), ipaddress.ip_address(ip)
+    if address.version != prefix.version or address not in prefix:
+        return False
+    if prefix.version == 6:
+        return prefix.prefixlen >= 127 or address != prefix.network_address
+    return prefix.prefixlen >= 31 or address not in (prefix.network_address, prefix.broadcast_address)
+
+
+def _subnets(decision: Decision, network: str) -> list[Subnet]:
+    return decision.cloud.subnets.by("network_id", network)
+
+
+def _pairs(wanted: Iterable[Any], mac: str) -> tuple[Pair, ...]:
+    pairs: dict[Pair, None] = {}
+    for item in wanted:
+        pair = item if isinstance(item, Pair) else Pair(item["ip_address"], item.get("mac_address", mac))
+        if pair in pairs:
+            raise Invalid(
+                f"Request contains duplicate address pair: mac_address {pair.mac_address} ip_address {pair.ip_address}",
+                type="DuplicateAddressPairInRequest",
+            )
+        pairs[pair] = None
+    if len(pairs) > PAIRS_MAX:
+        raise Invalid(
+            f"allowed_address_pairs has {len(pairs)} entries; at most {PAIRS_MAX}", type="AddressPairExhausted"
+        )
+    return tuple(pairs)
+
+
+def _check_groups(decision: Decision, caller: Caller, project: str, groups: Iterable[str]) -> None:
+    for id in groups:
+        found = decision.rely(decision.cloud.groups, id)
+        if found is None or (not caller.admin and found.project_id != caller.project):
+            raise NotFound("security_group", id)
+
+
+def _check_security(secured: bool, groups: Iterable[str], pairs: Iterable[Pair]) -> None:
+    if secured:
+        return
+    if tuple(groups):
+        raise Invalid(
+            "Port security must be enabled in order to use security groups.",
+            type="PortSecurityAndIPRequiredForSecurityGroups",
+        )
+    if tuple(pairs):
+        raise Conflict(
+            "Port Security must be enabled in order to have allowed address pairs on a port.",
+            type="AddressPairAndPortSecurityRequired",
+        )
+
+
+def _full(network: str) -> Conflict:
+    return Conflict(f"No more IP addresses available on network {network}.", type="IpAddressGenerationFailure")
+
+
+def _raise(fault: Exception) -> Any:
+    raise fault

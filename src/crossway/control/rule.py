@@ -1,0 +1,136 @@
+"""Make and delete rules of security groups."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+
+from crossway.control.caller import Caller, owned
+from crossway.control.decision import Decision
+from crossway.errors import Conflict, Invalid, NotFound
+from crossway.model.group import DEFAULT, Group
+from crossway.model.resource import Given, changed, new_id, now
+from crossway.model.rule import ICMP, ICMPV6, IPV4, IPV6, IPV6_ONLY, WITH_PORTS, Rule, normal
+
+
+def create(decision: Decision, caller: Caller, given: Given) -> Rule:
+    cloud = decision.cloud
+    group: Group = owned(
+        cloud,
+        caller,
+        "security_group",
+        given["security_group_id"],
+        decision.rely(cloud.groups, given["security_group_id"]),
+    )
+    time = now()
+    rule = Rule(
+        **{**given, "project_id": group.project_id},
+        id=new_id(),
+        normalized_cidr=normal(given["remote_ip_prefix"]),
+        belongs_to_default_sg=group.name == DEFAULT,
+        created_at=time,
+        updated_at=time,
+    )
+    check(rule)
+    if rule.remote_group_id:
+        remote = decision.rely(cloud.groups, rule.remote_group_id)
+        if remote is None or (not caller.admin and remote.project_id != caller.project):
+            raise NotFound("security_group", rule.remote_group_id)
+    for other in cloud.rules.ids("meaning", rule.meaning):
+        raise _exists(other)
+    if _unique_key(rule) in decision.transaction.puts:
+        raise _exists(decision.transaction.puts[_unique_key(rule)].decode())
+    insert(decision, rule)
+    return rule
+
+
+def update(decision: Decision, caller: Caller, id: str, given: Given) -> Rule:
+    """Change a rule's description; the rest of a rule stays as it is."""
+    cloud = decision.cloud
+    old: Rule = owned(cloud, caller, "security_group_rule", id, decision.read(cloud.rules, id))
+    new = changed(old, given)
+    decision.put(cloud.rules, new)
+    return new
+
+
+def delete(decision: Decision, caller: Caller, id: str) -> None:
+    cloud = decision.cloud
+    remove(decision, owned(cloud, caller, "security_group_rule", id, decision.read(cloud.rules, id)))
+
+
+def insert(decision: Decision, rule: Rule) -> None:
+    decision.create(decision.cloud.rules, rule)
+    decision.claim(_unique_key(rule), rule.id)
+    if rule.remote_group_id:
+        decision.claim(f"remote/{rule.remote_group_id}/{rule.id}")
+
+
+def remove(decision: Decision, rule: Rule) -> None:
+    decision.delete(decision.cloud.rules, rule.id)
+    decision.release(_unique_key(rule))
+    if rule.remote_group_id:
+        decision.release(f"remote/{rule.remote_group_id}/{rule.id}")
+
+
+def check(rule: Rule) -> None:
+    """Raise Invalid where the parts of a rule do not go together."""
+    if rule.remote_group_id and rule.remote_ip_prefix:
+        raise Invalid(
+            "Only remote_ip_prefix or remote_group_id may be provided.",
+            type="SecurityGroupRemoteGroupAndRemoteIpPrefix",
+        )
+    prefix = rule.normalized_cidr
+    if prefix and ipaddress.ip_network(prefix).version != (4 if rule.ethertype == IPV4 else 6):
+        raise Invalid(
+            f"Conflicting value ethertype {rule.ethertype} for CIDR {rule.remote_ip_prefix}",
+            type="SecurityGroupRuleParameterConflict",
+        )
+    if rule.ethertype == IPV4 and (rule.protocol in IPV6_ONLY or rule.proto == ICMPV6):
+        raise Invalid(
+            f"Invalid ethertype {rule.ethertype} for protocol {rule.protocol}; should be {IPV6}.",
+            type="SecurityGroupEthertypeConflictWithProtocol",
+        )
+    _check_ports(rule)
+
+
+def _check_ports(rule: Rule) -> None:
+    low, high, proto = rule.port_range_min, rule.port_range_max, rule.proto
+    if low is None and high is None:
+        return
+    if proto is None:
+        raise Invalid(
+            "Must also specify protocol if port range is given.", type="SecurityGroupProtocolRequiredWithPorts"
+        )
+    if proto in (ICMP, ICMPV6):
+        for name, value in (("port_range_min (ICMP type)", low), ("port_range_max (ICMP code)", high)):
+            if value is not None and value > 255:
+                raise Invalid(
+                    f"Invalid value for {name}: '{value}' should be from 0 to 255.",
+                    type="SecurityGroupInvalidIcmpValue",
+                )
+        if low is None:
+            raise Invalid(
+                f"ICMP code (port_range_max) {high} is provided but ICMP type (port_range_min) is missing.",
+                type="SecurityGroupMissingIcmpType",
+            )
+    elif proto not in WITH_PORTS:
+        raise Invalid(
+            f"Invalid protocol {rule.protocol} for port range: only TCP, UDP, UDPLITE, SCTP and DCCP have ports.",
+            type="SecurityGroupInvalidProtocolForPort",
+        )
+    elif low == 0 or high == 0:
+        raise Invalid("Invalid value for port 0: should be from 1 to 65535.", type="SecurityGroupInvalidPortValue")
+    elif low is None or high is None or low > high:
+        raise Invalid(
+            f"For TCP/UDP protocols, port_range_min must be <= port_range_max, and both given; not {low} and {high}.",
+            type="SecurityGroupInvalidPortRange",
+        )
+
+
+def _unique_key(rule: Rule) -> str:
+    digest = hashlib.sha256(repr(rule.meaning).encode()).hexdigest()[:32]
+    return f"unique/{rule.security_group_id}/{digest}"
+
+
+def _exists(id: str) -> Conflict:
+    return Conflict(f"Security group rule already exists. Rule id is {id}.", type="SecurityGroupRuleExists")

@@ -1,0 +1,227 @@
+"""Make, change and delete subnets."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+from collections.abc import Iterable
+
+from msgspec import UNSET
+
+from crossway.control.address import by_mac, default_pools, number
+from crossway.control.caller import Caller, owned, project_of, seen
+from crossway.control.decision import Decision
+from crossway.errors import Conflict, Forbidden, Invalid
+from crossway.model.network import Network
+from crossway.model.port import ROUTER_INTERFACE, FixedIp, Port
+from crossway.model.resource import Given, changed, new_id, now
+from crossway.model.subnet import SLAAC, STATELESS, Pool, Route, Subnet
+
+Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
+    cloud = decision.cloud
+    network: Network = seen(
+        cloud, caller, "network", given["network_id"], decision.rely(cloud.networks, given["network_id"])
+    )
+    if not caller.admin and network.project_id != caller.project:
+        raise Forbidden(f"network {network.id} belongs to another project", type="PolicyNotAuthorized")
+    project = project_of(caller, given)
+    prefix = ipaddress.ip_network(given["cidr"])
+    if prefix.version != given["ip_version"]:
+        raise _invalid(f"cidr '{prefix}' does not match the ip_version '{given['ip_version']}'")
+    if prefix.prefixlen == 0 or prefix.is_multicast or prefix.is_loopback:
+        raise _invalid(f"cidr '{prefix}' should be a unicast prefix longer than /0")
+    if prefix.version == 4 and given["enable_dhcp"] and prefix.prefixlen > 30:
+        raise _invalid(f"cidr '{prefix}' is too small for DHCP; should be /30 or shorter, or enable_dhcp false")
+    _check_modes(prefix, given)
+    for other in _subnets(decision, network.id):
+        other_prefix = ipaddress.ip_network(other.cidr)
+        if other_prefix.version == prefix.version and other_prefix.overlaps(prefix):
+            raise _invalid(
+                f"Requested subnet with cidr: {prefix} for network: {network.id} overlaps with another subnet "
+                f"({other.id}, {other.cidr})"
+            )
+    gateway = given["gateway_ip"]
+    if gateway is UNSET:
+        # A prefix of one or two addresses has none to spare for a gateway.
+        gateway = str(prefix.network_address + 1) if prefix.num_addresses > 2 else None
+    _check_gateway(prefix, gateway)
+    if given["allocation_pools"] is UNSET or not given["allocation_pools"]:
+        pools = default_pools(str(prefix), gateway)
+    else:
+        pools = given["allocation_pools"]
+        _check_pools(prefix, pools)
+        _check_gateway_outside(gateway, pools)
+    _check_routes(prefix, given["host_routes"])
+    time = now()
+    subnet = Subnet(
+        **{**given, "project_id": project, "gateway_ip": gateway, "allocation_pools": pools},
+        id=new_id(),
+        created_at=time,
+        updated_at=time,
+    )
+    decision.create(cloud.subnets, subnet)
+    # Subnets of one network are made one after the other, or two could overlap.
+    decision.quiet(f"prefix/{network.id}/")
+    decision.claim(f"prefix/{network.id}/{subnet.id}")
+    if subnet.by_mac:
+        _add_to_ports(decision, subnet)
+    return subnet
+
+
+def update(decision: Decision, caller: Caller, id: str, given: Given) -> Subnet:
+    cloud = decision.cloud
+    old: Subnet = owned(cloud, caller, "subnet", id, decision.read(cloud.subnets, id))
+    prefix = ipaddress.ip_network(old.cidr)
+    gateway = given.get("gateway_ip", old.gateway_ip)
+    pools = given.get("allocation_pools", old.allocation_pools)
+    if "gateway_ip" in given and gateway != old.gateway_ip:
+        _check_gateway(prefix, gateway)
+        for port in cloud.ports.by("subnet_id", id):
+            if port.device_owner == ROUTER_INTERFACE and FixedIp(id, old.gateway_ip or "") in port.fixed_ips:
+                raise Conflict(
+                    f"Current gateway ip {old.gateway_ip} already in use by port {port.id}. Unable to update.",
+                    type="GatewayIpInUse",
+                )
+        _check_gateway_outside(gateway, pools)
+    if "allocation_pools" in given:
+        _check_pools(prefix, pools)
+        _check_gateway_outside(gateway, pools)
+    if "host_routes" in given:
+        _check_routes(prefix, given["host_routes"])
+    new = changed(old, given)
+    decision.put(cloud.subnets, new)
+    return new
+
+
+def delete(decision: Decision, caller: Caller, id: str) -> None:
+    """Delete a subnet that no port has an address of, but those that follow from the MAC."""
+    cloud = decision.cloud
+    subnet: Subnet = owned(cloud, caller, "subnet", id, decision.read(cloud.subnets, id))
+    ports = cloud.ports.by("subnet_id", id)
+    automatic = subnet.by_mac and all(p.device_owner != ROUTER_INTERFACE for p in ports)
+    if ports and not automatic:
+        raise Conflict(
+            f"Unable to complete operation on subnet {id}: One or more ports have an IP allocation from this subnet "
+            f"({','.join(p.id for p in ports[:10])}).",
+            type="SubnetInUse",
+        )
+    for port in ports:
+        for fixed in port.fixed_ips:
+            if fixed.subnet_id == id:
+                decision.release(f"address/{id}/{fixed.ip_address}")
+        left = tuple(fixed for fixed in port.fixed_ips if fixed.subnet_id != id)
+        decision.put(cloud.ports, changed(port, {"fixed_ips": left}))
+    if ports:
+        decision.quiet(f"address/{id}/")
+    else:
+        decision.empty(f"address/{id}/")
+    decision.delete(cloud.subnets, id)
+    decision.release(f"prefix/{subnet.network_id}/{id}")
+
+
+def _add_to_ports(decision: Decision, subnet: Subnet) -> None:
+    """Give every workload's port of the network its address of a new stateless subnet."""
+    cloud = decision.cloud
+    decision.quiet(f"mac/{subnet.network_id}/")
+    for id in list(cloud.ports.ids("network_id", subnet.network_id)):
+        port: Port | None = decision.get(cloud.ports, id)
+        if port is None or port.device_owner.startswith("network:"):
+            continue
+        ip = by_mac(subnet.cidr, port.mac_address)
+        decision.claim(f"address/{subnet.id}/{ip}", id)
+        decision.put(cloud.ports, changed(port, {"fixed_ips": (*port.fixed_ips, FixedIp(subnet.id, ip))}))
+
+
+def _subnets(decision: Decision, network: str) -> list[Subnet]:
+    """Return the subnets of a network, those that this decision makes included."""
+    made = [s for s in decision.made.values() if isinstance(s, Subnet) and s.network_id == network]
+    return decision.cloud.subnets.by("network_id", network) + made
+
+
+def _check_modes(prefix: Prefix, given: Given) -> None:
+    ra, address = given["ipv6_ra_mode"], given["ipv6_address_mode"]
+    if not ra and not address:
+        return
+    if prefix.version == 4:
+        raise _invalid("ipv6_ra_mode and ipv6_address_mode are not valid when ip_version is 4")
+    if not given["enable_dhcp"]:
+        raise _invalid("ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False")
+    if ra and address and ra != address:
+        raise _invalid(
+            f"ipv6_ra_mode set to '{ra}' with ipv6_address_mode set to '{address}' is not valid; should be alike"
+        )
+    if (ra in (SLAAC, STATELESS) or address in (SLAAC, STATELESS)) and prefix.prefixlen != 64:
+        raise _invalid(f"cidr '{prefix}' should be a /64 for the IPv6 address mode '{address or ra}'")
+
+
+def _check_gateway(prefix: Prefix, gateway: str | None) -> None:
+    if gateway is None:
+        return
+    address = ipaddress.ip_address(gateway)
+    if address.version != prefix.version:
+        raise _invalid(f"gateway_ip '{gateway}' does not match the ip_version '{prefix.version}'")
+    edges = (
+        prefix.version == 4 and prefix.prefixlen < 31 and address in (prefix.network_address, prefix.broadcast_address)
+    )
+    if edges or (prefix.version == 6 and prefix.prefixlen < 127 and address == prefix.network_address):
+        raise _invalid(f"gateway_ip '{gateway}' is not valid on subnet {prefix}: no host can have it")
+
+
+def _check_pools(prefix: Prefix, pools: Iterable[Pool]) -> None:
+    ranges = []
+    for pool in pools:
+        start, end = ipaddress.ip_address(pool.start), ipaddress.ip_address(pool.end)
+        if start.version != prefix.version or end.version != prefix.version:
+            raise Invalid(
+                f"The allocation pool {pool.start}-{pool.end} does not match the ip_version of {prefix}.",
+                type="InvalidAllocationPool",
+            )
+        if int(start) > int(end):
+            raise Invalid(
+                f"The allocation pool {pool.start}-{pool.end} is not valid: it ends before it starts.",
+                type="InvalidAllocationPool",
+            )
+        usable = default_pools(str(prefix), None)[0]
+        if int(start) < number(usable.start) or int(end) > number(usable.end):
+            raise Invalid(
+                f"The allocation pool {pool.start}-{pool.end} spans beyond the subnet cidr {prefix}.",
+                type="OutOfBoundsAllocationPool",
+            )
+        ranges.append((int(start), int(end), pool))
+    ranges.sort(key=lambda r: r[0])
+    for (_, last, one), (first, _, other) in itertools.pairwise(ranges):
+        if first <= last:
+            raise Conflict(
+                f"Found overlapping allocation pools: {one.start}-{one.end} {other.start}-{other.end} for {prefix}.",
+                type="OverlappingAllocationPools",
+            )
+
+
+def _check_gateway_outside(gateway: str | None, pools: Iterable[Pool]) -> None:
+    if gateway is None:
+        return
+    for pool in pools:
+        if number(pool.start) <= number(gateway) <= number(pool.end):
+            raise Conflict(
+                f"Gateway ip {gateway} conflicts with allocation pool {pool.start}-{pool.end}.",
+                type="GatewayConflictWithAllocationPools",
+            )
+
+
+def _check_routes(prefix: Prefix, routes: Iterable[Route]) -> None:
+    for route in routes:
+        if (
+            not ipaddress.ip_network(route.destination).version
+            == ipaddress.ip_address(route.nexthop).version
+            == prefix.version
+        ):
+            raise _invalid(
+                f"host route {route.destination} via {route.nexthop} does not match the ip_version of {prefix}"
+            )
+
+
+def _invalid(reason: str) -> Invalid:
+    return Invalid(f"Invalid input for operation: {reason}.", type="InvalidInput")

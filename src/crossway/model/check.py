@@ -1,0 +1,168 @@
+"""Checks of one value: each returns it in its canonical form, or says what would be right.
+
+A check raises ValueError with a reason that names the value; whoever knows the
+attribute's name adds it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Check = Callable[[Any], Any]
+
+UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
+MAC = re.compile(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", re.IGNORECASE)
+BOOLEANS: Mapping[Any, bool] = {
+    **{value: True for value in (True, 1, "true", "1", "t", "yes", "on")},
+    **{value: False for value in (False, 0, "false", "0", "f", "no", "off")},
+}
+
+
+def anything(value: Any) -> Any:
+    return value
+
+
+def uuid(value: Any) -> str:
+    if not isinstance(value, str) or not UUID.fullmatch(value):
+        raise ValueError(f"'{value}' is not a valid UUID")
+    return value
+
+
+def boolean(value: Any) -> bool:
+    key = value.lower() if isinstance(value, str) else value
+    if not isinstance(key, str | int) or key not in BOOLEANS:
+        raise ValueError(f"'{value}' cannot be converted to boolean; should be true or false")
+    return BOOLEANS[key]
+
+
+def text(longest: int) -> Check:
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"'{value}' is not a valid string")
+        if len(value) > longest:
+            raise ValueError(f"'{value}' exceeds maximum length of {longest}")
+        return value
+
+    return check
+
+
+def integer(least: int, most: int) -> Check:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise ValueError(f"'{value}' is not an integer")
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError(f"'{value}' is not an integer") from None
+        if not least <= number <= most:
+            raise ValueError(f"'{value}' is not in the range {least} to {most}")
+        return number
+
+    return check
+
+
+def one_of(*values: Any) -> Check:
+    def check(value: Any) -> Any:
+        if value not in values or isinstance(value, bool):
+            raise ValueError(f"'{value}' is not in {list(values)}")
+        return value
+
+    return check
+
+
+def or_none(inner: Check) -> Check:
+    return lambda value: None if value is None else inner(value)
+
+
+def ip(value: Any) -> str:
+    """Return an address in canonical form."""
+    if not isinstance(value, str):
+        raise ValueError(f"'{value}' is not a valid IP address")
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError(f"'{value}' is not a valid IP address") from None
+    if address.version == 6 and address.scope_id:
+        raise ValueError(f"'{value}' is not a valid IP address: a zone does not belong here")
+    return str(address)
+
+
+def cidr(value: Any) -> str:
+    """Return a prefix with its host bits cleared."""
+    if not isinstance(value, str) or "/" not in value:
+        raise ValueError(f"'{value}' is not a valid IP subnet; should be ADDRESS/LENGTH")
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError(f"'{value}' is not a valid IP subnet; should be ADDRESS/LENGTH") from None
+
+
+def ip_or_cidr(value: Any) -> str:
+    """Return an address or a prefix as it was meant: a lone address stays one."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return str(ipaddress.ip_interface(value).network)
+        except ValueError:
+            raise ValueError(f"'{value}' is neither a valid IP address, nor is it a valid IP subnet") from None
+    try:
+        return ip(value)
+    except ValueError:
+        raise ValueError(f"'{value}' is neither a valid IP address, nor is it a valid IP subnet") from None
+
+
+def mac(value: Any) -> str:
+    """Return a unicast MAC address in lower case with colons."""
+    if not isinstance(value, str) or not MAC.fullmatch(value):
+        raise ValueError(f"'{value}' is not a valid MAC address")
+    canonical = value.lower().replace("-", ":")
+    if int(canonical[:2], 16) & 1 or canonical == "00:00:00:00:00:00":
+        raise ValueError(f"'{value}' is not the MAC address of one station")
+    return canonical
+
+
+def list_of(inner: Check, unique: bool = True) -> Check:
+    def check(value: Any) -> tuple[Any, ...]:
+        if value is None:
+            return ()
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"'{value}' is not a list")
+        checked = tuple(inner(item) for item in value)
+        if unique:
+            seen: list[Any] = []
+            for item in checked:
+                if item in seen:
+                    raise ValueError(f"Duplicate items in the list: '{item}'")
+                seen.append(item)
+        return checked
+
+    return check
+
+
+def mapping(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
+    """Check an object that has all *required* members and maybe *optional* ones."""
+    optional = optional or {}
+    members = {**required, **optional}
+
+    def check(value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValueError(f"'{value}' is not a dictionary")
+        if unknown := value.keys() - members.keys():
+            raise ValueError(
+                f"Unexpected keys supplied: {', '.join(sorted(map(str, unknown)))}; may be {sorted(members)}"
+            )
+        if missing := required.keys() - value.keys():
+            raise ValueError(f"Expected keys not found: {', '.join(sorted(missing))} in '{value}'")
+        return {key: members[key](item) for key, item in value.items()}
+
+    return check
+
+
+def dictionary(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"'{value}' is not a dictionary")
+    return value

@@ -1,0 +1,18 @@
+"""A security group: a set of rules that ports share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from crossway.model.check import boolean
+from crossway.model.resource import Kind, Resource, attribute, told
+
+DEFAULT = "default"
+
+
+class Group(Resource, frozen=True, kw_only=True, gc=False):
+    stateful: Annotated[bool, attribute(boolean, default=True)] = True
+    shared: Annotated[bool, told()] = False
+
+
+GROUP = Kind(Group, "security_group", "security_groups")

@@ -1,0 +1,45 @@
+"""A host, as it registers; and an identity, the number of a set of groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from crossway.errors import Invalid
+from crossway.model.check import ip
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """*underlay* is the address that other hosts send to; *physnets* name its devices."""
+
+    id: str
+    underlay: str
+    physnets: dict[str, str] = {}
+    version: str = ""
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The number of a distinct set of security groups; *groups* are sorted."""
+
+    id: str
+    groups: tuple[str, ...]
+
+
+IDENTITY_MAX = 65535
+
+
+def host(name: str, body: Any) -> Host:
+    """Check what a host says of itself."""
+    if not name or len(name) > 255 or not name.isprintable() or "/" in name:
+        raise Invalid(f"host name '{name}' should be 1 to 255 printable characters without a slash")
+    if not isinstance(body, dict):
+        raise Invalid(f"'{body}' is not a dictionary")
+    try:
+        underlay = ip(body.get("underlay"))
+    except ValueError as error:
+        raise Invalid(f"Invalid input for underlay. Reason: {error}.") from None
+    physnets = body.get("physnets") or {}
+    if not isinstance(physnets, dict) or not all(isinstance(x, str) for pair in physnets.items() for x in pair):
+        raise Invalid(f"Invalid input for physnets. Reason: '{physnets}' should map names to devices.")
+    return Host(id=name, underlay=underlay, physnets=physnets, version=str(body.get("version", "")))

@@ -1,0 +1,122 @@
+"""A port: where a workload attaches to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+
+from crossway.model.check import (
+    boolean,
+    dictionary,
+    ip,
+    ip_or_cidr,
+    list_of,
+    mac,
+    mapping,
+    one_of,
+    or_none,
+    text,
+    uuid,
+)
+from crossway.model.resource import Kind, Resource, attribute, told
+
+ACTIVE, DOWN = "ACTIVE", "DOWN"
+ROUTER_INTERFACE = "network:router_interface"
+ROUTER_GATEWAY = "network:router_gateway"
+VNIC_TYPES = ("normal", "direct", "macvtap", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "vdpa")
+
+
+NOTHING: Any = msgspec.field(default_factory=dict)
+
+
+class FixedIp(msgspec.Struct, frozen=True, gc=False):
+    subnet_id: str
+    ip_address: str
+
+
+class Pair(msgspec.Struct, frozen=True, gc=False):
+    """Another source that a port may use: an address or prefix, with its MAC or another."""
+
+    ip_address: str
+    mac_address: str
+
+
+class Wish(msgspec.Struct, frozen=True, gc=False):
+    """A fixed address that was asked for, by address, by subnet or by both."""
+
+    subnet_id: str | None = None
+    ip_address: str | None = None
+
+
+def wish(value: object) -> Wish:
+    given = mapping({}, {"subnet_id": or_none(uuid), "ip_address": or_none(ip)})(value)
+    if not any(given.values()):
+        raise ValueError(f"'{value}' names neither ip_address nor subnet_id")
+    return Wish(**given)
+
+
+def pair(value: object) -> dict[str, str]:
+    """Check a pair; a MAC that is not given is the port's own, which is known later."""
+    given = mapping({"ip_address": ip_or_cidr}, {"mac_address": or_none(mac)})(value)
+    return {key: item for key, item in given.items() if item is not None}
+
+
+class Port(
+    Resource,
+    frozen=True,
+    kw_only=True,
+    gc=False,
+    rename={
+        "host": "binding:host_id",
+        "profile": "binding:profile",
+        "vnic_type": "binding:vnic_type",
+        "vif_type": "binding:vif_type",
+        "vif_details": "binding:vif_details",
+    },
+):
+    """*identity* is the number of its set of security groups; 0 if it has none."""
+
+    identity: int = 0
+    network_id: Annotated[str, attribute(uuid, put=False, default=msgspec.NODEFAULT)]
+    mac_address: Annotated[str, attribute(or_none(mac))]
+    fixed_ips: Annotated[tuple[FixedIp, ...], attribute(list_of(wish), sort=False)]
+    security_groups: Annotated[tuple[str, ...], attribute(list_of(uuid), sort=False)]
+    allowed_address_pairs: Annotated[
+        tuple[Pair, ...], attribute(list_of(pair), default=(), filter=False, sort=False)
+    ] = ()
+    port_security_enabled: Annotated[bool, attribute(boolean)] = True
+    admin_state_up: Annotated[bool, attribute(boolean, default=True)] = True
+    status: Annotated[str, told()] = DOWN
+    device_id: Annotated[str, attribute(text(255), default="")] = ""
+    device_owner: Annotated[str, attribute(text(255), default="")] = ""
+    ip_allocation: Annotated[str, told()] = "immediate"
+    host: Annotated[str, attribute(or_none(text(255)), default="", admin="all")] = ""
+    profile: Annotated[dict[str, Any], attribute(dictionary, default={}, admin="all", filter=False, sort=False)] = (
+        msgspec.field(default_factory=dict)
+    )
+    vnic_type: Annotated[str, attribute(one_of(*VNIC_TYPES), default="normal")] = "normal"
+    vif_type: Annotated[str, told(admin="all")] = "unbound"
+    vif_details: Annotated[dict[str, Any], told(admin="all", filter=False, sort=False)] = NOTHING
+
+    @property
+    def device(self) -> str | None:
+        """Return the name of the link that is to be its body, if one was named."""
+        name = self.profile.get("device")
+        return name if isinstance(name, str) and name else None
+
+    @property
+    def present(self) -> bool:
+        """Say whether a host carries it; a router's own ports are carried by all."""
+        return bool(self.host) and self.device_owner not in (ROUTER_INTERFACE, ROUTER_GATEWAY)
+
+
+PORT = Kind(Port, "port", "ports")
+
+
+def bound_as(host: str) -> Mapping[str, Any]:
+    """Return what follows from being bound to *host*, or to none."""
+    if not host:
+        return {"host": "", "vif_type": "unbound", "vif_details": {}}
+    return {"host": host, "vif_type": "tap", "vif_details": {"port_filter": True, "connectivity": "l2"}}

@@ -1,0 +1,149 @@
+"""What is common to all resources: how one is declared, and what follows from that.
+
+A resource is a frozen class. Each attribute of the API stands in it once, with
+what it takes: its check, whether POST and PUT may set it, its default, who may
+see it. Validation, filters, sorting and the JSON shape follow.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import UNSET
+
+from crossway.errors import Forbidden, Invalid
+from crossway.model.check import Check, anything, boolean, integer, text
+
+REQUIRED: Any = msgspec.NODEFAULT
+# What was asked for: attributes by field name, checked; UNSET where nothing was said.
+Given = dict[str, Any]
+
+
+class Attribute(msgspec.Struct, frozen=True, kw_only=True):
+    """How one attribute behaves in the API.
+
+    *default* is what POST takes if nothing is said: a value, REQUIRED, or UNSET
+    where the rules between resources decide. *admin*: "write" where only an
+    admin may set it, "all" where only an admin may even see it.
+    """
+
+    check: Check = anything
+    post: bool = True
+    put: bool = True
+    default: Any = UNSET
+    filter: bool = True
+    sort: bool = True
+    admin: str = ""
+    wire: str = ""
+    field: str = ""
+    # How to read a filter's string; None compares strings.
+    filter_check: Check | None = None
+
+
+def attribute(check: Check = anything, **options: Any) -> Attribute:
+    """Declare an attribute that callers may set."""
+    if check is boolean or getattr(check, "__qualname__", "").startswith("integer."):
+        options.setdefault("filter_check", check)
+    return Attribute(check=check, **options)
+
+
+def told(**options: Any) -> Attribute:
+    """Declare an attribute that callers may only read."""
+    return Attribute(post=False, put=False, **options)
+
+
+class Resource(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What every resource of the API has. Fields without an Attribute stay inside."""
+
+    kind: ClassVar[Kind[Any]]
+
+    id: Annotated[str, told()]
+    project_id: Annotated[str, attribute(text(255), put=False)]
+    name: Annotated[str, attribute(text(255), default="")] = ""
+    description: Annotated[str, attribute(text(255), default="")] = ""
+    created_at: Annotated[str, told()] = ""
+    updated_at: Annotated[str, told()] = ""
+    revision_number: Annotated[int, told(filter_check=integer(0, 1 << 62))] = 1
+    tags: Annotated[tuple[str, ...], told(filter=False, sort=False)] = ()
+
+
+R = TypeVar("R", bound=Resource)
+
+
+class Kind(Generic[R]):
+    """A resource's names and attributes, read off its class."""
+
+    def __init__(self, model: type[R], name: str, plural: str) -> None:
+        self.model, self.name, self.plural = model, name, plural
+        self.attributes: dict[str, Attribute] = {}
+        hidden = []
+        hints = get_type_hints(model, include_extras=True)
+        for field in msgspec.structs.fields(model):
+            declared = [a for a in getattr(hints[field.name], "__metadata__", ()) if isinstance(a, Attribute)]
+            if not declared:
+                hidden.append(field.encode_name)
+                continue
+            whole = msgspec.structs.replace(declared[0], wire=field.encode_name, field=field.name)
+            self.attributes[whole.wire] = whole
+        self.hidden = tuple(hidden)
+        self.unseen = tuple(a.wire for a in self.attributes.values() if a.admin == "all")
+        # Older clients say tenant where newer ones say project.
+        self.names = {**self.attributes, "tenant_id": self.attributes["project_id"]}
+        self._defaults = {a.field: a.default for a in self.attributes.values() if a.post and a.default is not REQUIRED}
+        self._required = [a.wire for a in self.attributes.values() if a.post and a.default is REQUIRED]
+        model.kind = self
+
+    def given(self, body: Any, admin: bool, update: bool = False) -> Given:
+        """Check what POST, or PUT if *update*, was given; raise Invalid or Forbidden naming the attribute."""
+        if not isinstance(body, dict):
+            raise Invalid(f"Invalid input for {self.name}. Reason: '{body}' is not a dictionary.")
+        given: Given = {} if update else dict(self._defaults)
+        for wire, value in body.items():
+            declared = self.names.get(wire)
+            if declared is None:
+                raise Invalid(
+                    f"Unrecognized attribute(s) '{wire}'; {self.name} has {', '.join(sorted(self.attributes))}"
+                )
+            if not (declared.put if update else declared.post):
+                if update and (declared.post or declared.field in ("id", "tags")):
+                    raise Invalid(f"Cannot update read-only attribute {wire}")
+                raise Invalid(f"Attribute '{wire}' not allowed in {'PUT' if update else 'POST'}")
+            if declared.admin and not admin:
+                if not update and value == declared.default:
+                    continue
+                verb = "update" if update else "create"
+                raise Forbidden(f"({verb}_{self.name}:{wire}) is for admins only", type="PolicyNotAuthorized")
+            try:
+                given[declared.field] = declared.check(value)
+            except ValueError as error:
+                raise Invalid(f"Invalid input for {wire}. Reason: {error}.") from None
+        if not update:
+            for wire in self._required:
+                if wire not in body:
+                    raise Invalid(f"Failed to parse request. Required attribute '{wire}' not specified")
+        return given
+
+    def show(self, resource: R) -> dict[str, Any]:
+        """Return the JSON shape of a resource, as an admin sees it."""
+        shape: dict[str, Any] = msgspec.to_builtins(resource)
+        for wire in self.hidden:
+            del shape[wire]
+        shape["tenant_id"] = shape["project_id"]
+        return shape
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def changed(resource: R, given: Mapping[str, Any]) -> R:
+    """Return the resource with what is *given*, one revision on."""
+    return msgspec.structs.replace(resource, **given, updated_at=now(), revision_number=resource.revision_number + 1)

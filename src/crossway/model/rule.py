@@ -1,0 +1,133 @@
+"""A rule of a security group: what may come in or go out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from crossway.model.check import cidr, ip_or_cidr, one_of, or_none, uuid
+from crossway.model.resource import Kind, Resource, attribute, told
+
+INGRESS, EGRESS = "ingress", "egress"
+IPV4, IPV6 = "IPv4", "IPv6"
+ICMP, TCP, UDP, DCCP, ICMPV6, SCTP, UDPLITE = 1, 6, 17, 33, 58, 132, 136
+WITH_PORTS = (TCP, UDP, DCCP, SCTP, UDPLITE)
+# The names that the API takes for a protocol, and their numbers (IANA).
+PROTOCOLS = {
+    "ah": 51,
+    "dccp": DCCP,
+    "egp": 8,
+    "esp": 50,
+    "gre": 47,
+    "hopopt": 0,
+    "icmp": ICMP,
+    "icmpv6": ICMPV6,
+    "igmp": 2,
+    "ip": 0,
+    "ipip": 4,
+    "ipv6-encap": 41,
+    "ipv6-frag": 44,
+    "ipv6-icmp": ICMPV6,
+    "ipv6-nonxt": 59,
+    "ipv6-opts": 60,
+    "ipv6-route": 43,
+    "ospf": 89,
+    "pgm": 113,
+    "rsvp": 46,
+    "sctp": SCTP,
+    "tcp": TCP,
+    "udp": UDP,
+    "udplite": UDPLITE,
+    "vrrp": 112,
+}
+IPV6_ONLY = ("icmpv6", "ipv6-encap", "ipv6-frag", "ipv6-icmp", "ipv6-nonxt", "ipv6-opts", "ipv6-route")
+
+
+def protocol(value: Any) -> str | None:
+    """Return a protocol's name, or its number as a string."""
+    if value is None or value in ("", "any"):
+        return None
+    named = str(value).lower()
+    if named in PROTOCOLS or (named.isdecimal() and int(named) <= 255):
+        return named
+    raise ValueError(f"'{value}' is not a protocol: should be a number from 0 to 255 or one of {sorted(PROTOCOLS)}")
+
+
+def ethertype(value: Any) -> str:
+    for known in (IPV4, IPV6):
+        if isinstance(value, str) and value.lower() == known.lower():
+            return known
+    raise ValueError(f"'{value}' is not in ['{IPV4}', '{IPV6}']")
+
+
+def port_value(value: Any) -> int | None:
+    """Check a port number or an ICMP type or code; which it is depends on the protocol."""
+    if value is None or value == "":
+        return None
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"'{value}' is not an integer") from None
+    if isinstance(value, bool) or not 0 <= number <= 65535:
+        raise ValueError(f"'{value}' is not a valid port number: should be from 0 to 65535")
+    return number
+
+
+def prefix(value: Any) -> str:
+    return ip_or_cidr(value)
+
+
+class Rule(Resource, frozen=True, kw_only=True, gc=False):
+    security_group_id: Annotated[str, attribute(uuid, put=False, default=msgspec.NODEFAULT)]
+    direction: Annotated[str, attribute(one_of(INGRESS, EGRESS), put=False, default=msgspec.NODEFAULT)]
+    ethertype: Annotated[str, attribute(ethertype, put=False, default=IPV4)] = IPV4
+    protocol: Annotated[str | None, attribute(protocol, put=False, default=None)] = None
+    port_range_min: Annotated[int | None, attribute(port_value, put=False, default=None, filter_check=port_value)] = (
+        None
+    )
+    port_range_max: Annotated[int | None, attribute(port_value, put=False, default=None, filter_check=port_value)] = (
+        None
+    )
+    remote_ip_prefix: Annotated[str | None, attribute(or_none(prefix), put=False, default=None)] = None
+    remote_group_id: Annotated[str | None, attribute(or_none(uuid), put=False, default=None)] = None
+    remote_address_group_id: Annotated[str | None, attribute(one_of(None), put=False, default=None)] = None
+    normalized_cidr: Annotated[str | None, told()] = None
+    belongs_to_default_sg: Annotated[bool, told()] = False
+
+    @property
+    def proto(self) -> int | None:
+        """Return the number of its protocol; ICMP is the one of its family."""
+        if self.protocol is None:
+            return None
+        number = PROTOCOLS.get(self.protocol)
+        number = int(self.protocol) if number is None else number
+        return ICMPV6 if number == ICMP and self.ethertype == IPV6 else number
+
+    @property
+    def meaning(self) -> tuple[object, ...]:
+        """Return what makes two rules the same; any address is the same as no prefix."""
+        prefix = None if self.normalized_cidr in ("0.0.0.0/0", "::/0") else self.normalized_cidr
+        return (
+            self.security_group_id,
+            self.direction,
+            self.ethertype,
+            self.proto,
+            self.port_range_min,
+            self.port_range_max,
+            prefix,
+            self.remote_group_id,
+        )
+
+    @property
+    def number(self) -> int:
+        """Return what names it in kernel tables, the same on every host."""
+        return int(self.id[:8], 16)
+
+
+RULE = Kind(Rule, "security_group_rule", "security_group_rules")
+
+
+def normal(value: str | None) -> str | None:
+    """Return the prefix that an address or prefix stands for."""
+    return None if value is None else cidr(value if "/" in value else f"{value}/{128 if ':' in value else 32}")
