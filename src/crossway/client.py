@@ -10,6 +10,7 @@ Knows nothing of what the objects mean: they stay the JSON that was sent.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
@@ -117,7 +118,40 @@ def _listed(servers: str | Iterable[str]) -> list[str]:
 
 def _silent(servers: list[str], last: Exception | None) -> Unavailable:
     reason = str(last) or type(last).__name__
-    return Unavailable(f"no answer from {', '.join(servers)}: {reason}")
+    return Unavailable(f"no answer from {', '.join(servers)} ({reason}): is it running, and is that its address?")
+
+
+class _UnixTransport(httpx.HTTPTransport):
+    """Knock before entering: httpcore forgets to close a unix socket that does not connect."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(uds=path)
+        self._path = path
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        _knock(self._path, request)
+        return super().handle_request(request)
+
+
+class _AsyncUnixTransport(httpx.AsyncHTTPTransport):
+    """As `_UnixTransport`."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(uds=path)
+        self._path = path
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        _knock(self._path, request)
+        return await super().handle_async_request(request)
+
+
+def _knock(path: str, request: httpx.Request) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(CONNECT_SECONDS)
+        try:
+            probe.connect(path)
+        except OSError as fault:
+            raise httpx.ConnectError(str(fault), request=request) from fault
 
 
 class _Servers:
@@ -140,7 +174,7 @@ class _Servers:
                     timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
                     # The lab's and the operator's servers are near: a proxy for
                     # the wider net must not come between.
-                    transport=httpx.HTTPTransport(uds=uds),
+                    transport=_UnixTransport(uds) if uds else httpx.HTTPTransport(),
                 )
             )
 
@@ -284,8 +318,8 @@ class Client:
 class AgentClient:
     """Speak to one host's agent, on its unix socket."""
 
-    def __init__(self, socket: str) -> None:
-        self._servers = _Servers(f"unix:{socket.removeprefix('unix:')}")
+    def __init__(self, path: str) -> None:
+        self._servers = _Servers(f"unix:{path.removeprefix('unix:')}")
 
     def __enter__(self) -> Self:
         return self
@@ -347,7 +381,7 @@ class HostClient:
                 httpx.AsyncClient(
                     base_url=base,
                     timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-                    transport=httpx.AsyncHTTPTransport(uds=uds),
+                    transport=_AsyncUnixTransport(uds) if uds else httpx.AsyncHTTPTransport(),
                 )
             )
 

@@ -337,9 +337,9 @@ class Lab:
     def heal(self, what: str) -> None:
         wire.heal(self.state, what)
 
-    def impair(self, what: str, seed: int | None = None, **how: float) -> None:
-        """Lose, delay or reorder what crosses `h1`'s underlay link: loss and reorder as shares, times in seconds."""
-        impairments.impair(self.state, what, Impairment(**how), seed)
+    def impair(self, what: str, how: Impairment, seed: int | None = None) -> None:
+        """Lose, delay or reorder what crosses a link; `h1` is its underlay link."""
+        impairments.impair(self.state, what, how, seed)
 
     def clear(self, what: str) -> None:
         impairments.clear(self.state, what)
