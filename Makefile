@@ -1,7 +1,7 @@
 # make demo · make test · make check · make bench do all the set-up themselves.
 PY := .venv/bin/python
 BPF := src/crossway/bpf/crossway.bpf.o
-CFLAGS := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
+CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
 .PHONY: cflags demo test check bench bpf setup lock

@@ -3,6 +3,7 @@
 // a branch on a constant costs nothing and no code hides behind an #ifdef.
 #pragma once
 #include <linux/types.h>
+#include "types.h"
 
 struct config {
 	__u32 overlay;         // ifindex of the VXLAN device
@@ -14,6 +15,7 @@ struct config {
 	                       // cb[0] and cb[1], the sender's IPv4 underlay address
 	                       // (network order) in cb[2]; a test run has no tunnel
 	__u8 pad[3];
+	struct addr underlay;  // this host's own address in the underlay; all-zero: by route
 };
 
 const volatile struct config cfg = {

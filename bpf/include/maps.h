@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // All tables. A comment says who writes and who reads each one. All but
-// `current` and `stages` are pinned by name and outlive agent and programs.
+// the last ones are pinned by name and outlive agent and programs.
 #pragma once
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
@@ -64,3 +64,14 @@ TABLE(fragments, LRU_HASH, struct fragment_key, struct fragment, 8192, 0);
 
 // drop() writes; agent reads, and deletes with the port.
 TABLE(drops, HASH, struct drop_key, struct drop_record, 262144, BPF_F_NO_PREALLOC);
+
+// ---- Of the programs alone: not pinned.
+
+// The packet in flight on this CPU. Hooks write; every stage reads.
+TABLE(current, PERCPU_ARRAY, __u32, struct packet, 1, 0);
+
+// What is quoted in an ICMP answer while the packet is rebuilt.
+TABLE(scratch, PERCPU_ARRAY, __u32, struct quote, 1, 0);
+
+// Port -> how many ICMP errors it may still cause.
+TABLE(budgets, LRU_HASH, struct port_key, struct budget, 4096, 0);

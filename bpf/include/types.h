@@ -211,8 +211,8 @@ struct flow_key {
 	struct port_key port;
 	struct addr local;
 	struct addr remote;
-	__be16 local_port;   // ICMP echo: the identifier, in both
-	__be16 remote_port;
+	__be16 local_port;   // ICMP echo: the identifier on the side that asks, 0 on
+	__be16 remote_port;  // the other, so that both may ask under one identifier
 	__u8 proto;
 	__u8 pad[3];
 };
@@ -230,8 +230,7 @@ struct flow {
 	__u32 generation;       // of the local identity's policy when judged
 	__u32 identity;         // of the port when judged
 	__u32 remote_identity;  // of the other side when judged
-	__u8 flags;             // enum flow_flag
-	__u8 pad[3];
+	__u32 flags;            // enum flow_flag
 };
 
 // The ports of a fragmented packet, told by its first fragment to the others.
@@ -248,7 +247,8 @@ struct fragment {
 	__u64 seen;
 	__be16 src_port;
 	__be16 dst_port;
-	__u32 pad;
+	__be16 rule_port;  // the port that policy asks for: dst_port, ICMP's type and code
+	__u16 pad;
 };
 
 // Why a packet stopped. Each has a counter a port in `drops`.
@@ -283,6 +283,8 @@ enum drop {
 	DROP_NO_UPLINK,       // the provider network is not on this host
 	DROP_ERROR,           // a kernel helper failed
 	DROP_NO_STAGE,        // a stage is missing from `stages`: a loading fault
+	DROP_NO_SERVICE,      // asks for DHCP or a router advertisement: nobody serves them
+	DROP_UNTRACKED,       // passed all the same: the flow table refused its flow
 	DROP_MAX,
 };
 
@@ -305,4 +307,90 @@ struct drop_record {
 	__u16 eth_proto;
 	__u8 proto;
 	__u8 pad[5];
+};
+
+// ---- The packet in flight, and what its stages ask of each other.
+
+enum packet_flag {
+	PACKET_IP = 1,           // IPv4 or IPv6
+	PACKET_GROUP = 2,        // to a multicast or broadcast address, by MAC or by IP
+	PACKET_FRAGMENT = 4,     // part of a larger packet
+	PACKET_LATER = 8,        // a fragment that is not the first one
+	PACKET_UNSEEN = 16,      // a fragment whose first one was not seen
+	PACKET_TRACKED = 32,     // may belong to a flow
+	PACKET_ERROR = 64,       // an ICMP error
+	PACKET_REPLY = 128,      // an ICMP echo reply: never begins a flow
+	PACKET_ECHO = 256,       // an ICMP echo request
+	PACKET_ND = 512,         // a neighbour solicitation or advertisement
+	PACKET_MLD = 1024,       // a listener query or report
+	PACKET_SECURED = 2048,   // from a secured port of this host
+	PACKET_LOCAL = 4096,     // from a port of this host
+	PACKET_OVERLAY = 8192,   // from another host
+	PACKET_UPLINK = 16384,   // from the provider network
+	PACKET_WHOLE = 32768,    // a router may not fragment it
+};
+
+// Zeroed by nobody: hook and parse() set what the stages read. One per CPU.
+struct packet {
+	// Whence.
+	struct port_key port;  // that sent it; all-zero if none of this host
+	__u32 network;         // on which it is now
+	__u32 identity;        // of the sender
+	__u8 body;             // enum body of `port`
+	__u8 pad[3];
+	// What.
+	__u32 flags;           // enum packet_flag
+	enum drop bad;         // what is wrong with its headers
+	__u32 l4;              // offset of the transport header
+	__u32 head;            // bytes of IP and transport header
+	__u32 size;            // bytes of the IP packet, or of each that GSO makes of it
+	__u32 fragment_id;
+	__u16 tag;             // VLAN that it came with from the uplink
+	__u16 eth_proto;
+	__u8 family;           // enum family
+	__u8 proto;
+	__u8 tcp_flags;
+	__u8 ttl;              // or hop limit, as it came
+	__be16 src_port;       // as in struct flow_key
+	__be16 dst_port;
+	__be16 rule_port;      // as in struct fragment
+	__u8 dst_mac[6];
+	__u8 src_mac[6];
+	struct addr src;
+	struct addr dst;
+	// Whither.
+	struct place place;
+	__u8 next_mac[6];      // behind routers
+	__u16 hops;            // routers passed
+	__u32 router;          // the last of them
+	__u32 entry;           // the network by which it came into that one
+	__u32 exit;            // the network by which it leaves it
+	// What became of it, for answers and tests.
+	__u32 answer;          // ICMP to answer with: type << 8 | code
+	__u32 answer_mtu;
+	__u32 out;             // ifindex of the last redirect
+	enum drop why;         // of the last drop
+};
+
+// What policy is asked.
+struct question {
+	struct addr remote;
+	__u32 identity;
+	__u32 remote_identity;
+	__be16 port;
+	__u8 way;     // enum way
+	__u8 family;  // enum family
+	__u8 proto;
+	__u8 pad[3];
+};
+
+// Answers that a port may still cause.
+struct budget {
+	__u64 seen;
+	__u64 nanoseconds;
+};
+
+// The beginning of a packet, as an ICMP error quotes it; zeros behind its end.
+struct quote {
+	__u8 bytes[256];
 };

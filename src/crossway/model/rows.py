@@ -229,6 +229,7 @@ class Fragment(NamedTuple):
     seen: int
     src_port: int
     dst_port: int
+    rule_port: int
 
 
 class DropKey(NamedTuple):

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// A packet comes from the provider network; what is not for a port of this
+// host stays with the host's own stack, which may share the device.
+//
+//     from_uplink ─┬─ arrive ──> a port
+//                  ├─ flood ──> ports of this host, and the host
+//                  └──> the host
+#pragma once
+#include "include/stage.h"
+#include "stages/deliver.h"
+
+// Take the tag off, if the network has one; 0 or -errno.
+static __always_inline int strip(struct __sk_buff *skb, struct packet *p)
+{
+	return p->tag ? bpf_skb_vlan_pop(skb) : 0;
+}
+
+SEC("tc")
+int from_uplink(struct __sk_buff *skb)
+{
+	struct packet *p = packet_in_flight();
+	struct uplink_key uplink = { .ifindex = skb->ifindex };
+	struct endpoint_key from = {};
+	struct mac_key mac = {};
+	struct endpoint *who;
+	struct place *place;
+	__u32 *network;
+
+	if (!p)
+		return TC_ACT_OK;
+	if (skb->vlan_present) {
+		uplink.vlan = skb->vlan_tci & 0xfff;
+	} else if (skb->protocol == bpf_htons(ETH_P_8021Q)) {
+		__be16 tag;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &tag, 2))
+			return TC_ACT_OK;
+		uplink.vlan = bpf_ntohs(tag) & 0xfff;
+	}
+	network = bpf_map_lookup_elem(&uplinks, &uplink);
+	if (!network)
+		return TC_ACT_OK;
+	p->port = (struct port_key){};
+	p->flags = PACKET_UPLINK;
+	p->network = *network;
+	p->identity = 0;
+	p->tag = uplink.vlan;
+	p->place.kind = 0;
+	p->place.identity = 0;
+	mac.network = p->network;
+	if (bpf_skb_load_bytes(skb, 0, mac.mac, 6))
+		return TC_ACT_OK;
+	if (!(mac.mac[0] & 1)) {
+		place = bpf_map_lookup_elem(&macs, &mac);
+		if (!place || place->kind != PLACE_LOCAL)
+			return TC_ACT_OK;
+		p->place = *place;
+	}
+	if (strip(skb, p))
+		return drop(p, DROP_ERROR);
+	parse(skb, p);
+	// A port elsewhere on the provider network is known by its address: the
+	// wire carries no identity.
+	if (p->flags & PACKET_IP) {
+		from.network = p->network;
+		from.ip = p->src;
+		who = bpf_map_lookup_elem(&endpoints, &from);
+		if (who && who->place.kind != PLACE_LOCAL)
+			p->identity = who->place.identity;
+	}
+	if (!p->place.kind)
+		return go(skb, p, FLOOD);
+	return arrive(skb, p, &p->place.port);
+}

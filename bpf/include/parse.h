@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Headers of a packet. Only this file touches `data` and `data_end`.
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "maps.h"
+
+#define barrier_on(value) asm volatile("" : "+r"(value))
+
+enum {
+	IP_WHOLE = 0x4000,
+	IP_MORE = 0x2000,
+	IP_OFFSET = 0x1fff,
+	PULL = 512,            // of a packet whose headers are not in one piece
+	MAX_EXTENSIONS = 8,    // IPv6 extension headers in a row
+	PROTO_HOP = 0, PROTO_ROUTING = 43, PROTO_FRAGMENT = 44, PROTO_AH = 51, PROTO_OPTIONS = 60,
+	PROTO_SCTP = 132, PROTO_DCCP = 33, PROTO_UDPLITE = 136,
+	ICMP_ECHOREPLY = 0, ICMP_DEST_UNREACH = 3, ICMP_ECHO = 8, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETERPROB = 12,
+	ICMPV6_ECHO_REQUEST = 128, ICMPV6_ECHO_REPLY = 129,
+	ND_RS = 133, ND_RA, ND_NS, ND_NA, ND_REDIRECT,
+	MLD_QUERY = 130, MLD_REPORT, MLD_DONE, MLD2_REPORT = 143,
+	TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16,
+};
+
+static __always_inline void addr_from_ipv4(struct addr *a, __be32 ip)
+{
+	a->w[0] = 0;
+	a->w[1] = 0;
+	a->w[2] = bpf_htonl(0xffff);
+	a->w[3] = ip;
+}
+
+static __always_inline bool addr_equal(const struct addr *a, const struct addr *b)
+{
+	return a->w[3] == b->w[3] && a->w[2] == b->w[2] && a->w[1] == b->w[1] && a->w[0] == b->w[0];
+}
+
+static __always_inline bool addr_is_ipv4(const struct addr *a)
+{
+	return !a->w[0] && !a->w[1] && a->w[2] == bpf_htonl(0xffff);
+}
+
+// :: or 0.0.0.0
+static __always_inline bool addr_is_unspecified(const struct addr *a)
+{
+	return !a->w[0] && !a->w[1] && !a->w[3] && (!a->w[2] || a->w[2] == bpf_htonl(0xffff));
+}
+
+static __always_inline bool addr_is_group(const struct addr *a)
+{
+	if (addr_is_ipv4(a))
+		return (a->w[3] & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || a->w[3] == 0xffffffff;
+	return (a->w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+}
+
+static __always_inline bool addr_is_link_local(const struct addr *a)
+{
+	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+// MACs stand at even addresses; the stack wants nothing wider there.
+static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
+{
+	const __u16 *x = (const __u16 *)a, *y = (const __u16 *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
+}
+
+static __always_inline void mac_copy(__u8 *to, const __u8 *from)
+{
+	__u16 *x = (__u16 *)to;
+	const __u16 *y = (const __u16 *)from;
+
+	x[0] = y[0];
+	x[1] = y[1];
+	x[2] = y[2];
+}
+
+static __always_inline bool has_ports(__u8 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == PROTO_SCTP || proto == PROTO_DCCP ||
+	       proto == PROTO_UDPLITE;
+}
+
+static __always_inline bool is_icmp(const struct packet *p)
+{
+	return p->proto == (p->family == FAMILY_IPV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+}
+
+// What an ICMP type means to the stages.
+static __always_inline __u32 icmp_flags(__u8 family, __u8 type)
+{
+	if (family == FAMILY_IPV4)
+		switch (type) {
+		case ICMP_ECHO:
+			return PACKET_ECHO | PACKET_TRACKED;
+		case ICMP_ECHOREPLY:
+			return PACKET_REPLY | PACKET_TRACKED;
+		case ICMP_DEST_UNREACH:
+		case ICMP_TIME_EXCEEDED:
+		case ICMP_PARAMETERPROB:
+			return PACKET_ERROR;
+		}
+	else
+		switch (type) {
+		case ICMPV6_ECHO_REQUEST:
+			return PACKET_ECHO | PACKET_TRACKED;
+		case ICMPV6_ECHO_REPLY:
+			return PACKET_REPLY | PACKET_TRACKED;
+		case 1 ... 4:
+			return PACKET_ERROR;
+		case ND_NS:
+		case ND_NA:
+			return PACKET_ND;
+		case MLD_QUERY:
+		case MLD_REPORT:
+		case MLD_DONE:
+		case MLD2_REPORT:
+			return PACKET_MLD;
+		}
+	return 0;
+}
+
+// Set what policy and flows ask of a transport header whose first 8 bytes are
+// at *h. An echo's identifier stands on the side that asks.
+static __always_inline void take_ports(struct packet *p, const void *h)
+{
+	const __be16 *half = h;
+	__be16 id;
+
+	if (!is_icmp(p)) {
+		p->src_port = half[0];
+		p->dst_port = half[1];
+		p->rule_port = half[1];
+		p->flags |= PACKET_TRACKED;
+		return;
+	}
+	p->flags |= icmp_flags(p->family, *(const __u8 *)h);
+	p->rule_port = half[0];
+	id = half[2];
+	p->src_port = p->flags & PACKET_ECHO ? id : 0;
+	p->dst_port = p->flags & PACKET_REPLY ? id : 0;
+}
+
+static __always_inline enum drop take_tcp(struct packet *p, const __u8 *h, __u32 rest)
+{
+	__u32 size = (h[12] >> 4) * 4;
+
+	if (size < 20)
+		return DROP_MALFORMED;
+	if (size > rest)
+		return DROP_SHORT;
+	p->tcp_flags = h[13];
+	p->head = p->l4 - ETH_HLEN + size;
+	take_ports(p, h);
+	return 0;
+}
+
+static __always_inline enum drop take_other(struct packet *p, const __u8 *h, __u32 rest)
+{
+	if (rest < 8)
+		return DROP_SHORT;
+	if (p->proto == IPPROTO_UDP && *(__be16 *)(h + 4) && bpf_ntohs(*(__be16 *)(h + 4)) < 8)
+		return DROP_MALFORMED;
+	p->head = p->l4 - ETH_HLEN + 8;
+	take_ports(p, h);
+	return 0;
+}
+
+// Read the transport header at *h, of which the packet says that *rest* bytes follow.
+static __always_inline enum drop parse_transport(struct __sk_buff *skb, struct packet *p, void *h, void *end, __u32 rest)
+{
+	__u8 copy[16];
+
+	p->head = p->l4 - ETH_HLEN;
+	if (p->proto == IPPROTO_TCP) {
+		if (h && h + 16 <= end)
+			return take_tcp(p, h, rest);
+		if (bpf_skb_load_bytes(skb, p->l4, copy, 16))
+			return DROP_SHORT;
+		return take_tcp(p, copy, rest);
+	}
+	if (has_ports(p->proto) || is_icmp(p)) {
+		if (h && h + 8 <= end)
+			return take_other(p, h, rest);
+		if (bpf_skb_load_bytes(skb, p->l4, copy, 8))
+			return DROP_SHORT;
+		return take_other(p, copy, rest);
+	}
+	p->flags |= PACKET_TRACKED;
+	return 0;
+}
+
+static __always_inline enum drop parse_ipv4(struct __sk_buff *skb, struct packet *p, struct iphdr *ip, void *end)
+{
+	__u32 length, size;
+
+	if ((void *)(ip + 1) > end)
+		return DROP_SHORT;
+	p->family = FAMILY_IPV4;
+	p->proto = ip->protocol;
+	p->ttl = ip->ttl;
+	addr_from_ipv4(&p->src, ip->saddr);
+	addr_from_ipv4(&p->dst, ip->daddr);
+	length = bpf_ntohs(ip->tot_len);
+	size = ip->ihl * 4;
+	if (ip->version != 4 || size < sizeof(*ip))
+		return DROP_MALFORMED;
+	if (!length && skb->gso_size)
+		length = skb->len - ETH_HLEN;
+	if (length < size)
+		return DROP_MALFORMED;
+	if (length > skb->len - ETH_HLEN)
+		return DROP_SHORT;
+	p->l4 = ETH_HLEN + size;
+	p->head = size;
+	if (ip->frag_off & bpf_htons(IP_WHOLE))
+		p->flags |= PACKET_WHOLE;
+	if (ip->frag_off & bpf_htons(IP_MORE | IP_OFFSET)) {
+		p->flags |= PACKET_FRAGMENT;
+		p->fragment_id = ip->id;
+		if (ip->frag_off & bpf_htons(IP_OFFSET)) {
+			p->flags |= PACKET_LATER;
+			return 0;
+		}
+	}
+	return parse_transport(skb, p, (void *)ip + size, end, length - size);
+}
+
+static __always_inline bool is_extension(__u8 proto)
+{
+	return proto == PROTO_HOP || proto == PROTO_ROUTING || proto == PROTO_FRAGMENT || proto == PROTO_AH ||
+	       proto == PROTO_OPTIONS;
+}
+
+static __always_inline enum drop parse_ipv6(struct __sk_buff *skb, struct packet *p, struct ipv6hdr *ip, void *end)
+{
+	__u32 at = ETH_HLEN + sizeof(*ip), length, limit;
+	__u8 proto, h[8];
+
+	if ((void *)(ip + 1) > end)
+		return DROP_SHORT;
+	p->family = FAMILY_IPV6;
+	p->ttl = ip->hop_limit;
+	__builtin_memcpy(&p->src, &ip->saddr, 16);
+	__builtin_memcpy(&p->dst, &ip->daddr, 16);
+	p->proto = proto = ip->nexthdr;
+	p->l4 = at;
+	p->head = sizeof(*ip);
+	// Nobody's wire has mapped addresses (RFC 4291 2.5.5.2): they are IPv4's here.
+	if (ip->version != 6 || addr_is_ipv4(&p->src) || addr_is_ipv4(&p->dst))
+		return DROP_MALFORMED;
+	length = bpf_ntohs(ip->payload_len);
+	if (!length && skb->gso_size)  // a jumbogram, which only the host itself can make
+		length = skb->len - at;
+	if (length > skb->len - at)
+		return DROP_SHORT;
+	if (!is_extension(proto))
+		return parse_transport(skb, p, ip + 1, end, length);
+	limit = at + length;
+	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
+		if (!is_extension(proto)) {
+			p->proto = proto;
+			p->l4 = at;
+			return parse_transport(skb, p, NULL, end, limit - at);
+		}
+		if (i == MAX_EXTENSIONS || (proto == PROTO_HOP && i))
+			break;
+		if (at + 8 > limit || bpf_skb_load_bytes(skb, at, h, 8))
+			return DROP_SHORT;
+		if (proto == PROTO_ROUTING && !h[2])  // type 0: RFC 5095
+			break;
+		if (proto == PROTO_FRAGMENT) {
+			if (p->flags & PACKET_FRAGMENT)
+				break;
+			p->flags |= PACKET_FRAGMENT;
+			p->fragment_id = *(__u32 *)(h + 4);
+			p->l4 = at + 8;
+			if (*(__be16 *)(h + 2) & bpf_htons(0xfff8)) {
+				p->flags |= PACKET_LATER;
+				p->proto = h[0];
+				return 0;
+			}
+			at += 8;
+		} else if (proto == PROTO_AH) {
+			at += (h[1] + 2) * 4;
+		} else {
+			at += (h[1] + 1) * 8;
+		}
+		proto = h[0];
+		if (at > limit)
+			return DROP_SHORT;
+	}
+	return DROP_MALFORMED;
+}
+
+// Read the headers that are in one piece.
+__noinline int parse_linear(struct __sk_buff *skb, struct packet *p)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+
+	if (!p)
+		return DROP_ERROR;
+	if ((void *)(eth + 1) > end)
+		return DROP_SHORT;
+	__builtin_memcpy(p->dst_mac, eth, 2 * ETH_ALEN);
+	p->eth_proto = bpf_ntohs(eth->h_proto);
+	p->flags &= PACKET_SECURED | PACKET_LOCAL | PACKET_OVERLAY | PACKET_UPLINK;
+	if (p->dst_mac[0] & 1)
+		p->flags |= PACKET_GROUP;
+	p->tcp_flags = 0;
+	p->src_port = 0;
+	p->dst_port = 0;
+	p->rule_port = 0;
+	switch (p->eth_proto) {
+	case ETH_P_IP:
+		p->flags |= PACKET_IP;
+		return parse_ipv4(skb, p, (void *)(eth + 1), end);
+	case ETH_P_IPV6:
+		p->flags |= PACKET_IP | PACKET_WHOLE;
+		return parse_ipv6(skb, p, (void *)(eth + 1), end);
+	case ETH_P_8021Q:
+	case ETH_P_8021AD:
+		return DROP_SPOOFED_VLAN;
+	}
+	p->proto = 0;
+	__builtin_memset(&p->src, 0, 16);
+	__builtin_memset(&p->dst, 0, 16);
+	return 0;
+}
+
+// Give the later fragments of a packet the ports of its first.
+__noinline int parse_fragment(struct packet *p)
+{
+	const __u64 lifetime = 30000000000ull;
+	struct fragment_key key = {};
+	struct fragment *first;
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (!p)
+		return DROP_ERROR;
+	key.network = p->network;
+	key.id = p->fragment_id;
+	key.src = p->src;
+	key.dst = p->dst;
+	key.proto = p->proto;
+	if (!(p->flags & PACKET_LATER)) {
+		struct fragment row = {
+			.seen = now, .src_port = p->src_port, .dst_port = p->dst_port, .rule_port = p->rule_port,
+		};
+
+		bpf_map_update_elem(&fragments, &key, &row, BPF_ANY);
+		return 0;
+	}
+	first = bpf_map_lookup_elem(&fragments, &key);
+	if (!first || now - first->seen > lifetime) {
+		p->flags |= PACKET_UNSEEN;
+		return 0;
+	}
+	p->src_port = first->src_port;
+	p->dst_port = first->dst_port;
+	p->rule_port = first->rule_port;
+	if (!is_icmp(p))
+		p->flags |= PACKET_TRACKED;
+	else
+		p->flags |= icmp_flags(p->family, *(__u8 *)&p->rule_port) & ~PACKET_ERROR;
+	return 0;
+}
+
+// Fill the packet's record from its headers; what is wrong with them is `bad`.
+static __always_inline void parse(struct __sk_buff *skb, struct packet *p)
+{
+	enum drop bad = parse_linear(skb, p);
+
+	if (bad == DROP_SHORT && skb->len > skb->data_end - skb->data) {
+		bpf_skb_pull_data(skb, skb->len < PULL ? skb->len : PULL);
+		bad = parse_linear(skb, p);
+	}
+	p->bad = bad;
+	if (!bad && p->flags & PACKET_FRAGMENT)
+		parse_fragment(p);
+	if (p->flags & PACKET_IP && addr_is_group(&p->dst))
+		p->flags |= PACKET_GROUP;
+	p->size = skb->gso_size ? p->head + skb->gso_size : skb->len - ETH_HLEN;
+}

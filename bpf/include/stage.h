@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// How a stage hands a packet to the next, and how a packet is dropped.
+#pragma once
+#include <linux/pkt_cls.h>
+#include "config.h"
+#include "maps.h"
+#include "parse.h"
+
+// Each is a program with its own verifier budget.
+enum stage {
+	ANSWER,  // ARP and neighbour solicitations
+	FLOOD,   // groups and unknown destinations
+	ROUTE,   // what is sent to a router's MAC
+	REPORT,  // ICMP errors to the sender
+	STAGE_MAX,
+};
+
+int answer(struct __sk_buff *skb);
+int flood(struct __sk_buff *skb);
+int route(struct __sk_buff *skb);
+int report(struct __sk_buff *skb);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(key_size, sizeof(__u32));
+	__uint(max_entries, STAGE_MAX);
+	__array(values, int(struct __sk_buff *));
+} stages SEC(".maps") = {
+	.values = {
+		[ANSWER] = (void *)&answer,
+		[FLOOD] = (void *)&flood,
+		[ROUTE] = (void *)&route,
+		[REPORT] = (void *)&report,
+	},
+};
+
+static __always_inline struct packet *packet_in_flight(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&current, &zero);
+}
+
+static __always_inline __u64 port_number(const struct port_key *port)
+{
+	return port->ifindex | (__u64)port->vlan << 32;
+}
+
+static __always_inline struct port_key port_of(__u64 number)
+{
+	return (struct port_key){ .ifindex = number, .vlan = number >> 32 };
+}
+
+// Count a packet at a port (`port_number`, 0 for none) with what it was.
+__noinline int count(struct packet *p, __u64 port, __u32 why, __u32 identity, __u32 remote_identity)
+{
+	struct drop_key key = { .port = port_of(port), .why = why };
+	struct drop_record first = {}, *r;
+
+	if (!p)
+		return 0;
+	r = bpf_map_lookup_elem(&drops, &key);
+	if (!r) {
+		bpf_map_update_elem(&drops, &key, &first, BPF_NOEXIST);
+		r = bpf_map_lookup_elem(&drops, &key);
+		if (!r)
+			return 0;
+	}
+	__sync_fetch_and_add(&r->packets, 1);
+	r->seen = bpf_ktime_get_coarse_ns();
+	r->src = p->src;
+	r->dst = p->dst;
+	r->network = p->network;
+	r->identity = identity;
+	r->remote_identity = remote_identity;
+	r->src_port = p->src_port;
+	r->dst_port = p->dst_port;
+	if (p->flags & PACKET_IP && is_icmp(p)) {
+		r->src_port = p->rule_port;
+		r->dst_port = 0;
+	}
+	r->eth_proto = p->eth_proto;
+	r->proto = p->proto;
+	return 0;
+}
+
+// Drop what a port sent, or what no port has to do with.
+static __always_inline int drop(struct packet *p, enum drop why)
+{
+	p->why = why;
+	count(p, port_number(&p->port), why, p->identity, p->place.identity);
+	return TC_ACT_SHOT;
+}
+
+// Drop what a port was to get.
+static __always_inline int drop_at(struct packet *p, __u64 port, enum drop why, __u32 identity)
+{
+	p->why = why;
+	count(p, port, why, identity, p->identity);
+	return TC_ACT_SHOT;
+}
+
+static __always_inline int go(struct __sk_buff *skb, struct packet *p, enum stage next)
+{
+	bpf_tail_call(skb, &stages, next);
+	return drop(p, DROP_NO_STAGE);  // reached only if the slot is empty
+}
+
+static __always_inline int redirect(struct packet *p, __u32 ifindex)
+{
+	p->out = ifindex;
+	return bpf_redirect(ifindex, 0);
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// The last step of a packet: into a port of this host, to another host through
+// the overlay, or out to the provider network.
+//
+//     forward ─┬─ LOCAL ── firewall(ingress) ──> deliver
+//              ├─ REMOTE ──> encap               └─ DROP_POLICY_IN, DROP_NO_PORT, DROP_LOOP
+//              ├─ UPLINK ──> leave
+//              └─ DROP_NO_UPLINK, DROP_ERROR
+#pragma once
+#include "../include/stage.h"
+#include "firewall.h"
+
+enum { PKT_HOST = 0 };  // PACKET_HOST of linux/if_packet.h
+
+// Into a port.
+static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, __u64 port, __u8 body)
+{
+	struct port_key key = port_of(port);
+
+	if (body == BODY_VETH) {
+		// The device's own MAC is not the workload's: its stack would take
+		// the packet for another's.
+		if (skb->pkt_type != PKT_HOST)
+			bpf_skb_change_type(skb, PKT_HOST);
+		p->out = key.ifindex;
+		return bpf_redirect_peer(key.ifindex, 0);
+	}
+	if (body == BODY_VLAN && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), key.vlan))
+		return drop(p, DROP_ERROR);
+	return redirect(p, key.ifindex);
+}
+
+// Back to the port that sent the packet.
+static __always_inline int send_back(struct __sk_buff *skb, struct packet *p)
+{
+	return deliver(skb, p, port_number(&p->port), p->body);
+}
+
+// Set where in the underlay the packet goes; 0 or -errno.
+static __always_inline int set_tunnel(struct __sk_buff *skb, struct packet *p, const struct addr *underlay)
+{
+	struct bpf_tunnel_key key = { .tunnel_id = p->network, .tunnel_ttl = 64 };
+	__u32 group = p->identity;
+	int error;
+
+	if (addr_is_ipv4(underlay)) {
+		key.remote_ipv4 = bpf_ntohl(underlay->w[3]);
+		key.local_ipv4 = bpf_ntohl(cfg.underlay.w[3]);
+		error = bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX);
+	} else {
+		__builtin_memcpy(key.remote_ipv6, underlay, 16);
+		for (int i = 0; i < 4; i++)
+			key.local_ipv6[i] = cfg.underlay.w[i];
+		error = bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX | BPF_F_TUNINFO_IPV6);
+	}
+	if (!error && group)
+		error = bpf_skb_set_tunnel_opt(skb, &group, sizeof(group));
+	return error;
+}
+
+// To another host.
+static __always_inline int encap(struct __sk_buff *skb, struct packet *p)
+{
+	if (set_tunnel(skb, p, &p->place.underlay))
+		return drop(p, DROP_ERROR);
+	return redirect(p, cfg.overlay);
+}
+
+// Out to the provider network.
+static __always_inline int leave(struct __sk_buff *skb, struct packet *p, const struct network *net)
+{
+	if (!net->uplink)
+		return drop(p, DROP_NO_UPLINK);
+	if (net->uplink_vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), net->uplink_vlan))
+		return drop(p, DROP_ERROR);
+	return redirect(p, net->uplink);
+}
+
+// To a port of this host, past its firewall.
+static __always_inline int arrive(struct __sk_buff *skb, struct packet *p, const struct port_key *key)
+{
+	__u64 number = port_number(key);
+	struct port *to = bpf_map_lookup_elem(&ports, key);
+	enum drop why;
+
+	if (!to)
+		return drop_at(p, number, DROP_NO_PORT, 0);
+	if (to->flags & PORT_SECURED) {
+		why = pass_firewall(skb, p, number, WAY_IN, to->identity, p->identity);
+		if (why)
+			return drop_at(p, number, why, to->identity);
+	}
+	return deliver(skb, p, number, to->body);
+}
+
+// From a port of this host to `place`.
+static __always_inline int forward(struct __sk_buff *skb, struct packet *p, const struct network *net)
+{
+	switch (p->place.kind) {
+	case PLACE_LOCAL:
+		return arrive(skb, p, &p->place.port);
+	case PLACE_REMOTE:
+		return encap(skb, p);
+	case PLACE_UPLINK:
+		return leave(skb, p, net);
+	}
+	return drop(p, DROP_ERROR);
+}

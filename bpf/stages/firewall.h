@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// What a secured port may send and get: flows first, then policy.
+//
+//     firewall ── flow known and current ──> pass        one lookup
+//        │  └─ flow of an older policy ──> judge ──> pass, or forget it
+//        └─ judge: any remote, remote's identity, remote's prefix ──> pass, begin a flow
+//              └─ DROP_POLICY_OUT, DROP_POLICY_IN, DROP_NOT_IP, DROP_FRAGMENT
+#pragma once
+#include "../include/stage.h"
+
+#define SECOND 1000000000ull
+
+enum verdict {
+	DENY,
+	ALLOW,       // and let answers pass
+	ALLOW_ONCE,  // rules of stateless groups alone
+};
+
+static __always_inline struct policy *find_policy(const struct question *q, __u32 remote, __u32 number)
+{
+	struct policy_key key = {
+		.prefixlen = 112, .identity = q->identity, .number = number, .remote = remote,
+		.way = q->way, .family = q->family, .proto = q->proto, .port = q->port,
+	};
+
+	return bpf_map_lookup_elem(&policies, &key);
+}
+
+// Ask policy: enum verdict.
+__noinline int judge(struct question *q)
+{
+	enum verdict verdict = DENY;
+	struct prefix_key key = { .prefixlen = 64 + 128 };
+	struct policy *row;
+	struct prefix *class;
+
+	if (!q)
+		return DENY;
+	row = find_policy(q, REMOTE_ANY, 0);
+	if (row) {
+		if (!row->stateless)
+			return ALLOW;
+		verdict = ALLOW_ONCE;
+	}
+	if (q->remote_identity) {
+		row = find_policy(q, REMOTE_IDENTITY, q->remote_identity);
+		if (row) {
+			if (!row->stateless)
+				return ALLOW;
+			verdict = ALLOW_ONCE;
+		}
+	}
+	key.identity = q->identity;
+	key.way = q->way;
+	key.ip = q->remote;
+	class = bpf_map_lookup_elem(&prefixes, &key);
+	if (class) {
+		row = find_policy(q, REMOTE_PREFIX, class->number);
+		if (row) {
+			if (!row->stateless)
+				return ALLOW;
+			verdict = ALLOW_ONCE;
+		}
+	}
+	return verdict;
+}
+
+static __always_inline __u32 generation_of(__u32 identity)
+{
+	__u32 *generation = bpf_map_lookup_elem(&generations, &identity);
+
+	return generation ? *generation : 0;
+}
+
+static __always_inline bool is_closing(__u32 flags)
+{
+	return flags & FLOW_RST || (flags & (FLOW_FIN_LOCAL | FLOW_FIN_REMOTE)) == (FLOW_FIN_LOCAL | FLOW_FIN_REMOTE);
+}
+
+static __always_inline bool is_alive(const struct flow *f, __u8 proto, __u64 now)
+{
+	__u32 idle;
+
+	if (!(f->flags & FLOW_REPLIED))
+		idle = cfg.flow_idle_new;
+	else if (proto != IPPROTO_TCP)
+		idle = cfg.flow_idle_udp;
+	else
+		idle = cfg.flow_idle_tcp;
+	if (proto == IPPROTO_TCP && is_closing(f->flags) && idle > cfg.flow_idle_end)
+		idle = cfg.flow_idle_end;
+	// A clock behind `seen` is that of another CPU.
+	return (__s64)(now - f->seen) <= (__s64)(idle * SECOND);
+}
+
+// Take note of a packet. Writes only what changes: the row is shared by CPUs.
+static __always_inline void touch(struct flow *f, const struct packet *p, __u32 way, __u64 now)
+{
+	__u32 flags = f->flags, new = flags;
+
+	if (!(flags & FLOW_OUT) != (way == WAY_IN))
+		new |= FLOW_REPLIED;
+	if (p->tcp_flags & (TCP_FIN | TCP_RST)) {
+		if (p->tcp_flags & TCP_FIN)
+			new |= way == WAY_OUT ? FLOW_FIN_LOCAL : FLOW_FIN_REMOTE;
+		if (p->tcp_flags & TCP_RST)
+			new |= FLOW_RST;
+	}
+	if (new != flags)
+		f->flags = new;
+	if (now - f->seen > SECOND / 4)
+		f->seen = now;
+}
+
+static __always_inline bool is_current(const struct flow *f, __u32 generation, __u32 identity, __u32 remote_identity)
+{
+	return f->generation == generation && f->identity == identity && f->remote_identity == remote_identity;
+}
+
+// Return whether an ICMP error is about a packet of a flow of this port.
+__noinline int is_related(struct __sk_buff *skb, struct packet *p, __u64 port, __u32 way, __u32 identity)
+{
+	struct flow_key key = { .port = port_of(port) };
+	struct addr src, dst;
+	__be16 ports[4] = {};
+	__be16 src_port = 0, dst_port = 0;
+	struct flow *f;
+	__u32 at;
+	__u8 proto;
+
+	if (!p)
+		return 0;
+	at = p->l4 + 8;
+	if (p->family == FAMILY_IPV4) {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+			return 0;
+		if (ip.frag_off & bpf_htons(IP_OFFSET))
+			return 0;
+		addr_from_ipv4(&src, ip.saddr);
+		addr_from_ipv4(&dst, ip.daddr);
+		proto = ip.protocol;
+		at += ip.ihl * 4;
+	} else {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 6)
+			return 0;
+		__builtin_memcpy(&src, &ip.saddr, 16);
+		__builtin_memcpy(&dst, &ip.daddr, 16);
+		proto = ip.nexthdr;
+		at += sizeof(ip);
+		for (int i = 0; i < 4 && is_extension(proto); i++) {
+			if (bpf_skb_load_bytes(skb, at, ports, 8))
+				return 0;
+			if (proto == PROTO_FRAGMENT && ports[1] & bpf_htons(0xfff8))
+				return 0;
+			at += proto == PROTO_FRAGMENT ? 8 :
+			      proto == PROTO_AH ? (((__u8 *)ports)[1] + 2) * 4 : (((__u8 *)ports)[1] + 1) * 8;
+			proto = *(__u8 *)ports;
+		}
+	}
+	// The error goes to who sent the packet that it is about.
+	if (!addr_equal(&src, &p->dst))
+		return 0;
+	if (has_ports(proto)) {
+		if (bpf_skb_load_bytes(skb, at, ports, 4))
+			return 0;
+		src_port = ports[0];
+		dst_port = ports[1];
+	} else if (proto == (p->family == FAMILY_IPV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		if (bpf_skb_load_bytes(skb, at, ports, 8))
+			return 0;
+		if (icmp_flags(p->family, *(__u8 *)ports) & PACKET_ECHO)
+			src_port = ports[2];
+		else if (icmp_flags(p->family, *(__u8 *)ports) & PACKET_REPLY)
+			dst_port = ports[2];
+		else
+			return 0;
+	}
+	key.proto = proto;
+	key.local = way == WAY_IN ? src : dst;
+	key.remote = way == WAY_IN ? dst : src;
+	key.local_port = way == WAY_IN ? src_port : dst_port;
+	key.remote_port = way == WAY_IN ? dst_port : src_port;
+	f = bpf_map_lookup_elem(&flows, &key);
+	return f && is_alive(f, proto, bpf_ktime_get_coarse_ns()) && f->identity == identity &&
+	       f->generation == generation_of(identity);
+}
+
+// Judge a packet on its way out of or in to a secured port (`port_number`).
+// Returns 0 or why it must not pass.
+__noinline int firewall(struct packet *p, __u64 port, __u32 way, __u32 identity, __u32 remote_identity)
+{
+	struct question q = { .identity = identity, .remote_identity = remote_identity };
+	struct flow_key key = { .port = port_of(port) };
+	__u32 generation;
+	struct flow *f = NULL;
+	enum verdict verdict;
+	bool tracked;
+	__u64 now;
+
+	if (!p)
+		return DROP_ERROR;
+	if (!(p->flags & PACKET_IP))
+		return p->eth_proto == ETH_P_ARP ? 0 : DROP_NOT_IP;
+	if (p->bad)
+		return p->bad;
+	if (p->flags & (PACKET_UNSEEN | PACKET_ND | PACKET_MLD)) {
+		if (p->flags & PACKET_UNSEEN)
+			return DROP_FRAGMENT;
+		// What keeps neighbours and groups known is not the rules' business.
+		if (p->flags & PACKET_ND || way == WAY_OUT || p->rule_port == bpf_htons(MLD_QUERY << 8))
+			return 0;
+	}
+	now = bpf_ktime_get_coarse_ns();
+	generation = generation_of(identity);
+	tracked = (p->flags & (PACKET_TRACKED | PACKET_GROUP)) == PACKET_TRACKED;
+	q.family = p->family;
+	q.proto = key.proto = p->proto;
+	if (way == WAY_OUT) {
+		key.local = p->src;
+		key.remote = p->dst;
+		key.local_port = p->src_port;
+		key.remote_port = p->dst_port;
+	} else {
+		key.local = p->dst;
+		key.remote = p->src;
+		key.local_port = p->dst_port;
+		key.remote_port = p->src_port;
+	}
+	q.remote = key.remote;
+	if (tracked)
+		f = bpf_map_lookup_elem(&flows, &key);
+	if (f && is_alive(f, p->proto, now) &&
+	    !(is_closing(f->flags) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
+		if (is_current(f, generation, identity, remote_identity)) {
+			touch(f, p, way, now);
+			return 0;
+		}
+		// The policy has changed, or who the two are: may it still have begun?
+		q.way = f->flags & FLOW_OUT ? WAY_OUT : WAY_IN;
+		q.port = f->flags & FLOW_OUT ? key.remote_port : key.local_port;
+		if (is_icmp(p))
+			q.port = p->family == FAMILY_IPV4 ? bpf_htons(ICMP_ECHO << 8) : bpf_htons(ICMPV6_ECHO_REQUEST << 8);
+		if (judge(&q) == ALLOW) {
+			f->generation = generation;
+			f->identity = identity;
+			f->remote_identity = remote_identity;
+			touch(f, p, way, now);
+			return 0;
+		}
+		bpf_map_delete_elem(&flows, &key);
+	}
+	q.way = way;
+	q.port = p->rule_port;
+	verdict = judge(&q);
+	if (verdict == DENY)
+		return way == WAY_OUT ? DROP_POLICY_OUT : DROP_POLICY_IN;
+	if (verdict == ALLOW && tracked && !(p->flags & PACKET_REPLY) && !(p->tcp_flags & TCP_RST)) {
+		struct flow row = {
+			.seen = now, .generation = generation, .identity = identity, .remote_identity = remote_identity,
+			.flags = way == WAY_OUT ? FLOW_OUT : 0,
+		};
+
+		if (p->tcp_flags & TCP_FIN)
+			row.flags |= way == WAY_OUT ? FLOW_FIN_LOCAL : FLOW_FIN_REMOTE;
+		if (bpf_map_update_elem(&flows, &key, &row, BPF_ANY))
+			count(p, port, DROP_UNTRACKED, identity, remote_identity);
+	}
+	return 0;
+}
+
+// The firewall with what ICMP errors need of the packet.
+static __always_inline enum drop pass_firewall(struct __sk_buff *skb, struct packet *p, __u64 port, __u32 way,
+					       __u32 identity, __u32 remote_identity)
+{
+	if (p->flags & PACKET_ERROR && !p->bad && !(p->flags & PACKET_GROUP) &&
+	    is_related(skb, p, port, way, identity))
+		return 0;
+	return firewall(p, port, way, identity, remote_identity);
+}

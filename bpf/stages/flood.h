@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// To all of a network: a clone for each port of this host and, for what began
+// here, for each other host and the uplink.
+//
+//     flood ── each member ─┬─ LOCAL ── firewall(ingress) ──> clone
+//                           ├─ REMOTE ──> clone to the overlay
+//                           └─ UPLINK ──> clone to the uplink
+#pragma once
+#include "../include/stage.h"
+#include "deliver.h"
+
+struct flooding {
+	struct __sk_buff *skb;
+	__u32 network;
+	__u32 uplink;
+	__u16 uplink_vlan;
+};
+
+static __always_inline int clone(struct __sk_buff *skb, __u32 ifindex, __u16 vlan)
+{
+	int error;
+
+	if (!vlan)
+		return bpf_clone_redirect(skb, ifindex, 0);
+	error = bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), vlan);
+	if (error)
+		return error;
+	error = bpf_clone_redirect(skb, ifindex, 0);
+	bpf_skb_vlan_pop(skb);
+	return error;
+}
+
+// Return whether a secured port may have what its network does not know: only
+// as one of the addresses that it may send from.
+static __always_inline bool may_be_at(const struct packet *p, const struct port_key *port)
+{
+	struct source_key key = { .prefixlen = 256, .port = *port, .ip = p->dst };
+
+	if (p->flags & PACKET_GROUP || !(p->flags & PACKET_IP))
+		return true;
+	mac_copy(key.mac, p->dst_mac);
+	return bpf_map_lookup_elem(&sources, &key);
+}
+
+static __always_inline void flood_port(struct __sk_buff *skb, struct packet *p, const struct port_key *key)
+{
+	__u64 number = port_number(key);
+	struct port *to;
+	enum drop why;
+
+	if (p->flags & PACKET_LOCAL && number == port_number(&p->port))
+		return;
+	to = bpf_map_lookup_elem(&ports, key);
+	if (!to)
+		return;  // its row in the flood list is about to go, too
+	if (to->flags & PORT_SECURED) {
+		if (!may_be_at(p, key))
+			return;
+		why = pass_firewall(skb, p, number, WAY_IN, to->identity, p->identity);
+		if (why) {
+			drop_at(p, number, why, to->identity);
+			return;
+		}
+	}
+	if (clone(skb, key->ifindex, to->body == BODY_VLAN ? key->vlan : 0))
+		drop_at(p, number, DROP_ERROR, to->identity);
+}
+
+static long flood_member(__u32 slot, struct flooding *f)
+{
+	struct member_key key = { .network = f->network, .slot = slot };
+	struct place *place = bpf_map_lookup_elem(&members, &key);
+	struct packet *p = packet_in_flight();
+	struct port_key port;
+
+	if (!place || !p)
+		return 0;
+	if (place->kind == PLACE_LOCAL) {
+		port = place->port;
+		flood_port(f->skb, p, &port);
+		return 0;
+	}
+	if (!(p->flags & PACKET_LOCAL))
+		return 0;
+	if (place->kind == PLACE_REMOTE) {
+		if (set_tunnel(f->skb, p, &place->underlay) || clone(f->skb, cfg.overlay, 0))
+			drop(p, DROP_ERROR);
+	} else if (place->kind == PLACE_UPLINK && f->uplink) {
+		if (clone(f->skb, f->uplink, f->uplink_vlan))
+			drop(p, DROP_ERROR);
+	}
+	return 0;
+}
+
+SEC("tc")
+int flood(struct __sk_buff *skb)
+{
+	struct packet *p = packet_in_flight();
+	struct flooding f = { .skb = skb };
+	struct network *net;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	net = bpf_map_lookup_elem(&networks, &p->network);
+	if (!net)
+		return drop(p, DROP_NO_NETWORK);
+	f.network = p->network;
+	f.uplink = net->uplink;
+	f.uplink_vlan = net->uplink_vlan;
+	bpf_loop(net->members, flood_member, &f, 0);
+	if (!(p->flags & PACKET_UPLINK))
+		return TC_ACT_STOLEN;
+	// The host itself may want it as well.
+	if (p->tag)
+		bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), p->tag);
+	return TC_ACT_OK;
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// From network to network, through as many as 8 routers at once.
+//
+//     route ── hop ─┬─ next router ── hop …
+//                   ├─ endpoint ── firewall(egress) ── forward
+//                   ├─ the router itself ── firewall(egress) ──> echo reply
+//                   └─ DROP_NO_ROUTE, DROP_NO_NEIGHBOUR, DROP_TTL, DROP_TOO_BIG,
+//                      DROP_TOO_MANY_ROUTERS, DROP_ROUTER_SERVICE ── report
+#pragma once
+#include "../include/checksum.h"
+#include "../include/stage.h"
+#include "deliver.h"
+
+#define MAX_ROUTERS 8
+
+// An ICMP error in both families.
+#define ICMP_ANSWER(type4, code4, type6, code6) (((type4) << 8 | (code4)) << 16 | (type6) << 8 | (code6))
+
+enum {
+	NET_UNREACHABLE = ICMP_ANSWER(3, 0, 1, 0),
+	HOST_UNREACHABLE = ICMP_ANSWER(3, 1, 1, 3),
+	PORT_UNREACHABLE = ICMP_ANSWER(3, 3, 1, 4),
+	TOO_BIG = ICMP_ANSWER(3, 4, 2, 0),
+	BEYOND_SCOPE = ICMP_ANSWER(3, 0, 1, 2),
+	TIME_EXCEEDED = ICMP_ANSWER(11, 0, 3, 0),
+};
+
+enum hop { HOP_ON, HOP_THERE, HOP_SELF, HOP_REFUSED };
+
+static __always_inline enum hop refuse(struct packet *p, enum drop why, __u32 answer)
+{
+	p->why = why;
+	p->answer = p->family == FAMILY_IPV4 ? answer >> 16 : answer & 0xffff;
+	return HOP_REFUSED;
+}
+
+// Pass one router: from `router` and `entry` to the next, or to `place`.
+__noinline int hop(struct packet *p)
+{
+	struct route_key key = { .prefixlen = 32 + 128 };
+	struct endpoint_key next = {};
+	struct endpoint *who;
+	struct network *net;
+	struct route *route;
+
+	if (!p)
+		return HOP_REFUSED;
+	key.router = p->router;
+	key.dst = p->dst;
+	route = bpf_map_lookup_elem(&routes, &key);
+	if (!route || route->kind == ROUTE_BLACKHOLE)
+		return refuse(p, DROP_NO_ROUTE, NET_UNREACHABLE);
+	if (route->kind == ROUTE_SELF)
+		return HOP_SELF;
+	if (p->ttl <= p->hops + 1)
+		return refuse(p, DROP_TTL, TIME_EXCEEDED);
+	net = bpf_map_lookup_elem(&networks, &route->network);
+	if (!net)
+		return refuse(p, DROP_NO_NETWORK, NET_UNREACHABLE);
+	// What may be fragmented goes on whole: the receiver would have put it
+	// together again, and the overlay fragments its own packets if it must.
+	if (p->size > net->mtu && p->flags & PACKET_WHOLE) {
+		p->answer_mtu = net->mtu;
+		return refuse(p, DROP_TOO_BIG, TOO_BIG);
+	}
+	next.network = route->network;
+	next.ip = route->kind == ROUTE_VIA ? route->via : p->dst;
+	who = bpf_map_lookup_elem(&endpoints, &next);
+	if (!who)
+		return refuse(p, DROP_NO_NEIGHBOUR, HOST_UNREACHABLE);
+	p->hops++;
+	p->exit = next.network;
+	if (who->place.kind == PLACE_ROUTER) {
+		p->entry = next.network;
+		p->router = who->place.router;
+		return HOP_ON;
+	}
+	p->place = who->place;
+	mac_copy(p->next_mac, who->mac);
+	return HOP_THERE;
+}
+
+// Turn an echo request around; each fragment of one for itself.
+static __always_inline int echo(struct __sk_buff *skb, struct packet *p)
+{
+	__u8 macs[12] __attribute__((aligned(2)));
+	int error;
+
+	mac_copy(macs, p->src_mac);
+	mac_copy(macs + 6, p->dst_mac);
+	error = bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
+	if (p->family == FAMILY_IPV4) {
+		__be32 ips[2] = { p->dst.w[3], p->src.w[3] };
+		__be16 ttl[2];
+
+		error |= bpf_skb_load_bytes(skb, ETH_HLEN + 8, ttl, 4);
+		if (error)
+			return drop(p, DROP_ERROR);
+		ttl[1] = checksum_replace(ttl[1], ttl[0], bpf_htons(64 << 8 | IPPROTO_ICMP));
+		ttl[0] = bpf_htons(64 << 8 | IPPROTO_ICMP);
+		error |= bpf_skb_store_bytes(skb, ETH_HLEN + 8, ttl, 4, 0);
+		error |= bpf_skb_store_bytes(skb, ETH_HLEN + 12, ips, 8, 0);
+	} else {
+		__u8 limit = 64;
+
+		error |= bpf_skb_store_bytes(skb, ETH_HLEN + 7, &limit, 1, BPF_F_RECOMPUTE_CSUM);
+		error |= bpf_skb_store_bytes(skb, ETH_HLEN + 8, &p->dst, 16, 0);
+		error |= bpf_skb_store_bytes(skb, ETH_HLEN + 24, &p->src, 16, 0);
+	}
+	if (!(p->flags & PACKET_LATER)) {
+		__be16 head[2], type = bpf_htons(p->family == FAMILY_IPV4 ? 0 : ICMPV6_ECHO_REPLY << 8);
+
+		error |= bpf_skb_load_bytes(skb, p->l4, head, 4);
+		if (error)
+			return drop(p, DROP_ERROR);
+		type |= head[0] & bpf_htons(0xff);
+		head[1] = checksum_replace(head[1], head[0], type);
+		head[0] = type;
+		error |= bpf_skb_store_bytes(skb, p->l4, head, 4, 0);
+	}
+	if (error)
+		return drop(p, DROP_ERROR);
+	return send_back(skb, p);
+}
+
+// Give the packet the MACs and the TTL with which its last router sends it.
+static __always_inline int rewrite(struct __sk_buff *skb, struct packet *p)
+{
+	struct interface_key key = { .network = p->exit, .router = p->router };
+	struct interface *foot = bpf_map_lookup_elem(&interfaces, &key);
+	__u8 macs[12] __attribute__((aligned(2)));
+
+	if (!foot)
+		return -1;
+	mac_copy(macs, p->next_mac);
+	mac_copy(macs + 6, foot->mac);
+	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return -1;
+	if (p->family == FAMILY_IPV4) {
+		__be16 ttl[2], old;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + 8, ttl, 4))
+			return -1;
+		old = ttl[0];
+		ttl[0] = bpf_htons((p->ttl - p->hops) << 8 | p->proto);
+		ttl[1] = checksum_replace(ttl[1], old, ttl[0]);
+		return bpf_skb_store_bytes(skb, ETH_HLEN + 8, ttl, 4, 0);
+	}
+	__u8 limit = p->ttl - p->hops;
+
+	return bpf_skb_store_bytes(skb, ETH_HLEN + 7, &limit, 1, BPF_F_RECOMPUTE_CSUM);
+}
+
+static __always_inline enum drop leave_port(struct __sk_buff *skb, struct packet *p)
+{
+	if (!(p->flags & PACKET_SECURED))
+		return 0;
+	return pass_firewall(skb, p, port_number(&p->port), WAY_OUT, p->identity, p->place.identity);
+}
+
+// For the router itself.
+static __always_inline int serve(struct __sk_buff *skb, struct packet *p)
+{
+	enum drop why = leave_port(skb, p);
+
+	if (why)
+		return drop(p, why);
+	if (p->flags & PACKET_ECHO)
+		return echo(skb, p);
+	drop(p, DROP_ROUTER_SERVICE);
+	if (p->proto != IPPROTO_UDP)
+		return TC_ACT_SHOT;
+	refuse(p, DROP_ROUTER_SERVICE, PORT_UNREACHABLE);
+	return go(skb, p, REPORT);
+}
+
+SEC("tc")
+int route(struct __sk_buff *skb)
+{
+	struct packet *p = packet_in_flight();
+	enum hop hopped = HOP_ON;
+	struct network *net;
+	enum drop why;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	if (!(p->flags & PACKET_IP))
+		return drop(p, DROP_NOT_IP);
+	if (p->bad)
+		return drop(p, p->bad);
+	if (addr_is_group(&p->dst))  // to the router's MAC: nothing to forward
+		return drop(p, DROP_NO_ROUTE);
+	p->router = p->place.router;
+	p->entry = p->network;
+	p->hops = 0;
+	__builtin_memset(&p->place, 0, sizeof(p->place));
+	p->place.kind = PLACE_ROUTER;
+	if (addr_is_link_local(&p->dst)) {
+		struct endpoint_key key = { .network = p->network, .ip = p->dst };
+		struct endpoint *who = bpf_map_lookup_elem(&endpoints, &key);
+
+		if (who && who->place.kind == PLACE_ROUTER && who->place.router == p->router)
+			return serve(skb, p);
+		return drop(p, DROP_NO_ROUTE);
+	}
+	if (addr_is_link_local(&p->src)) {
+		refuse(p, DROP_NO_ROUTE, BEYOND_SCOPE);
+		hopped = HOP_REFUSED;
+	}
+	for (int i = 0; i < MAX_ROUTERS && hopped == HOP_ON; i++)
+		hopped = hop(p);
+	if (hopped == HOP_SELF)
+		return serve(skb, p);
+	if (hopped == HOP_ON)
+		refuse(p, DROP_TOO_MANY_ROUTERS, TIME_EXCEEDED);
+	if (hopped != HOP_THERE) {
+		drop(p, p->why);
+		return go(skb, p, REPORT);
+	}
+	why = leave_port(skb, p);
+	if (why)
+		return drop(p, why);
+	p->network = p->exit;
+	net = bpf_map_lookup_elem(&networks, &p->network);
+	if (!net)
+		return drop(p, DROP_NO_NETWORK);
+	if (rewrite(skb, p))
+		return drop(p, DROP_ERROR);
+	return forward(skb, p, net);
+}
