@@ -206,8 +206,9 @@ class Object:
     """A loaded data plane: its tables to fill, its programs to attach or to run.
 
     *config* sets members of `struct config` by name. With *pins*, the tables of
-    `TABLES` are pinned in that directory (of a bpf file system), and those that
-    are pinned there already are taken over with their rows. *sizes* sets the
+    `TABLES` are pinned in a directory of it (of a bpf file system) that is named
+    by their schema, and those that are pinned there already are taken over with
+    their rows: an object of another schema leaves them alone. *sizes* sets the
     number of rows that a new table can hold.
     """
 
@@ -229,14 +230,17 @@ class Object:
         try:
             self.btf = self._read_btf()
             self._configure(config or {})
-            if pins:
-                pins.mkdir(parents=True, exist_ok=True)
+            self._tables = {name: self._table(name, *shapes) for name, shapes in TABLES.items()}
+            self.pins = pins / self.schema if pins else None
+            if self.pins:
+                self.pins.mkdir(parents=True, exist_ok=True)
                 for name in TABLES:
-                    _check(lib.bpf_map__set_pin_path(self._map(name), str(pins / name).encode()), f"pin {name}")
+                    _check(lib.bpf_map__set_pin_path(self._map(name), str(self.pins / name).encode()), f"pin {name}")
             for name, rows in (sizes or {}).items():
                 _check(lib.bpf_map__set_max_entries(self._map(name), U32(rows)), f"size of {name}")
             _check(lib.bpf_object__load(self._object), f"load {self.path.name}")
-            self._tables = {name: self._table(name, *shapes) for name, shapes in TABLES.items()}
+            for name, table in self._tables.items():
+                table.fd = lib.bpf_map__fd(self._map(name))
         except BaseException:
             self.close()
             raise
