@@ -140,8 +140,8 @@ def _link(state: State, what: str) -> tuple[str, str]:
 
 def names(end: str) -> tuple[str, str, str]:
     """Return the names of the small bridge, and of the taps toward the place and toward the others."""
-    place, link = end.split("-")
-    return f"{place}.{link[0]}bridge"[:15], f"{place}.{link[0]}near"[:15], f"{place}.{link[0]}far"[:15]
+    stem = end.replace("-", ".")[: end.index("-") + 3]
+    return f"{stem}-br", f"{stem}-in", f"{stem}-out"
 
 
 def plain(end: str, bridge: str) -> list[str]:

@@ -17,6 +17,8 @@ from typing import Self
 
 from crossway.errors import Unavailable
 
+_started: set[int] = set()
+
 
 @dataclass(frozen=True)
 class Process:
@@ -68,10 +70,13 @@ class Process:
             if time.monotonic() > end:
                 return False
             time.sleep(0.005)
-        try:
-            os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:
-            pass
+        # Only what this module started: another's child is its parent's to reap.
+        if self.pid in _started:
+            _started.discard(self.pid)
+            try:
+                os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                pass
         return True
 
 
@@ -120,6 +125,7 @@ def start(
     )
     for fd in kept:
         os.set_inheritable(fd, False)
+    _started.add(pid)
     return Process.of(pid)
 
 
