@@ -223,6 +223,8 @@ enum flow_flag {
 	FLOW_FIN_LOCAL = 4,
 	FLOW_FIN_REMOTE = 8,
 	FLOW_RST = 16,
+	FLOW_REVOKED = 32,   // policy has changed and allows it no more; kept so that
+	                     // the other side's packets do not begin it anew
 };
 
 struct flow {

@@ -2,7 +2,7 @@
 // What a secured port may send and get: flows first, then policy.
 //
 //     firewall ── flow known and current ──> pass        one lookup
-//        │  └─ flow of an older policy ──> judge ──> pass, or forget it
+//        │  └─ flow of an older policy ──> judge ──> pass, or revoke it
 //        └─ judge: any remote, remote's identity, remote's prefix ──> pass, begin a flow
 //              └─ DROP_POLICY_OUT, DROP_POLICY_IN, DROP_NOT_IP, DROP_FRAGMENT
 #pragma once
@@ -81,7 +81,9 @@ static __always_inline bool is_alive(const struct flow *f, __u8 proto, __u64 now
 {
 	__u32 idle;
 
-	if (!(f->flags & FLOW_REPLIED))
+	if (f->flags & FLOW_REVOKED)
+		idle = cfg.flow_idle_udp;
+	else if (!(f->flags & FLOW_REPLIED))
 		idle = cfg.flow_idle_new;
 	else if (proto != IPPROTO_TCP)
 		idle = cfg.flow_idle_udp;
@@ -115,6 +117,24 @@ static __always_inline void touch(struct flow *f, const struct packet *p, __u32 
 static __always_inline bool is_current(const struct flow *f, __u32 generation, __u32 identity, __u32 remote_identity)
 {
 	return f->generation == generation && f->identity == identity && f->remote_identity == remote_identity;
+}
+
+// A flow that a SYN may begin anew.
+static __always_inline bool is_ending(__u32 flags)
+{
+	return flags & FLOW_REVOKED || is_closing(flags);
+}
+
+// Stop a packet of a revoked flow. Who began it keeps it revoked by going on,
+// and so do both sides of TCP, where an answer alone makes no sense; an answer
+// of another protocol may begin a flow of its own once there has been silence.
+static __always_inline int refuse(struct flow *f, const struct packet *p, __u32 way, __u64 now)
+{
+	bool began = !(f->flags & FLOW_OUT) == (way == WAY_IN);
+
+	if ((began || p->proto == IPPROTO_TCP) && now - f->seen > SECOND / 4)
+		f->seen = now;
+	return f->flags & FLOW_OUT ? DROP_POLICY_OUT : DROP_POLICY_IN;
 }
 
 // Return whether an ICMP error is about a packet of a flow of this port.
@@ -185,7 +205,7 @@ __noinline int is_related(struct __sk_buff *skb, struct packet *p, __u64 port, _
 	key.local_port = way == WAY_IN ? src_port : dst_port;
 	key.remote_port = way == WAY_IN ? dst_port : src_port;
 	f = bpf_map_lookup_elem(&flows, &key);
-	return f && is_alive(f, proto, bpf_ktime_get_coarse_ns()) && f->identity == identity &&
+	return f && is_alive(f, proto, bpf_ktime_get_coarse_ns()) && !(f->flags & FLOW_REVOKED) && f->identity == identity &&
 	       f->generation == generation_of(identity);
 }
 
@@ -234,8 +254,10 @@ __noinline int firewall(struct packet *p, __u64 port, __u32 way, __u32 identity,
 	if (tracked)
 		f = bpf_map_lookup_elem(&flows, &key);
 	if (f && is_alive(f, p->proto, now) &&
-	    !(is_closing(f->flags) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
+	    !(is_ending(f->flags) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
 		if (is_current(f, generation, identity, remote_identity)) {
+			if (f->flags & FLOW_REVOKED)
+				return refuse(f, p, way, now);
 			touch(f, p, way, now);
 			return 0;
 		}
@@ -244,12 +266,18 @@ __noinline int firewall(struct packet *p, __u64 port, __u32 way, __u32 identity,
 		q.port = f->flags & FLOW_OUT ? key.remote_port : key.local_port;
 		if (is_icmp(p))
 			q.port = p->family == FAMILY_IPV4 ? bpf_htons(ICMP_ECHO << 8) : bpf_htons(ICMPV6_ECHO_REQUEST << 8);
-		if (judge(&q) == ALLOW) {
-			f->generation = generation;
-			f->identity = identity;
-			f->remote_identity = remote_identity;
+		verdict = judge(&q);
+		f->generation = generation;
+		f->identity = identity;
+		f->remote_identity = remote_identity;
+		if (verdict == ALLOW) {
+			f->flags &= ~FLOW_REVOKED;
 			touch(f, p, way, now);
 			return 0;
+		}
+		if (verdict == DENY) {
+			f->flags |= FLOW_REVOKED;
+			return refuse(f, p, way, now);
 		}
 		bpf_map_delete_elem(&flows, &key);
 	}

@@ -71,6 +71,12 @@ def test_taking_a_rule_away_ends_the_flows_that_it_alone_allowed(hosts: int) -> 
             quiet = wait_for(lambda: not (near.send(b"y") and _reads(far)), 1.0, 0.01)
             assert quiet, "still talks a second after the rule went"
             assert time.monotonic() - gone <= 1.1
+            # Nor does it begin anew from the side that may send what it likes.
+            far.send(b"z")
+            near.settimeout(0.5)
+            assert not _reads(near)
+            near.send(b"y")
+            assert not _reads(far)
             assert talks(*ends[6]), "a flow that another rule allows was ended too"
             reasons = {drop["reason"] for drop in b.drops()}
             assert "POLICY_IN" in reasons

@@ -83,6 +83,7 @@ class FlowFlag(IntFlag):
     FIN_LOCAL = 4
     FIN_REMOTE = 8
     RST = 16
+    REVOKED = 32
 
 
 class PortKey(NamedTuple):
