@@ -30,8 +30,8 @@ from typing import Any, Self
 
 from crossway.client import AgentClient, Client, Object
 from crossway.errors import Fault, Unavailable
+from crossway.lab import container, process, wire
 from crossway.lab import impair as impairments
-from crossway.lab import process, wire
 from crossway.lab import state as states
 from crossway.lab.impair import Impairment
 from crossway.lab.place import Place
@@ -370,6 +370,7 @@ def _take_down(name: str) -> None:
     with _undisturbed():
         run = states.run_of(name)
         spaces = wire.namespaces(name)
+        container.remove_all(run)
         # Those that wrote down their numbers, and whatever else runs in there.
         # The server's listening socket is the machine's, so all must go first.
         known = [Process.read(path) for path in (run / "processes").glob("*")] if run.is_dir() else []
