@@ -128,7 +128,7 @@ static __always_inline bool is_ending(__u32 flags)
 // Stop a packet of a revoked flow. Who began it keeps it revoked by going on,
 // and so do both sides of TCP, where an answer alone makes no sense; an answer
 // of another protocol may begin a flow of its own once there has been silence.
-static __always_inline int refuse(struct flow *f, const struct packet *p, __u32 way, __u64 now)
+static __always_inline int revoked(struct flow *f, const struct packet *p, __u32 way, __u64 now)
 {
 	bool began = !(f->flags & FLOW_OUT) == (way == WAY_IN);
 
@@ -257,7 +257,7 @@ __noinline int firewall(struct packet *p, __u64 port, __u32 way, __u32 identity,
 	    !(is_ending(f->flags) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
 		if (is_current(f, generation, identity, remote_identity)) {
 			if (f->flags & FLOW_REVOKED)
-				return refuse(f, p, way, now);
+				return revoked(f, p, way, now);
 			touch(f, p, way, now);
 			return 0;
 		}
@@ -277,7 +277,7 @@ __noinline int firewall(struct packet *p, __u64 port, __u32 way, __u32 identity,
 		}
 		if (verdict == DENY) {
 			f->flags |= FLOW_REVOKED;
-			return refuse(f, p, way, now);
+			return revoked(f, p, way, now);
 		}
 		bpf_map_delete_elem(&flows, &key);
 	}
