@@ -30,6 +30,7 @@ check: setup
 	@.venv/bin/ruff format --check -q src tests bench
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+	@$(PY) scripts/reference --check
 
 bench: setup
 	@$(PY) -m bench

@@ -2,7 +2,7 @@
 // What is fixed when a program is loaded. Frozen before the verifier runs, so
 // a branch on a constant costs nothing and no code hides behind an #ifdef.
 #pragma once
-#include <linux/types.h>
+#include "types.h"
 #include "types.h"
 
 struct config {
@@ -16,6 +16,7 @@ struct config {
 	                       // (network order) in cb[2]; a test run has no tunnel
 	__u8 pad[3];
 	struct addr underlay;  // this host's own address in the underlay; all-zero: by route
+	union enums enums[0];   // see there
 };
 
 const volatile struct config cfg = {

@@ -396,3 +396,17 @@ struct budget {
 struct quote {
 	__u8 bytes[256];
 };
+
+// Takes no room, but brings every enum into BTF, where Python reads them.
+union enums {
+	enum body body;
+	enum port_flag port;
+	enum place_kind place;
+	enum network_flag network;
+	enum route_kind route;
+	enum way way;
+	enum remote_kind remote;
+	enum family family;
+	enum flow_flag flow;
+	enum drop drop;
+};
