@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket as sockets
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -56,7 +57,7 @@ def agent(
         host=host or sockets.gethostname(),
         underlay=underlay,
         physnets=physnets(physnet or []),
-        run_dir=run or settings.RUN.default,
+        run_dir=Path(run or settings.RUN.default),
         vxlan_port=vxlan_port,
         ready_fd=ready_fd,
     )
