@@ -1,0 +1,298 @@
+"""The data plane on real links: two hosts, an underlay between them, workloads in namespaces of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from crossway.kernel.bpf import Object
+from crossway.kernel.links import Links
+from crossway.kernel.netlink import inside, open_netns
+from crossway.lab.place import Place
+from crossway.model import rows as r
+
+NET, OTHER, ROUTER = 101, 102, 7
+ANYONE = 1  # an identity whose rules allow everything
+PREFIX = {NET: ("10.1.0", "fd01"), OTHER: ("10.2.0", "fd02")}
+
+
+@dataclass
+class Workload:
+    place: Place
+    network: int
+    number: int
+    host: int
+    device: int = 0
+
+    @property
+    def mac(self) -> bytes:
+        return bytes((2, 0, 0, 0, self.network, self.number))
+
+    @property
+    def ips(self) -> tuple[str, str]:
+        v4, v6 = PREFIX[self.network]
+        return f"{v4}.{self.number}", f"{v6}::{self.number}"
+
+    @property
+    def link_local(self) -> str:
+        return f"fe80::ff:fe00:{self.network:02x}{self.number:02x}"
+
+
+@dataclass
+class Host:
+    place: Place
+    underlay: str
+    bpf: Object | None = None
+    workloads: list[Workload] = field(default_factory=list)
+
+
+def gateway(network: int) -> tuple[str, str, bytes]:
+    v4, v6 = PREFIX[network]
+    return f"{v4}.254", f"{v6}::254", bytes((2, 0, 0, 1, network, 254))
+
+
+def fill(host: Host, everyone: list[Workload], hosts: list[Host], mtu: int) -> None:
+    """Write the rows of one host: what an agent does."""
+    bpf = host.bpf
+    assert bpf is not None
+    for h in hosts:
+        if h is not host:
+            bpf.table("hosts").put({r.pack_ip(h.underlay): r.Host(1)})
+    bpf.table("generations").put({ANYONE: 1})
+    for way in r.Way:
+        for family in r.Family:
+            key = r.PolicyKey(88, ANYONE, 0, r.Remote.ANY, way, family, 0, 0)
+            bpf.table("policies").put({key: r.Policy(1, 0)})
+    members: dict[int, list[r.Place]] = {NET: [], OTHER: []}
+    for w in everyone:
+        here = hosts[w.host] is host
+        ips = [r.pack_ip(ip) for ip in (*w.ips, w.link_local)]
+        if here:
+            key = r.PortKey(w.device)
+            place = r.Place(r.PlaceKind.LOCAL, ANYONE, port=key)
+            port = r.Port(w.network, ANYONE, w.mac, r.Body.VETH, r.PortFlag.SECURED, (ips[0], ips[1]))
+            bpf.table("ports").put({key: port})
+            bpf.table("sources").put({r.SourceKey(256, key, w.mac, ip): 1 for ip in ips})
+            members[w.network].append(place)
+        else:
+            place = r.Place(r.PlaceKind.REMOTE, ANYONE, underlay=r.pack_ip(hosts[w.host].underlay))
+            if place not in members[w.network]:
+                members[w.network].append(place)
+        bpf.table("macs").put({r.MacKey(w.network, w.mac): place})
+        bpf.table("endpoints").put({r.EndpointKey(w.network, ip): r.Endpoint(place, w.mac) for ip in ips})
+    place = r.Place(r.PlaceKind.ROUTER, router=ROUTER)
+    for network in (NET, OTHER):
+        bpf.table("networks").put({network: r.Network(mtu, len(members[network]))})
+        bpf.table("members").put({r.MemberKey(network, i): m for i, m in enumerate(members[network])})
+        v4, v6, mac = gateway(network)
+        feet = (r.pack_ip(v4), r.pack_ip(v6))
+        bpf.table("interfaces").put({r.InterfaceKey(network, ROUTER): r.Interface(mac, feet)})
+        bpf.table("macs").put({r.MacKey(network, mac): place})
+        bpf.table("endpoints").put({r.EndpointKey(network, ip): r.Endpoint(place, mac) for ip in feet})
+        bpf.table("routes").put(
+            {r.RouteKey(160, ROUTER, ip): r.Route(r.RouteKind.SELF, network) for ip in feet}
+            | {
+                r.RouteKey(32 + 120, ROUTER, feet[0][:15] + b"\0"): r.Route(r.RouteKind.CONNECTED, network),
+                r.RouteKey(32 + 64, ROUTER, feet[1][:8] + bytes(8)): r.Route(r.RouteKind.CONNECTED, network),
+            }
+        )
+
+
+@pytest.fixture(scope="module", params=["IPv4 underlay", "IPv6 underlay"])
+def hosts(request: pytest.FixtureRequest) -> Iterator[list[Host]]:
+    tag = f"cwb{os.getpid()}{uuid.uuid4().hex[:4]}"
+    v6 = request.param == "IPv6 underlay"
+    underlay = ["fd77::1", "fd77::2"] if v6 else ["192.0.2.1", "192.0.2.2"]
+    root = Place("test", "")
+    with ExitStack() as undo:
+
+        def make(name: str) -> Place:
+            subprocess.run(["ip", "netns", "add", f"{tag}{name}"], check=True)
+            undo.callback(subprocess.run, ["ip", "netns", "del", f"{tag}{name}"], check=False)
+            return Place(name, f"{tag}{name}")
+
+        del root
+        hosts = [Host(make(f"h{i}"), underlay[i]) for i in range(2)]
+        hosts[0].place.script([f"link add u0 mtu 1600 type veth peer name u0 mtu 1600 netns {hosts[1].place.netns}"])
+        everyone = []
+        for i, h in enumerate(hosts):
+            prefix = 64 if v6 else 24
+            h.place.script(
+                [
+                    f"addr add {h.underlay}/{prefix} dev u0" + (" nodad" if v6 else ""),
+                    "link set u0 up",
+                    "link set lo up",
+                ]
+            )
+            for network, number in ((NET, 1), (NET, 2), (OTHER, 1)):
+                number += 10 * i
+                w = Workload(make(f"w{i}{network}{number}"), network, number, i)
+                mac = w.mac.hex(":")
+                h.place.script(
+                    [
+                        f"link add p{network}x{number} mtu 1450 type veth"
+                        f" peer name eth0 address {mac} mtu 1450 netns {w.place.netns}",
+                        f"link set p{network}x{number} up",
+                    ]
+                )
+                w.place.script(
+                    [
+                        "link set lo up",
+                        f"addr add {w.ips[0]}/24 dev eth0",
+                        f"addr add {w.ips[1]}/64 dev eth0 nodad",
+                        "link set eth0 up",
+                        f"route add default via {gateway(network)[0]}",
+                        f"route add ::/0 via {gateway(network)[1]}",
+                    ],
+                )
+                links = json.loads(h.place.exec("ip", "-j", "link", "show", f"p{network}x{number}").stdout)
+                w.device = links[0]["ifindex"]
+                h.workloads.append(w)
+                everyone.append(w)
+        for h in hosts:
+            netns = open_netns(h.place.netns)
+            undo.callback(os.close, netns)
+            with inside(netns):
+                with closing(Links()) as links:
+                    overlay = links.overlay(4789)
+                    links.set(overlay.ifindex, up=True)
+                own = int.from_bytes(r.pack_ip(h.underlay), "little")
+                h.bpf = Object(config={"overlay": overlay.ifindex, "underlay": own})
+                undo.callback(h.bpf.close)
+                fill(h, everyone, hosts, 1450)
+                h.bpf.attach("from_overlay", overlay.ifindex)
+                for w in h.workloads:
+                    h.bpf.attach("from_workload", w.device)
+        yield hosts
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """End a process with its test."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def drops(host: Host) -> dict[int, int]:
+    assert host.bpf is not None
+    found: dict[int, int] = {}
+    for key, row in host.bpf.table("drops").read().items():
+        found[key.why] = found.get(key.why, 0) + row.packets
+    return found
+
+
+PAIRS = {
+    "same host": (0, 0, 1),
+    "across hosts": (0, 3, 3),
+    "routed, same host": (0, 2, 2),
+    "routed, across hosts": (0, 5, 5),
+}
+
+
+def pair(hosts: list[Host], way: str) -> tuple[Workload, Workload]:
+    everyone = hosts[0].workloads + hosts[1].workloads
+    return everyone[PAIRS[way][0]], everyone[PAIRS[way][2]]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("way", PAIRS)
+def test_ping(hosts: list[Host], way: str, family: int) -> None:
+    a, b = pair(hosts, way)
+    ip = b.ips[family == 6]
+    said = a.place.exec("ping", f"-{family}", "-c3", "-i0.05", "-W1", ip, check=False).stdout
+    assert " 0% packet loss" in said, (said, [drops(h) for h in hosts])
+    assert f"ttl={63 if 'routed' in way else 64}" in said
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("way", PAIRS)
+def test_tcp(hosts: list[Host], way: str, family: int) -> None:
+    a, b = pair(hosts, way)
+    with ended(b.place.popen("iperf3", "-s", "-1", "-p", "5999", "--forceflush")) as server:
+        assert any("listening" in line for line in server.stdout or ())
+        told = a.place.exec(
+            "iperf3", "-c", b.ips[family == 6], "-p", "5999", "-n", "50M", "-J", check=False, seconds=20
+        )
+    assert json.loads(told.stdout)["end"]["sum_received"]["bytes"] >= 40e6, (told.stdout, [drops(h) for h in hosts])
+
+
+@pytest.mark.parametrize("size", [2000, 8000])
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("way", PAIRS)
+def test_fragments(hosts: list[Host], way: str, family: int, size: int) -> None:
+    a, b = pair(hosts, way)
+    said = a.place.exec("ping", f"-{family}", "-s", str(size), "-c2", "-i0.05", "-W1", b.ips[family == 6], check=False)
+    assert " 0% packet loss" in said.stdout, (said.stdout, [drops(h) for h in hosts])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("size", [56, 4000])
+def test_the_router_answers_ping(hosts: list[Host], family: int, size: int) -> None:
+    w = hosts[0].workloads[0]
+    for network in (NET, OTHER):
+        ip = gateway(network)[family == 6]
+        said = w.place.exec("ping", f"-{family}", "-s", str(size), "-c2", "-i0.05", "-W1", ip, check=False).stdout
+        assert " 0% packet loss" in said, (said, drops(hosts[0]))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_traceroute_shows_the_router(hosts: list[Host], family: int) -> None:
+    a, b = pair(hosts, "routed, across hosts")
+    said = a.place.exec("traceroute", f"-{family}", "-n", "-w1", "-m4", b.ips[family == 6]).stdout
+    hops = [line.split()[1] for line in said.splitlines()[1:]]
+    assert hops == [gateway(NET)[family == 6], b.ips[family == 6]], said
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_address_that_nobody_has_is_unreachable(hosts: list[Host], family: int) -> None:
+    w = hosts[0].workloads[0]
+    absent = PREFIX[OTHER][0] + ".99" if family == 4 else PREFIX[OTHER][1] + "::99"
+    said = w.place.exec("ping", f"-{family}", "-c1", "-W1", absent, check=False).stdout
+    assert re.search(r"Destination Host Unreachable|Address unreachable", said), said
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_broadcast_reaches_all_of_the_network_and_no_other(hosts: list[Host], family: int) -> None:
+    w = hosts[0].workloads[0]
+    group = "255.255.255.255" if family == 4 else "ff02::1234"
+    listener = (
+        "import socket,struct,sys\n"
+        f"s=socket.socket(socket.AF_INET{'6' if family == 6 else ''},socket.SOCK_DGRAM)\n"
+        "s.bind(('',7777))\n"
+        + (
+            f"s.setsockopt(socket.IPPROTO_IPV6,socket.IPV6_JOIN_GROUP,socket.inet_pton(socket.AF_INET6,'{group}')"
+            "+struct.pack('@I',socket.if_nametoindex('eth0')))\n"
+            if family == 6
+            else ""
+        )
+        + "print('ready',flush=True)\ns.settimeout(1.5)\n"
+        "try: print(s.recv(99).decode(),flush=True)\nexcept TimeoutError: print('nothing',flush=True)\n"
+    )
+    everyone = [x for h in hosts for x in h.workloads if x is not w]
+    speak = (
+        f"import socket\ns=socket.socket(socket.AF_INET{'6' if family == 6 else ''},socket.SOCK_DGRAM)\n"
+        "s.setsockopt(socket.SOL_SOCKET,socket.SO_BROADCAST,1)\n"
+        + (
+            "s.setsockopt(socket.IPPROTO_IPV6,socket.IPV6_MULTICAST_IF,socket.if_nametoindex('eth0'))\n"
+            if family == 6
+            else ""
+        )
+        + f"s.sendto(b'hello',('{group}',7777))\ns.close()\n"
+    )
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(ended(x.place.popen("python3", "-c", listener))) for x in everyone]
+        assert [next(iter(p.stdout or ())) for p in waiting] == ["ready\n"] * len(waiting)
+        w.place.exec("python3", "-c", speak)
+        heard = [p.communicate(timeout=10)[0].strip() for p in waiting]
+    assert heard == ["hello" if x.network == NET else "nothing" for x in everyone]
