@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -413,7 +413,12 @@ class HostClient:
         answer: Object = (await self._ask("PUT", path_of("port", id), body))["port"]
         return answer
 
-    async def view(self, after: int) -> AsyncIterator[Object]:
+    async def hosts(self) -> Objects:
+        """Return the hosts that have joined, as `Client.hosts` does."""
+        hosts: Objects = (await self._ask("GET", "/v1/hosts"))["hosts"]
+        return hosts
+
+    async def view(self, after: int) -> AsyncGenerator[Object, None]:
         """Yield the documents of this host's view from a revision on, until the connection ends.
 
         Raises `Unavailable` when no server answers, or when the one that did

@@ -130,8 +130,9 @@ class Verdict(NamedTuple):
 class Table:
     """One map of a loaded object: rows are NamedTuples of `model.rows`, or ints."""
 
-    def __init__(self, name: str, fd: int, key: Layout, value: Layout) -> None:
+    def __init__(self, name: str, fd: int, key: Layout, value: Layout, size: int = 0) -> None:
         self.name, self.fd, self.key, self.value = name, fd, key, value
+        self.size = size  # rows that it can hold
 
     def put(self, rows: Mapping[Key, Value]) -> None:
         """Write rows, new or in place of old ones."""
@@ -241,6 +242,7 @@ class Object:
             _check(lib.bpf_object__load(self._object), f"load {self.path.name}")
             for name, table in self._tables.items():
                 table.fd = lib.bpf_map__fd(self._map(name))
+                table.size = lib.bpf_map__max_entries(self._map(name))
         except BaseException:
             self.close()
             raise
@@ -278,16 +280,25 @@ class Object:
         )
 
     def _configure(self, config: Mapping[str, int]) -> None:
+        memory, members = self._config()
+        for name, value in config.items():
+            offset, width = members[name]
+            c.memmove(memory + offset, value.to_bytes(width, "little"), width)
+
+    def configured(self) -> dict[str, int]:
+        """Return the members of `struct config` as the programs have them."""
+        memory, members = self._config()
+        return {n: int.from_bytes(c.string_at(memory + o, width), "little") for n, (o, width) in members.items()}
+
+    def _config(self) -> tuple[int, dict[str, tuple[int, int]]]:
+        """Return where the configuration is in memory, and the offset and size of each member."""
         at = self.btf.variable_offset(".rodata", "cfg")
         members = {n: (o, self.btf.size(t)) for n, t, o in self.btf.members(self.btf.find("config", STRUCT))}
         size = c.c_size_t()
         rodata = lib.bpf_object__next_map(self._object, None)
         while rodata and not lib.bpf_map__name(P(rodata)).endswith(b".rodata"):
             rodata = lib.bpf_object__next_map(self._object, P(rodata))
-        memory = lib.bpf_map__initial_value(P(rodata), c.byref(size))
-        for name, value in config.items():
-            offset, width = members[name]
-            c.memmove(memory + at + offset, value.to_bytes(width, "little"), width)
+        return lib.bpf_map__initial_value(P(rodata), c.byref(size)) + at, members
 
     @property
     def schema(self) -> str:

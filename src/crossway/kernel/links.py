@@ -31,6 +31,9 @@ IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 4, 0, 253, 1
 
+TC_INGRESS, TCA_OPTIONS, TCA_BPF_NAME = 0xFFFFFFF2, 2, 7
+PROGRAMS = frozenset({"from_workload", "from_overlay", "from_uplink"})
+
 ALIAS = "crossway port "
 OVERLAY = "cw-overlay"
 OVERLAY_ALIAS = "crossway overlay"
@@ -53,8 +56,8 @@ class Inside(NamedTuple):
     """How a link looks inside a workload's network namespace."""
 
     ifname: str
-    mac: str
-    mtu: int
+    mac: str  # "" if not known yet
+    mtu: int  # 0 likewise
     addresses: Sequence[str]  # with prefix: 10.0.0.5/24
     routes: Sequence[tuple[str, str]]  # destination, next hop
 
@@ -117,6 +120,18 @@ class Links:
         """Return all links."""
         return [decode(m.body) for m in self._netlink.dump(nl.RTM_GETLINK, _info() + _no_stats())]
 
+    def hooked(self) -> list[int]:
+        """Return the links that have one of our programs on their clsact hook, by the programs' names."""
+        found = []
+        for link in self.all():
+            body = struct.pack("=BxxxiIII", 0, link.ifindex, 0, TC_INGRESS, 0)
+            for filter in self._netlink.dump(nl.RTM_GETTFILTER, body):
+                options = attrs(attrs(filter.body[20:]).get(TCA_OPTIONS, b""))
+                if _text(options.get(TCA_BPF_NAME)).split(":")[0] in PROGRAMS:
+                    found.append(link.ifindex)
+                    break
+        return found
+
     def remove(self, name: str) -> None:
         """Remove a link; that there is none is no error."""
         self._netlink.ask(
@@ -147,11 +162,12 @@ class Links:
             if self._reaches(found, netns, inside.ifname):
                 return found
             self.remove(name)
+        mtu = attr(IFLA_MTU, inside.mtu) if inside.mtu else b""
         peer = (
             _info()
             + attr(IFLA_IFNAME, inside.ifname)
-            + attr(IFLA_ADDRESS, bytes.fromhex(inside.mac.replace(":", "")))
-            + attr(IFLA_MTU, inside.mtu)
+            + (attr(IFLA_ADDRESS, bytes.fromhex(inside.mac.replace(":", ""))) if inside.mac else b"")
+            + mtu
             + attr(IFLA_NET_NS_FD, netns)
         )
         made = (

@@ -8,7 +8,7 @@ touches its own rows only, however many others there are.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 from zlib import crc32
 
@@ -349,6 +349,10 @@ class Policy:
     def knows(self, identity: int) -> bool:
         """Return whether it is known which groups an identity stands for."""
         return identity in self._groups
+
+    def groups(self) -> Mapping[int, frozenset[str]]:
+        """Return the groups that each known identity stands for."""
+        return self._groups
 
     def locals(self) -> set[int]:
         """Return the identities that ports of this host have."""

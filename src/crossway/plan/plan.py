@@ -139,6 +139,14 @@ class Plan:
         """Return a subnet of the view."""
         return self._one(view.Subnet, id)
 
+    def local_bodies(self) -> dict[str, Body]:
+        """Return the bodies on this host by port."""
+        return self._bodies
+
+    def network_ids(self) -> dict[int, str]:
+        """Return the networks of the view by number."""
+        return {number: min(ids) for number, ids in self._by_number.items()}
+
     def carries(self, port: str) -> bool:
         """Return whether a port has its rows as a port of this host."""
         identity = self._joined.get(port)

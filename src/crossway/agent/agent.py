@@ -1,0 +1,733 @@
+"""One host's agent: the view comes in, rows go into the kernel, status goes out.
+
+    server ── view ──> plan ── rows touched ──> changes ──> tables
+       ▲                 ▲
+       └── status ──┐    └── bodies: plug, unplug, links that come and go
+                    └──────────────┘
+
+A restart is the ordinary walk: what the tables hold is read back, the first
+bookmark says what they should hold, and only the difference is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing, suppress
+from importlib.metadata import version
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crossway.agent import drops, sweep
+from crossway.agent.api import Api
+from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_of
+from crossway.agent.plane import UPLINK, WORKLOAD, Plane
+from crossway.agent.tables import Tables
+from crossway.client import HostClient
+from crossway.errors import Conflict, Fault, Invalid, NotFound, Unavailable
+from crossway.kernel import netlink as nl
+from crossway.kernel.bpf import Table
+from crossway.kernel.links import Inside, Link, Links, decode, furnish, netns_of, port_of
+from crossway.kernel.netlink import Netlink
+from crossway.model.rows import TABLES
+from crossway.plan import view
+from crossway.plan.plan import Document, Plan
+from crossway.plan.port import Body
+from crossway.plan.rows import changes
+
+log = logging.getLogger(__name__)
+
+ALIVE_SECONDS = 5.0  # between signs of life
+PAUSE_SECONDS = (0.1, 2.0)  # before coming again to a server that went: at first, at most
+SWEEP_SECONDS = 5.0
+PLUG_SECONDS = 30.0
+REPORT_SECONDS = 0.01  # between reports at least: changes in a burst are reported together
+
+
+class Agent:
+    """What one host's agent knows and does; `main` runs until it is cancelled."""
+
+    def __init__(
+        self,
+        servers: list[str],
+        host: str,
+        underlay: str,
+        physnets: Mapping[str, str],
+        run: Path,
+        vxlan_port: int,
+    ) -> None:
+        self.host, self.underlay, self.physnets, self.run = host, underlay, dict(physnets), run
+        self._vxlan_port = vxlan_port
+        self.client = HostClient(servers, host)
+        self.plan = Plan(host)
+        self.connected = False
+        self.applied = 0
+        self._synced = False  # whether the tables hold what the view says; before, nothing is written
+        # Bodies: what was plugged, and what bindings name.
+        self._records_kept = Records(run / "bodies")
+        self._records: dict[str, Record] = {}
+        self._named: dict[str, Record] = {}  # port -> the link that its binding names
+        self._bound: set[str] = set()  # plugged ports that the view has shown to be this host's
+        self._devices: dict[str, set[str]] = {}  # name of a link -> ports whose body it is
+        self._doomed: dict[str, Record] = {}  # bodies to be removed once their rows are out
+        self._locks: dict[str, asyncio.Lock] = {}
+        # Links of this host.
+        self._links: dict[int, Link] = {}
+        self._by_name: dict[str, Link] = {}
+        # What the server is told.
+        self._judge: set[str] = set()  # ports whose state may have changed
+        self._states: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
+        self._report = asyncio.Event()
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._counts: dict[str, int] = {}
+        self._told_faults: set[tuple[str, str]] = set()
+
+    # Life.
+
+    async def main(self, ready_fd: int | None = None) -> None:
+        """Run until cancelled; links, programs and tables go on without it."""
+        self.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.links = Links()
+        self._events = Netlink(nl.RTMGRP_LINK)
+        loop = asyncio.get_running_loop()
+        api = Api(
+            {
+                ("POST", "/v1/plug"): self._answer_plug,
+                ("POST", "/v1/unplug"): self._answer_unplug,
+                ("GET", "/v1/status"): self._answer_status,
+                ("GET", "/v1/drops"): self._answer_drops,
+            }
+        )
+        try:
+            self._begin()
+            loop.add_reader(self._events.fileno(), self._links_changed)
+            await api.start(self.run / "agent.sock")
+            if ready_fd is not None:
+                os.write(ready_fd, b"\n")
+                os.close(ready_fd)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow())
+                tasks.create_task(self._tell())
+                tasks.create_task(self._sweep())
+        finally:
+            loop.remove_reader(self._events.fileno())
+            await api.stop()
+            with suppress(FileNotFoundError):
+                (self.run / "agent.sock").unlink()
+            await self.client.close()
+            self._events.close()
+            self.links.close()
+            if hasattr(self, "plane"):
+                self.plane.close()
+
+    def _begin(self) -> None:
+        """Take over what an agent before this one left: programs are renewed, rows stay."""
+        self.plane = Plane(self.run, self.links, self.underlay, self._vxlan_port)
+        self.tables = Tables(self.plane.object)
+        self.tables.read()
+        self.plan.adopt(self.tables.have)
+        self._reasons = {
+            number: name.removeprefix("DROP_") for name, number in self.plane.object.btf.enum("drop").items()
+        }
+        for link in self.links.all():
+            self._links[link.ifindex] = self._by_name[link.name] = link
+        self._records = self._records_kept.read()
+        self._bound = set(self._records)
+        for record in self._records.values():
+            self._devices.setdefault(record.device, set()).add(record.port)
+        self.plane.start()
+        self._take_uplinks()
+        self.plan.bodies({port: self._body(record) for port, record in self._records.items()})
+
+    # The view.
+
+    async def _follow(self) -> None:
+        pause = PAUSE_SECONDS[0]
+        while True:
+            try:
+                await self.client.register(self.underlay, self.physnets, version("crossway"))
+                async with aclosing(self.client.view(self.applied)) as documents:
+                    whole = False
+                    batch: list[Mapping[str, Any]] = []
+                    async for told in documents:
+                        if "bookmark" in told:
+                            self._bookmark(int(told["bookmark"]), batch, whole=whole)
+                            batch, whole, pause = [], False, PAUSE_SECONDS[0]
+                        elif told.get("reset"):
+                            batch, whole = [], True
+                        else:
+                            batch.append(told)
+            except Fault as fault:
+                log.warning("view: %s", fault)
+            except Exception:
+                # Whatever it was, the way out is the ordinary walk from the beginning.
+                log.exception("view")
+                self.applied = 0
+            self.connected = False
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, PAUSE_SECONDS[1])
+
+    def _bookmark(self, revision: int, batch: list[Mapping[str, Any]], *, whole: bool) -> None:
+        """Apply what came since the last bookmark as one change."""
+        if not self.connected:
+            self.connected = True
+            log.info("connected to %s", self.client.server)
+            self._reported.clear()
+            self._report.set()
+        if batch or whole:
+            began = time.perf_counter()
+            documents = self._decoded(batch)
+            before = list(self.plan.objects["port"]) if whole else []
+            self.plan.take(documents, whole=whole)
+            self._consider(dict.fromkeys([*before, *(d.id for d in documents if d.kind == "port")]))
+            if whole:
+                self._consider(self._records)
+                if not self._synced:
+                    self.plan.settle()
+                    self.plan.forget_adopted()
+            if any(d.kind in ("identity", "host", "network") for d in documents):
+                self._judge.update(self._states)
+            self._apply(whole=whole)
+            log.debug("revision %d: %d documents in %.1f ms", revision, len(batch), 1e3 * (time.perf_counter() - began))
+            self._report.set()
+        self.applied = revision
+
+    def _decoded(self, batch: list[Mapping[str, Any]]) -> list[Document]:
+        documents = []
+        for told in batch:
+            kind, id, raw = str(told.get("kind")), str(told.get("id")), told.get("object")
+            if kind not in view.KINDS:
+                continue  # of a newer server
+            try:
+                documents.append(Document(kind, id, None if raw is None else view.decode(kind, raw)))
+            except ValueError as fault:
+                log.error("%s %s cannot be: %s", kind, id, fault)
+                documents.append(Document(kind, id, None))
+        return documents
+
+    def _consider(self, ports: Iterable[str]) -> None:
+        """Look at the bodies of ports that the view has told something of."""
+        changed: dict[str, Body | None] = {}
+        for id in ports:
+            port = self.plan.port(id)
+            ours = port is not None and port.host == self.host
+            record = self._records.get(id)
+            if record is not None:
+                if ours:
+                    self._bound.add(id)
+                elif id in self._bound:
+                    log.info("port %s is no longer of this host", id)
+                    self._forget(id)
+                    self._doomed[id] = record
+                    changed[id] = None
+            else:
+                device = port.device if port is not None and ours else None
+                named = self._named.get(id)
+                if named is not None and named.device != device:
+                    self._unname(named)
+                    changed[id] = None
+                if device is not None:
+                    if named is None or named.device != device:
+                        self._name(id, device)
+                    changed[id] = self._body(self._named[id])
+            self._judge.add(id)
+            self._reported.pop(id, None)
+        self.plan.bodies(changed)
+
+    def _apply(self, *, whole: bool = False) -> None:
+        """Bring the tables up to date with the plan, and say what came of it."""
+        touched = self.plan.settle()
+        if not self._synced and not whole:
+            return
+        if self._synced:
+            for table, keys in self.tables.failed.items():
+                touched.setdefault(table, set()).update(keys)
+        first = not self._synced
+        change = changes(self.tables.have, self.plan.rows, None if first else touched)
+        failed = bool(self.tables.failed)
+        self.tables.apply(change)
+        if first:
+            # The agent before may have died between policy and the call to judge anew.
+            self.tables.judge_anew(self.plan.policy.locals())
+            self._synced = True
+            self.plane.filled()
+            self._remove_strays()
+        if failed or self.tables.failed:
+            self._judge.update(self._states)
+        for kind, id in self.plan.faults.keys() - self._told_faults:
+            log.error("%s %s has no rows: %s", kind, id, self.plan.faults[kind, id])
+        self._told_faults = set(self.plan.faults)
+        doomed, self._doomed = self._doomed, {}
+        for record in doomed.values():
+            self._remove(record)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """Find out which ports are up, tell the server what changed, wake who waits."""
+        for id in self._judge:
+            port = self.plan.port(id)
+            if port is None or port.host != self.host:
+                self._states.pop(id, None)
+                self._reported.pop(id, None)
+            else:
+                self._states[id] = "up" if self._is_up(id) else "down"
+        for id in self._judge & self._waiting.keys():
+            for future in self._waiting.pop(id):
+                if not future.done():
+                    future.set_result(None)
+        if any(self._reported.get(id) != state for id, state in self._states.items() if id in self._judge):
+            self._report.set()
+        self._judge.clear()
+
+    def _is_up(self, id: str) -> bool:
+        record = self._records.get(id) or self._named.get(id)
+        if record is None or not self.plan.carries(id):
+            return False
+        body = self._body(record)
+        if body is None:
+            return False
+        failed = self.tables.failed
+        if not failed:
+            return True
+        port = self.plan.port(id)
+        return not (
+            body.key in failed.get("ports", ())
+            or any(key.port == body.key for key in failed.get("sources", ()))
+            or (port is not None and any(key.identity == port.identity for key in failed.get("policies", ())))
+            or (port is not None and any(key.identity == port.identity for key in failed.get("prefixes", ())))
+        )
+
+    # Status.
+
+    async def _tell(self) -> None:
+        """Report after each change, and now and then as a sign of life."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ALIVE_SECONDS):
+                    await self._report.wait()
+            self._report.clear()
+            if not self.connected:
+                await asyncio.sleep(REPORT_SECONDS)
+                continue
+            ports = {id: state for id, state in self._states.items() if self._reported.get(id) != state}
+            try:
+                await self.client.report(self.applied, ports)
+            except Fault as fault:
+                log.warning("status: %s", fault)
+                await asyncio.sleep(PAUSE_SECONDS[0])
+                self._report.set()
+            else:
+                self._reported.update(ports)
+                await asyncio.sleep(REPORT_SECONDS)
+
+    # Links.
+
+    def _links_changed(self) -> None:
+        """Take in which links came and went."""
+        try:
+            events = self._events.events()
+        except OSError as fault:
+            if fault.errno != errno.ENOBUFS:
+                raise
+            # Some were lost: look at all.
+            there = {link.ifindex: link for link in self.links.all()}
+            names = {link.name for link in self._links.values()} | {link.name for link in there.values()}
+            for gone in self._links.keys() - there.keys():
+                self._link_gone(gone)
+            for link in there.values():
+                self._link_came(link)
+        else:
+            names = set()
+            for event in events:
+                if event.type not in (nl.RTM_NEWLINK, nl.RTM_DELLINK) or event.body[0]:
+                    continue  # of another family: bridge ports
+                link = decode(event.body)
+                old = self._links.get(link.ifindex)
+                if event.type == nl.RTM_NEWLINK:
+                    if old is not None and old.name == link.name:
+                        self._links[link.ifindex] = self._by_name[link.name] = link
+                        continue
+                    self._link_came(link)
+                else:
+                    self._link_gone(link.ifindex)
+                names.add(link.name)
+                if old is not None:
+                    names.add(old.name)
+        self._names_changed(names)
+
+    def _link_came(self, link: Link) -> None:
+        old = self._links.get(link.ifindex)
+        if old is not None and old.name != link.name:
+            self._by_name.pop(old.name, None)
+        self._links[link.ifindex] = self._by_name[link.name] = link
+
+    def _link_gone(self, ifindex: int) -> None:
+        link = self._links.pop(ifindex, None)
+        if link is not None and self._by_name.get(link.name) == link:
+            del self._by_name[link.name]
+        self.plane.gone(ifindex)
+
+    def _names_changed(self, names: set[str]) -> None:
+        ports = {port for name in names for port in self._devices.get(name, ())}
+        if names & set(self.physnets.values()):
+            self._take_uplinks()
+        elif not ports:
+            return
+        changed = {}
+        for port in ports:
+            record = self._records.get(port) or self._named.get(port)
+            if record is not None:
+                changed[port] = self._body(record)
+        self.plan.bodies(changed)
+        self._judge |= ports
+        self._apply()
+
+    def _body(self, record: Record) -> Body | None:
+        """Return a body as the plan needs it, its hook in place; None if its link is not there."""
+        link = self._by_name.get(record.device)
+        if link is None:
+            return None
+        if self.plane.program(link.ifindex) == UPLINK:
+            log.error("port %s: %s is a provider network's device", record.port, record.device)
+            return None
+        try:
+            self.plane.hook(WORKLOAD, link.ifindex)
+        except OSError as fault:
+            log.error("cannot hook %s: %s", record.device, fault)
+            return None
+        if record.body != "veth" and not link.up:
+            with suppress(OSError):
+                self.links.set(link.ifindex, up=True)
+        return body_of(record, link)
+
+    def _take_uplinks(self) -> None:
+        """Find the devices of provider networks."""
+        uplinks = {}
+        for physnet, device in self.physnets.items():
+            link = self._by_name.get(device)
+            if link is None:
+                log.warning("provider network %s: there is no device %s", physnet, device)
+                continue
+            try:
+                self.plane.hook(UPLINK, link.ifindex)
+            except OSError as fault:
+                log.error("cannot hook %s: %s", device, fault)
+                continue
+            uplinks[physnet] = link.ifindex
+        self.plan.uplinks(uplinks)
+
+    def _name(self, port: str, device: str) -> None:
+        link = self._by_name.get(device)
+        self._named[port] = adopted(port, link) if link else Record(port=port, body="tap", device=device)
+        self._devices.setdefault(device, set()).add(port)
+
+    def _unname(self, record: Record) -> None:
+        del self._named[record.port]
+        self._undevice(record)
+
+    def _undevice(self, record: Record) -> None:
+        ports = self._devices.get(record.device, set())
+        ports.discard(record.port)
+        if not ports:
+            self._devices.pop(record.device, None)
+
+    def _forget(self, port: str) -> None:
+        record = self._records.pop(port, None)
+        self._bound.discard(port)
+        if record is not None:
+            self._undevice(record)
+
+    def _remove(self, record: Record) -> None:
+        """Remove what was made for a body; its rows are out."""
+        try:
+            if record.made:
+                self.links.remove(record.device)
+            elif record.device not in self._devices:
+                link = self._by_name.get(record.device)
+                if link is not None:
+                    self.plane.unhook(link.ifindex)
+        except OSError as fault:
+            log.error("cannot remove %s of port %s: %s", record.device, record.port, fault)
+        self._records_kept.remove(record.port)
+
+    def _remove_strays(self) -> None:
+        """Remove links of ports that nothing tells of any more."""
+        for link in list(self._links.values()):
+            port = port_of(link)
+            if port is not None and port not in self._records:
+                log.info("removing %s of port %s: it was left over", link.name, port)
+                with suppress(OSError):
+                    self.links.remove(link.name)
+
+    # The agent's own API.
+
+    async def _answer_plug(self, body: bytes, _: Mapping[str, str]) -> Any:
+        plug = msgspec.json.decode(body, type=Plug)
+        record = record_of(plug)
+        async with self._locks.setdefault(plug.port, asyncio.Lock()):
+            return await self._plug(record)
+
+    async def _answer_unplug(self, body: bytes, _: Mapping[str, str]) -> Any:
+        port = msgspec.json.decode(body, type=_Unplug).port
+        async with self._locks.setdefault(port, asyncio.Lock()):
+            return await self._unplug(port)
+
+    async def _plug(self, record: Record) -> Any:
+        id = record.port
+        netns = netns_of(record.netns) if record.netns is not None else None
+        binding = None
+        try:
+            known = self.plan.port(id)
+            if known is None or known.host != self.host:
+                binding = asyncio.ensure_future(self._bind(id, known))
+            before = self._records.get(id)
+            if before is not None and before != record:
+                self._replace(before)
+            self._make(record, netns)
+            if binding is not None:
+                await binding
+            await self._wait_for(id)
+            return self._finish(record, netns)
+        except BaseException:
+            if binding is not None:
+                binding.cancel()
+                await asyncio.gather(binding, return_exceptions=True)
+            if id not in self._bound and id in self._records:
+                self._withdraw(id)
+            raise
+        finally:
+            if netns is not None:
+                os.close(netns)
+
+    async def _bind(self, id: str, known: view.Port | None) -> None:
+        """Have the server say that a port is on this host; raise `Conflict` when another living host has it."""
+        host = known.host if known is not None else None
+        if known is None:
+            host = (await self.client.port(id)).get("binding:host_id") or None
+        if host not in (None, self.host):
+            alive = {h["name"]: h["alive"] for h in await self.client.hosts()}
+            if alive.get(host):
+                raise Conflict(f"port {id} is on host {host}")
+        await self.client.bind(id, host=self.host)
+
+    def _make(self, record: Record, netns: int | None) -> None:
+        """Make or find the link of a body, with its hook, and take it into the plan."""
+        self._check(record)
+        self._records_kept.write(record)
+        if (named := self._named.get(record.port)) is not None:
+            self._unname(named)
+        self._records[record.port] = record
+        self._devices.setdefault(record.device, set()).add(record.port)
+        if netns is not None:
+            # MAC and MTU as the view says, or in a moment will say: see `_finish`.
+            inside = self._inside(record) or Inside(record.ifname or "eth0", "", 0, (), ())
+            self._link_came(self.links.veth(record.port, netns, inside))
+        self.plan.bodies({record.port: self._body(record)})
+        self._judge.add(record.port)
+        self._apply()
+
+    def _check(self, record: Record) -> None:
+        if record.made:
+            return
+        link = self._by_name.get(record.device)
+        if link is None:
+            raise NotFound("link", record.device)
+        if self.plane.program(link.ifindex) == UPLINK:
+            raise Conflict(f"{record.device} is the device of a provider network")
+        for port in self._devices.get(record.device, ()):
+            other = self._records.get(port)
+            if (
+                other is not None
+                and port != record.port
+                and (other.vlan == record.vlan or "vlan" not in (other.body, record.body))
+            ):
+                raise Conflict(f"{record.device} is the body of port {port}")
+
+    def _replace(self, record: Record) -> None:
+        """Remove an older body of a port that gets another one."""
+        self._forget(record.port)
+        self._doomed[record.port] = record
+        self.plan.bodies({record.port: None})
+        self._apply()
+
+    def _withdraw(self, id: str) -> None:
+        """Undo a plug that came to nothing."""
+        record = self._records[id]
+        self._replace(record)
+        if id in self._doomed:  # nothing is applied before the first view
+            del self._doomed[id]
+            self._remove(record)
+
+    async def _wait_for(self, id: str) -> None:
+        """Return once a port has its rows, or can have none for a reason that is no fault."""
+        try:
+            async with asyncio.timeout(PLUG_SECONDS):
+                while not self._has_rows(id):
+                    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._waiting.setdefault(id, []).append(future)
+                    await future
+        except TimeoutError:
+            reason = self.plan.faults.get(("port", id)) or "the server has not told of it in time"
+            raise Unavailable(f"port {id} has no rows: {reason}") from None
+
+    def _has_rows(self, id: str) -> bool:
+        if not self._synced:
+            return False
+        if fault := self.plan.faults.get(("port", id)):
+            raise Invalid(f"port {id} cannot be: {fault}")
+        port = self.plan.port(id)
+        if port is None or port.host != self.host:
+            return False
+        network = self.plan.network(port.network)
+        if network is None:
+            return False
+        return self.plan.carries(id) or not port.up or not network.up
+
+    def _inside(self, record: Record) -> Inside | None:
+        """Return how a port's link looks inside a namespace, as far as the view tells."""
+        port = self.plan.port(record.port)
+        network = self.plan.network(port.network) if port is not None else None
+        if port is None or network is None:
+            return None
+        addresses, routes, defaults = [], [], set()
+        for address in port.addresses:
+            subnet = self.plan.subnet(address.subnet)
+            if subnet is None:
+                continue
+            net = ip_network(subnet.cidr, strict=False)
+            addresses.append(f"{address.ip}/{net.prefixlen}")
+            if subnet.gateway is not None and net.version not in defaults and subnet.gateway != address.ip:
+                defaults.add(net.version)
+                routes.append(("0.0.0.0/0" if net.version == 4 else "::/0", subnet.gateway))
+            routes += [(hop.destination, hop.nexthop) for hop in subnet.routes]
+        return Inside(record.ifname or "", port.mac, network.mtu, tuple(addresses), tuple(routes))
+
+    def _finish(self, record: Record, netns: int | None) -> Any:
+        """Set up a link as the view says, and return what the caller is told."""
+        inside = self._inside(record)
+        link = self._by_name.get(record.device)
+        if inside is None or link is None:
+            raise NotFound("link", record.device)
+        if record.body != "vlan" and link.mtu != inside.mtu:
+            self.links.set(link.ifindex, mtu=inside.mtu)
+        if netns is not None:
+            furnish(netns, inside)
+        self.links.set(link.ifindex, up=True)
+        gateways = [hop for to, hop in inside.routes if to in ("0.0.0.0/0", "::/0")]
+        return {
+            "port": record.port,
+            "ifname": record.ifname or record.device,
+            "mac": inside.mac,
+            "addresses": list(inside.addresses),
+            "gateways": gateways,
+            "mtu": inside.mtu,
+        }
+
+    async def _unplug(self, id: str) -> Any:
+        record = self._records.get(id)
+        if record is not None:
+            self._withdraw(id)
+        known = self.plan.port(id)
+        try:
+            host = known.host if known is not None else (await self.client.port(id)).get("binding:host_id")
+            if host == self.host:
+                await self.client.bind(id, host=None)
+        except NotFound:
+            pass
+        return {"port": id}
+
+    async def _answer_status(self, _: bytes, __: Mapping[str, str]) -> Any:
+        ports = []
+        for record in [*self._records.values(), *self._named.values()]:
+            port = self.plan.port(record.port)
+            link = self._by_name.get(record.device)
+            ports.append(
+                {
+                    "id": record.port,
+                    "device": record.device,
+                    "ifindex": link.ifindex if link else None,
+                    "vlan": record.vlan,
+                    "network": port.network if port else None,
+                    "up": self._states.get(record.port) == "up",
+                }
+            )
+        tables = {}
+        for name in TABLES:
+            rows = len(self.tables.have[name]) if name in self.tables.have else self._counts.get(name)
+            tables[name] = {"rows": rows, "max": self.plane.object.table(name).size}
+        return {
+            "host": self.host,
+            "server": self.client.server,
+            "connected": self.connected,
+            "applied": self.applied,
+            "ports": sorted(ports, key=lambda p: str(p["id"])),
+            "programs": {"build": self.plane.object.build_id},
+            "tables": tables,
+        }
+
+    async def _answer_drops(self, _: bytes, query: Mapping[str, str]) -> Any:
+        rows = self.plane.object.table("drops").read()
+        ports = {body.key: id for id, body in self.plan.local_bodies().items()}
+        wanted = query.get("port")
+        if wanted is not None:
+            rows = {key: record for key, record in rows.items() if ports.get(key.port) == wanted}
+        return drops.told(
+            rows,
+            self._reasons,
+            {key: port for key, id in ports.items() if (port := self.plan.port(id)) is not None},
+            self.plan.network_ids(),
+            self.plan.policy.groups(),
+            time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+        )
+
+    # Flows.
+
+    async def _sweep(self) -> None:
+        """Now and then delete what has expired and what gone ports have left."""
+        plane = self.plane.object
+        idle, shape = sweep.Idle.of(plane.configured()), sweep.Shape.of(plane.btf)
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            if not self._synced:
+                continue
+            try:
+                await self._sweep_once(idle, shape)
+            except OSError as fault:
+                log.error("sweep: %s", fault)
+
+    async def _sweep_once(self, idle: sweep.Idle, shape: sweep.Shape) -> None:
+        flows, fragments, dropped = (self.plane.object.table(name) for name in ("flows", "fragments", "drops"))
+        raw = await asyncio.to_thread(flows.read_raw)
+        # After reading: a port that came in between must not lose its flows.
+        live = {(key.ifindex, key.vlan) for key in self.tables.have["ports"]}
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        gone = await asyncio.to_thread(sweep.expired, raw, shape, idle, live, now)
+        for start in range(0, len(gone), 1024):
+            await asyncio.to_thread(_delete, flows, gone[start : start + 1024])
+        old = [key for key, row in fragments.read().items() if now - row.seen > sweep.FRAGMENT_SECONDS * sweep.SECOND]
+        fragments.delete(old)
+        counted = dropped.read()
+        strange = [key for key in counted if key.port.ifindex and (key.port.ifindex, key.port.vlan) not in live]
+        # A packet that was on its way when its port went may still be counted: look again next time.
+        dropped.delete(strange)
+        self._counts = {
+            "flows": len(raw) - len(gone),
+            "drops": len(counted) - len(strange),
+        }
+
+
+class _Unplug(msgspec.Struct):
+    port: str
+
+
+def _delete(table: Table, keys: list[bytes]) -> None:
+    for key in keys:
+        table.delete_raw(key)

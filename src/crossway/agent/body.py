@@ -1,0 +1,116 @@
+"""What stands for ports on this host, and the files by which a restarted agent knows it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from crossway.errors import Invalid
+from crossway.kernel.links import Link, link_name
+from crossway.model import rows as r
+from crossway.plan.port import Body
+
+log = logging.getLogger(__name__)
+
+KINDS = {"veth": r.Body.VETH, "tap": r.Body.TAP, "vlan": r.Body.VLAN}
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A body that was plugged: what `RUN/bodies/PORT.json` holds."""
+
+    port: str
+    body: Literal["veth", "tap", "vlan"]
+    device: str  # the link of this host
+    vlan: int = 0
+    netns: str | None = None
+    ifname: str | None = None
+
+    @property
+    def made(self) -> bool:
+        """Whether the link is the agent's, to be removed with the body."""
+        return self.body == "veth"
+
+
+class Plug(msgspec.Struct, kw_only=True):
+    """What a caller asks for: the body of `POST /v1/plug`."""
+
+    port: str
+    body: Literal["veth", "tap", "vlan"]
+    netns: str | None = None
+    ifname: str | None = None
+    device: str | None = None
+    vlan: int | None = None
+
+
+def record_of(plug: Plug) -> Record:
+    """Return the record of what is asked for; raises `Invalid` when something is missing."""
+    if plug.body == "veth":
+        if not plug.netns:
+            raise Invalid("a veth body needs netns")
+        ifname = plug.ifname or "eth0"
+        if len(ifname.encode()) > 15 or "/" in ifname or ifname.split() != [ifname]:
+            raise Invalid(f"{ifname!r} is no name of a link")
+        return Record(
+            port=plug.port,
+            body="veth",
+            device=link_name(plug.port),
+            netns=os.path.abspath(plug.netns) if "/" in plug.netns else plug.netns,
+            ifname=ifname,
+        )
+    if not plug.device:
+        raise Invalid(f"a {plug.body} body needs device")
+    if plug.body == "tap":
+        return Record(port=plug.port, body="tap", device=plug.device)
+    if plug.vlan is None or not 1 <= plug.vlan <= 4094:
+        raise Invalid("a vlan body needs vlan, from 1 to 4094")
+    return Record(port=plug.port, body="vlan", device=plug.device, vlan=plug.vlan)
+
+
+def body_of(record: Record, link: Link) -> Body:
+    """Return what the tables need to know of a body whose link is there."""
+    return Body(r.PortKey(link.ifindex, record.vlan), KINDS[record.body])
+
+
+def adopted(port: str, link: Link) -> Record:
+    """Return the record of a link that a port's binding names."""
+    return Record(port=port, body="veth" if link.kind == "veth" else "tap", device=link.name)
+
+
+class Records:
+    """The files in RUN/bodies."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def read(self) -> dict[str, Record]:
+        """Return all records by port; a file that is none is told and left out."""
+        found = {}
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                record = msgspec.json.decode(path.read_bytes(), type=Record)
+            except msgspec.DecodeError as fault:
+                log.error("%s is no body: %s", path, fault)
+                continue
+            found[record.port] = record
+        return found
+
+    def write(self, record: Record) -> None:
+        """Keep a record; a reader never sees half of it."""
+        path = self._path(record.port)
+        part = path.with_suffix(".part")
+        part.write_bytes(msgspec.json.encode(record))
+        part.replace(path)
+
+    def remove(self, port: str) -> None:
+        """Forget a record."""
+        self._path(port).unlink(missing_ok=True)
+
+    def _path(self, port: str) -> Path:
+        if "/" in port or port.startswith(".") or not port:
+            raise Invalid(f"{port!r} is no id of a port")
+        return self._directory / f"{port}.json"

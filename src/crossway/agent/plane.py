@@ -1,0 +1,86 @@
+"""The data plane of this host: its file system, its programs, their hooks on links."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+from pathlib import Path
+
+from crossway.kernel import bpffs
+from crossway.kernel.bpf import Object, detach
+from crossway.kernel.links import Links
+from crossway.model.rows import pack_ip
+
+log = logging.getLogger(__name__)
+
+WORKLOAD, OVERLAY, UPLINK = "from_workload", "from_overlay", "from_uplink"
+
+
+class Plane:
+    """Programs and tables as this build has them; `hook` puts the programs on links."""
+
+    def __init__(self, run: Path, links: Links, underlay: str, vxlan_port: int) -> None:
+        self._links = links
+        self._hooks: dict[int, str] = {}  # link -> program of this build that is on it
+        self._pins = run / "bpf"
+        bpffs.mount(self._pins)
+        self.overlay = links.overlay(vxlan_port)
+        config = {"overlay": self.overlay.ifindex, "underlay": int.from_bytes(pack_ip(underlay), "little")}
+        self.object = Object(config=config, pins=self._pins)
+        # Programs on the links may read tables of another schema. Those go on
+        # until these tables are filled: no hook is changed before `filled`.
+        self._waiting: dict[int, str] | None = {} if self._others() else None
+
+    def _others(self) -> list[Path]:
+        return [p for p in self._pins.iterdir() if p != self.object.pins]
+
+    def hook(self, program: str, ifindex: int) -> None:
+        """Put a program on a link, in place of an older build's; nothing happens if it is there."""
+        if self._hooks.get(ifindex) == program:
+            return
+        if self._waiting is not None:
+            self._waiting[ifindex] = program
+            return
+        self.object.attach(program, ifindex)
+        self._hooks[ifindex] = program
+
+    def program(self, ifindex: int) -> str | None:
+        """Return which program is on a link, or is to be."""
+        return (self._waiting or {}).get(ifindex) or self._hooks.get(ifindex)
+
+    def filled(self) -> None:
+        """Take note that the tables hold what they should: the programs may now read them."""
+        if self._waiting is None:
+            return
+        waiting, self._waiting = self._waiting, None
+        for ifindex, program in waiting.items():
+            try:
+                self.hook(program, ifindex)
+            except OSError as fault:
+                if fault.errno != errno.ENODEV:
+                    log.error("cannot hook link %d: %s", ifindex, fault)
+        for other in self._others():
+            shutil.rmtree(other)
+            log.info("removed tables of another schema: %s", other.name)
+
+    def unhook(self, ifindex: int) -> None:
+        """Take our program off a link."""
+        if (self._waiting or {}).pop(ifindex, None) or self._hooks.pop(ifindex, None):
+            detach(ifindex)
+
+    def gone(self, ifindex: int) -> None:
+        """Take note that a link is no more."""
+        self._hooks.pop(ifindex, None)
+        if self._waiting is not None:
+            self._waiting.pop(ifindex, None)
+
+    def start(self) -> None:
+        """Take packets from the overlay."""
+        self.hook(OVERLAY, self.overlay.ifindex)
+        if not self.overlay.up:
+            self._links.set(self.overlay.ifindex, up=True)
+
+    def close(self) -> None:
+        """Let go; links, programs and tables go on."""
+        self.object.close()

@@ -1,0 +1,84 @@
+"""Start the agent, and take away all that it has made."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import shutil
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from crossway.agent.agent import Agent
+from crossway.kernel import bpffs
+from crossway.kernel.bpf import detach
+from crossway.kernel.links import OVERLAY, Links, port_of
+
+VXLAN_PORT = 4789
+
+
+def run(
+    servers: Sequence[str],
+    host: str,
+    underlay: str,
+    physnets: Mapping[str, str] | None = None,
+    run_dir: Path = Path("/run/crossway"),
+    vxlan_port: int = VXLAN_PORT,
+    ready_fd: int | None = None,
+) -> None:
+    """Run this host's agent until SIGTERM or SIGINT; the data plane goes on forwarding without it.
+
+    A byte is written to *ready_fd*, and it is closed, once the programs are on
+    their links and the agent's socket answers.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+    async def until_told() -> None:
+        task = asyncio.ensure_future(serve(servers, host, underlay, physnets, run_dir, vxlan_port, ready_fd))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        with suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(until_told())
+
+
+async def serve(
+    servers: Sequence[str],
+    host: str,
+    underlay: str,
+    physnets: Mapping[str, str] | None = None,
+    run_dir: Path = Path("/run/crossway"),
+    vxlan_port: int = VXLAN_PORT,
+    ready_fd: int | None = None,
+) -> None:
+    """Run this host's agent in the present loop until cancelled."""
+    await Agent(list(servers), host, underlay, physnets or {}, run_dir, vxlan_port).main(ready_fd)
+
+
+def purge(run_dir: Path = Path("/run/crossway")) -> None:
+    """Remove all that agents have made in this network namespace: links, hooks, tables, files.
+
+    The agent itself must have ended. Other devices stay, without our hooks.
+    """
+    links = Links()
+    try:
+        for link in links.all():
+            if port_of(link) is not None or link.name == OVERLAY:
+                links.remove(link.name)
+        for ifindex in links.hooked():
+            try:
+                detach(ifindex)
+            except OSError as fault:
+                if fault.errno != errno.ENODEV:
+                    raise
+    finally:
+        links.close()
+    bpffs.unmount(run_dir / "bpf")
+    shutil.rmtree(run_dir / "bodies", ignore_errors=True)
+    with suppress(FileNotFoundError):
+        (run_dir / "agent.sock").unlink()

@@ -1,0 +1,72 @@
+"""Delete flows that have expired, and what ports that are gone have left in the tables."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Set
+from typing import NamedTuple
+
+from crossway.kernel.btf import STRUCT, Btf
+from crossway.model.rows import FlowFlag
+
+TCP = 6
+SECOND = 1_000_000_000
+FRAGMENT_SECONDS = 30  # longer than any host waits for the rest of a packet (RFC 791, RFC 8200)
+
+Raw = list[tuple[bytes, bytes]]
+CLOSING = FlowFlag.FIN_LOCAL | FlowFlag.FIN_REMOTE
+
+
+class Idle(NamedTuple):
+    """For how many seconds flows may be silent: the programs' own configuration."""
+
+    tcp: int
+    new: int
+    udp: int
+    end: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, int]) -> Idle:
+        """Return what the programs were loaded with."""
+        return cls(*(config[f"flow_idle_{name}"] for name in cls._fields))
+
+
+def is_expired(proto: int, flags: int, silent: int, idle: Idle) -> bool:
+    """Return whether a flow that was silent for that many nanoseconds is over, as the firewall judges it."""
+    if not flags & FlowFlag.REPLIED:
+        limit = idle.new
+    elif proto != TCP:
+        limit = idle.udp
+    else:
+        limit = idle.tcp
+    if proto == TCP and (flags & FlowFlag.RST or flags & CLOSING == CLOSING):
+        limit = min(limit, idle.end)
+    return silent > limit * SECOND
+
+
+class Shape(NamedTuple):
+    """Where in packed rows of `flows` the sweep looks: a whole row would cost it ten times as much."""
+
+    port: struct.Struct
+    proto: int
+    seen: int
+    flags: int
+
+    @classmethod
+    def of(cls, btf: Btf) -> Shape:
+        """Return the places that the object's types have."""
+        key = {name: offset for name, _, offset in btf.members(btf.find("flow_key", STRUCT))}
+        value = {name: offset for name, _, offset in btf.members(btf.find("flow", STRUCT))}
+        if key["port"]:
+            raise ValueError("flow_key does not begin with its port")
+        return cls(struct.Struct("<IH"), key["proto"], value["seen"], value["flags"])
+
+
+def expired(flows: Raw, shape: Shape, idle: Idle, live: Set[tuple[int, int]], now: int) -> list[bytes]:
+    """Return the keys of flows that are over or whose port is gone."""
+    gone = []
+    for key, value in flows:
+        seen, flags = struct.unpack_from("<Q", value, shape.seen)[0], struct.unpack_from("<I", value, shape.flags)[0]
+        if shape.port.unpack_from(key) not in live or is_expired(key[shape.proto], flags, now - seen, idle):
+            gone.append(key)
+    return gone
