@@ -135,7 +135,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         new["identity"] = identity.of(decision, groups) if secured else 0
         identity.bear(decision, id, old.identity, new["identity"])
     port = changed(old, new)
-    if _places(port) != _places(old):
+    if places(port) != places(old):
         # It is ACTIVE again when its host and all who can reach it have applied this.
         port = msgspec.structs.replace(port, status=DOWN)
     decision.put(cloud.ports, port)
@@ -162,7 +162,7 @@ def remove(decision: Decision, port: Port) -> None:
     identity.bear(decision, port.id, port.identity, 0)
 
 
-def _places(port: Port) -> tuple[object, ...]:
+def places(port: Port) -> tuple[object, ...]:
     """Return what hosts must have applied before the port is ACTIVE."""
     return (
         port.host,

@@ -1,0 +1,82 @@
+"""What hosts and servers say to each other, as docs/protocols.md has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from crossway.api.answer import answer, body, empty
+from crossway.control import host as verbs
+from crossway.control.cloud import Cloud
+from crossway.control.decision import decide
+from crossway.control.status import Status, hosts
+from crossway.control.view import Views
+from crossway.errors import Invalid, NotFound
+from crossway.model.host import host as checked
+
+
+class Hosts:
+    """Answers hosts, and who asks about them."""
+
+    def __init__(self, cloud: Cloud, views: Views, status: Status) -> None:
+        self.cloud, self.views, self.status = cloud, views, status
+
+    async def index(self, request: Request) -> Response:
+        return answer({"hosts": hosts(self.cloud, self.status)})
+
+    async def register(self, request: Request) -> Response:
+        host = checked(request.path_params["host"], await body(request))
+        await decide(self.cloud, lambda decision: verbs.register(decision, host))
+        return answer(self._one(host.id))
+
+    async def show(self, request: Request) -> Response:
+        return answer(self._one(request.path_params["host"]))
+
+    async def forget(self, request: Request) -> Response:
+        await decide(self.cloud, lambda decision: verbs.forget(decision, request.path_params["host"]))
+        return empty()
+
+    async def view(self, request: Request) -> Response:
+        host, after = request.path_params["host"], request.query_params.get("after", "0")
+        if not after.isdecimal():
+            raise Invalid(f"after '{after}' should be a revision, or 0")
+        if host not in self.cloud.hosts.rows:
+            raise NotFound("host", host)
+        return StreamingResponse(self.views.lines(host, int(after)), media_type="application/x-ndjson")
+
+    async def report(self, request: Request) -> Response:
+        """Take in what a host has applied and which of its ports are up."""
+        told = await body(request)
+        if not isinstance(told, dict) or not isinstance(told.get("applied"), int):
+            raise Invalid("The body should be {'applied': REVISION, 'ports': {ID: 'up' or 'down'}}")
+        ports = told.get("ports", {})
+        if not isinstance(ports, dict) or any(state not in ("up", "down") for state in ports.values()):
+            raise Invalid(f"ports '{ports}' should map ids to 'up' or 'down'")
+        states = {id: state == "up" for id, state in ports.items()}
+        again = self.status.report(request.path_params["host"], told["applied"], states, told.get("all") is True)
+        return answer({"revision": self.cloud.revision, "all": again})
+
+    async def status_of_all(self, request: Request) -> Response:
+        """Tell how the cloud is, in numbers."""
+        cloud = self.cloud
+        counts: dict[str, Any] = {table.name: len(table) for table in cloud.tables.values()}
+        return answer(
+            {
+                "revision": cloud.revision,
+                "counts": counts,
+                "hosts": {"alive": sum(map(self.status.alive, cloud.hosts.rows)), "all": len(cloud.hosts)},
+                "views": {
+                    "streams": sum(map(len, self.views.streams.values())),
+                    "encoded": self.views.encoded,
+                    "delivered": self.views.delivered,
+                },
+            }
+        )
+
+    def _one(self, name: str) -> dict[str, Any]:
+        found = next((host for host in hosts(self.cloud, self.status) if host["name"] == name), None)
+        if found is None:
+            raise NotFound("host", name)
+        return found

@@ -1,0 +1,225 @@
+"""What a list was asked for: filters, fields, order, page. All follows from a resource's declaration."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from crossway.api.resources import Collection
+from crossway.control.caller import Caller, sees
+from crossway.control.cloud import Bucket, Cloud, Table
+from crossway.errors import Invalid, NotFound
+
+Params = Iterable[tuple[str, str]]
+Test = Callable[[Any], bool]
+TAGS: dict[str, Callable[[set[str], set[str]], bool]] = {
+    "tags": lambda wanted, have: wanted <= have,
+    "tags-any": lambda wanted, have: bool(wanted & have),
+    "not-tags": lambda wanted, have: not wanted <= have,
+    "not-tags-any": lambda wanted, have: not wanted & have,
+}
+
+
+class Query(msgspec.Struct):
+    """One list, as asked for."""
+
+    filters: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    fields: list[str] = msgspec.field(default_factory=list)
+    order: list[tuple[str, bool]] = msgspec.field(default_factory=list)
+    limit: int = 0
+    marker: str = ""
+    reverse: bool = False
+
+
+class Page(msgspec.Struct):
+    """What was found, and whether there is more on either side."""
+
+    found: list[Any]
+    more: bool
+    before: bool
+
+
+def read(collection: Collection, params: Params, admin: bool) -> Query:
+    """Read the parameters of a list, or raise Invalid naming the one that is wrong."""
+    query = Query()
+    keys: list[str] = []
+    directions: list[str] = []
+    for name, value in params:
+        if name == "fields":
+            query.fields += [field for field in value.split(",") if field]
+        elif name == "limit":
+            query.limit = _limit(value)
+        elif name == "marker":
+            query.marker = value
+        elif name == "page_reverse":
+            query.reverse = value.lower() in ("true", "1")
+        elif name == "sort_key":
+            keys.append(value)
+        elif name == "sort_dir":
+            directions.append(value)
+        else:
+            query.filters.setdefault(name, []).append(value)
+    if directions and len(directions) != len(keys):
+        raise Invalid(f"The number of sort_keys ({len(keys)}) and sort_dirs ({len(directions)}) must be same")
+    for key, direction in zip(keys, directions or ["asc"] * len(keys), strict=True):
+        declared = collection.kind.names.get(key)
+        if declared is None or not declared.sort or (declared.admin == "all" and not admin):
+            raise Invalid(f"['{key}'] is invalid attribute for sort_key")
+        if direction not in ("asc", "desc"):
+            raise Invalid(f"sort_dir '{direction}' should be asc or desc")
+        query.order.append((declared.field, direction == "desc"))
+    return query
+
+
+def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query) -> Page:
+    """Find what a query asks for. Costs follow the smallest index that serves, and the page."""
+    table: Table[Any] = cloud.tables[collection.table]
+    tests = [
+        test for name, values in query.filters.items() for test in [_test(collection, caller, name, values)] if test
+    ]
+    if not caller.admin:
+        tests.append(lambda resource: sees(cloud, caller, resource))
+    candidates = _candidates(table, collection, caller, query)
+    by_id = not query.order or query.order[0][0] == "id"
+    if query.limit and by_id and isinstance(candidates, Bucket):
+        descending = bool(query.order and query.order[0][1])
+        return _page_by_id(table, candidates, tests, query, descending)
+    found = [r for id in candidates if (r := table.rows.get(id)) is not None and all(test(r) for test in tests)]
+    if query.order or query.limit:
+        found.sort(key=lambda r: r.id)
+        for field, descending in reversed(query.order):
+            found.sort(key=lambda r, f=field: _sortable(getattr(r, f)), reverse=descending)  # type: ignore[misc]
+    return _cut(found, query) if query.limit or query.marker else Page(found, False, False)
+
+
+def _page_by_id(table: Table[Any], bucket: Bucket, tests: list[Test], query: Query, descending: bool) -> Page:
+    """Walk an ordered index from the marker until the page is full."""
+    ids = bucket.in_order()
+    backwards = descending != query.reverse
+    if query.marker:
+        if query.marker not in table.rows:
+            raise _no_marker(query.marker)
+        at = bisect_left(ids, query.marker) - 1 if backwards else bisect_right(ids, query.marker)
+    else:
+        at = len(ids) - 1 if backwards else 0
+    walk = range(at, -1, -1) if backwards else range(at, len(ids))
+    hits = (
+        (r for i in walk if all(test(r := table.rows[ids[i]]) for test in tests))
+        if tests
+        else (table.rows[ids[i]] for i in walk)
+    )
+    found = list(islice(hits, query.limit + 1))
+    return _turned(found, query)
+
+
+def _cut(found: list[Any], query: Query) -> Page:
+    if query.reverse:
+        found.reverse()
+    if query.marker:
+        at = next((i for i, r in enumerate(found) if r.id == query.marker), None)
+        if at is None:
+            raise _no_marker(query.marker)
+        found = found[at + 1 :]
+    return _turned(found[: query.limit + 1] if query.limit else found, query)
+
+
+def _turned(found: list[Any], query: Query) -> Page:
+    """Make a page of what was found in walking order, maybe one more than fits."""
+    further = bool(query.limit) and len(found) > query.limit
+    if further:
+        found = found[: query.limit]
+    if query.reverse:
+        found.reverse()
+        return Page(found, more=bool(query.marker), before=further)
+    return Page(found, more=further, before=bool(query.marker))
+
+
+def _candidates(table: Table[Any], collection: Collection, caller: Caller, query: Query) -> Bucket | list[str]:
+    """Return ids among which all that is asked for are, from the smallest index at hand."""
+    if ids := query.filters.get("id"):
+        return list(dict.fromkeys(ids))
+    best: Bucket | list[str] = table.all
+    for name, values in query.filters.items():
+        field = {"tenant_id": "project_id", "binding:host_id": "host"}.get(name, name)
+        if field in collection.indexes and "" not in values:
+            best = _smaller(best, [table.ids(field, value) for value in values])
+        elif name == "fixed_ips" and (subnets := _given(values, "subnet_id")):
+            best = _smaller(best, [table.ids("subnet_id", subnet) for subnet in subnets])
+    if not caller.admin and table.name not in ("network", "subnet"):
+        best = _smaller(best, [table.ids("project_id", caller.project)])
+    elif not caller.admin and table.name == "network":
+        best = _smaller(best, [table.ids("project_id", caller.project), table.ids("shared", True)])
+    return best
+
+
+def _smaller(best: Bucket | list[str], buckets: list[Bucket]) -> Bucket | list[str]:
+    if sum(len(bucket) for bucket in buckets) >= len(best):
+        return best
+    if len(buckets) == 1:
+        return buckets[0]
+    return list({id: None for bucket in buckets for id in bucket})
+
+
+def _test(collection: Collection, caller: Caller, name: str, values: list[str]) -> Test | None:
+    if name in TAGS:
+        wanted = {tag for value in values for tag in value.split(",")}
+        return lambda r: TAGS[name](wanted, set(r.tags))
+    if name == "fixed_ips":
+        return _fixed_ips(values)
+    declared = collection.kind.names.get(name)
+    if declared is None or not declared.filter or (declared.admin == "all" and not caller.admin):
+        raise Invalid(f"['{name}'] is invalid attribute for filtering")
+    field, check = declared.field, declared.filter_check
+    if check:
+        try:
+            checked = {check(value) for value in values}
+        except ValueError as error:
+            raise Invalid(f"Invalid input for {name}. Reason: {error}.") from None
+        return lambda r: getattr(r, field) in checked
+    strings = set(values)
+    if field == "security_groups":
+        return lambda r: not strings.isdisjoint(r.security_groups)
+    # An empty filter finds what is empty or not set.
+    return lambda r: (getattr(r, field) or "") in strings
+
+
+def _fixed_ips(values: list[str]) -> Test:
+    ips, subnets, parts = (_given(values, key) for key in ("ip_address", "subnet_id", "ip_address_substr"))
+    if len(ips) + len(subnets) + len(parts) != len(values):
+        raise Invalid(f"fixed_ips '{values}' should be ip_address=…, subnet_id=… or ip_address_substr=…")
+
+    def test(port: Any) -> bool:
+        return any(
+            (not ips or fixed.ip_address in ips)
+            and (not subnets or fixed.subnet_id in subnets)
+            and all(part in fixed.ip_address for part in parts)
+            for fixed in port.fixed_ips
+        )
+
+    return test
+
+
+def _given(values: list[str], key: str) -> list[str]:
+    return [value[len(key) + 1 :] for value in values if value.startswith(f"{key}=")]
+
+
+def _limit(value: str) -> int:
+    try:
+        limit = int(value)
+    except ValueError:
+        raise Invalid(f"Limit must be an integer 0 or greater and not '{value}'") from None
+    if limit < 0:
+        raise Invalid(f"Limit must be an integer 0 or greater and not '{value}'")
+    return limit
+
+
+def _no_marker(marker: str) -> NotFound:
+    return NotFound("marker", marker)
+
+
+def _sortable(value: Any) -> tuple[bool, Any]:
+    return (value is not None, value)

@@ -1,0 +1,222 @@
+"""Which hosts live, what they have applied, and which ports are therefore ACTIVE.
+
+What hosts report stays in memory: a restarted server asks for all of it again.
+Only a port's status is written back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from crossway.control import identity
+from crossway.control.cloud import Cloud, Step
+from crossway.control.decision import Decision, decide
+from crossway.control.interest import Interest
+from crossway.control.port import places
+from crossway.errors import Fault, NotFound
+from crossway.model.port import ACTIVE, DOWN, Port
+from crossway.model.resource import changed, now
+
+LOG = logging.getLogger(__name__)
+ALIVE_SECONDS = 15.0
+AGAIN_SECONDS = 1.0
+TOGETHER = 500
+
+
+class Status:
+    def __init__(self, cloud: Cloud, interest: Interest, clock: Callable[[], float] = time.monotonic) -> None:
+        self.cloud, self.interest, self.clock = cloud, interest, clock
+        # Living hosts by when they last reported, oldest first. At first all are held to live, or a
+        # port could be ACTIVE before they had a chance to say what they have not applied.
+        self.seen: dict[str, float] = dict.fromkeys(cloud.hosts.rows, clock())
+        self.seen_at: dict[str, str] = {}
+        self.applied: dict[str, int] = {}
+        # Ports that each host has reported up; a host is a key once it has reported.
+        self.up: dict[str, set[str]] = {}
+        # The revision that hosts must have applied, of each bound port that is not ACTIVE.
+        self.since = {
+            id: cloud.ports.modified[id]
+            for id, port in cloud.ports.rows.items()
+            if port.present and port.status != ACTIVE
+        }
+        self._waiting: dict[str, set[str]] = {}
+        self._blocks: dict[str, dict[str, int]] = {}
+        self._wanted: dict[str, str] = {}
+        self._unused: set[str] = {id for id in cloud.identities.rows if not cloud.ports.ids("identity", int(id))}
+        self._woken = asyncio.Event()
+        if self._unused:
+            self._woken.set()
+        cloud.listeners.append(self._change)
+
+    def report(self, host: str, applied: int, ports: Mapping[str, bool], whole: bool = False) -> bool:
+        """Take a host's report; return whether it should name all its ports in the next one.
+
+        *whole*: what is not named is down.
+        """
+        if host not in self.cloud.hosts.rows:
+            raise NotFound("host", host)
+        self.seen.pop(host, None)
+        self.seen[host] = self.clock()
+        self.seen_at[host] = now()
+        unknown = host not in self.up
+        up = self.up.setdefault(host, set())
+        self.applied[host] = applied
+        for id in [id for id, since in self._blocks.get(host, {}).items() if since <= applied]:
+            self._unblock(host, id)
+        for id in [id for id, there in ports.items() if there]:
+            up.add(id)
+            self._judge(id)
+        down = [id for id, there in ports.items() if not there]
+        if whole:
+            down += [id for id in up if id not in ports]
+            down += [id for id in self.cloud.ports.ids("host", host) if id not in ports]
+        for id in down:
+            up.discard(id)
+            port = self.cloud.ports.get(id)
+            if port and port.host == host and port.present:
+                self._forget(id)
+                if port.status == ACTIVE:
+                    self._want(id, DOWN)
+        return unknown and not whole
+
+    def alive(self, host: str) -> bool:
+        return host in self.seen
+
+    def tick(self) -> None:
+        """Note which hosts have not reported for too long."""
+        late = self.clock() - ALIVE_SECONDS
+        for host, seen in list(self.seen.items()):
+            if seen > late:
+                break
+            del self.seen[host]
+            self.up.pop(host, None)
+            for id in list(self._blocks.get(host, ())):
+                self._unblock(host, id)
+
+    async def run(self) -> None:
+        """Write statuses back as they come about, and free identities that no port has."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            while self._wanted:
+                some = dict(self._wanted.popitem() for _ in range(min(len(self._wanted), TOGETHER)))
+                await self._persist(partial(self._write, some=some))
+            while self._unused:
+                await self._persist(partial(self._free, id=self._unused.pop()))
+
+    async def _persist(self, verb: Callable[[Decision], None]) -> None:
+        """Have it written, however long the store needs to get well again."""
+        while True:
+            try:
+                return await decide(self.cloud, verb)
+            except Fault as fault:
+                LOG.warning("status is not written yet: %s", fault)
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    def _change(self, revision: int, steps: list[Step]) -> None:
+        for kind, id, old, new in steps:
+            if kind == "host":
+                if new is None:
+                    for gone in (self.seen, self.seen_at, self.applied, self.up):
+                        gone.pop(id, None)
+                elif old is None:
+                    self.seen[id] = self.clock()
+            elif kind == "port":
+                self._port(revision, old, new)
+                if old and old.identity and (new is None or new.identity != old.identity):
+                    self._note_unused(old)
+
+    def _port(self, revision: int, old: Port | None, new: Port | None) -> None:
+        if old and (new is None or new.host != old.host):
+            self.since.pop(old.id, None)
+            self._forget(old.id)
+            if old.host in self.up:
+                self.up[old.host].discard(old.id)
+        if new is None or not new.present:
+            return
+        if new.status == ACTIVE:
+            self.since.pop(new.id, None)
+            self._forget(new.id)
+        elif old is None or new.id not in self.since or places(old) != places(new):
+            self.since[new.id] = revision
+            self._judge(new.id)
+
+    def _judge(self, id: str) -> None:
+        """Find whom a port that its host has reported up still waits for."""
+        port = self.cloud.ports.get(id)
+        self._forget(id)
+        if port is None or not port.present or port.status == ACTIVE or id not in self.up.get(port.host, ()):
+            return
+        since = self.since[id]
+        behind = {
+            host
+            for host in self.interest.audience(port.network_id)
+            if host in self.seen and self.applied.get(host, 0) < since
+        }
+        if not behind:
+            self._want(id, ACTIVE)
+            return
+        self._waiting[id] = behind
+        for host in behind:
+            self._blocks.setdefault(host, {})[id] = since
+
+    def _unblock(self, host: str, id: str) -> None:
+        del self._blocks[host][id]
+        if not self._blocks[host]:
+            del self._blocks[host]
+        self._waiting[id].discard(host)
+        if not self._waiting[id]:
+            del self._waiting[id]
+            self._want(id, ACTIVE)
+
+    def _forget(self, id: str) -> None:
+        self._wanted.pop(id, None)
+        for host in self._waiting.pop(id, ()):
+            del self._blocks[host][id]
+            if not self._blocks[host]:
+                del self._blocks[host]
+
+    def _want(self, id: str, status: str) -> None:
+        self._wanted[id] = status
+        self._woken.set()
+
+    def _note_unused(self, old: Port) -> None:
+        self._unused.update(identity.unused(self.cloud, [old]))
+        if self._unused:
+            self._woken.set()
+
+    def _write(self, decision: Decision, some: Mapping[str, str]) -> None:
+        for id, status in some.items():
+            port = decision.get(self.cloud.ports, id)
+            if port is None or port.status == status:
+                continue
+            # Decided anew each time: the port may have moved, or been reported down, since.
+            up = port.present and id in self.up.get(port.host, ())
+            if up == (status == ACTIVE) and id not in self._waiting:
+                decision.put(self.cloud.ports, changed(port, {"status": status}))
+
+    def _free(self, decision: Decision, id: str) -> None:
+        unused = decision.read(self.cloud.identities, id)
+        if unused and not self.cloud.ports.ids("identity", int(id)):
+            identity.free(decision, unused)
+
+
+def hosts(cloud: Cloud, status: Status) -> list[dict[str, Any]]:
+    """Return what is known of each host."""
+    return [
+        {
+            "name": host.id,
+            "underlay": host.underlay,
+            "physnets": host.physnets,
+            "version": host.version,
+            "alive": status.alive(host.id),
+            "applied": status.applied.get(host.id),
+            "seen_at": status.seen_at.get(host.id),
+        }
+        for host in cloud.hosts.rows.values()
+    ]

@@ -1,0 +1,40 @@
+"""Put tags on resources and take them off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from crossway.control.caller import Caller, owned
+from crossway.control.cloud import Table
+from crossway.control.decision import Decision
+from crossway.errors import Invalid
+from crossway.model.check import list_of, text
+from crossway.model.resource import Resource, changed
+
+LONGEST, MOST = 255, 50
+
+
+def set_tags(
+    decision: Decision,
+    caller: Caller,
+    table: Table[Resource],
+    kind: str,
+    id: str,
+    turn: Callable[[tuple[str, ...]], Iterable[str]],
+) -> tuple[str, ...]:
+    """Replace a resource's tags by what *turn* makes of them; return them."""
+    old: Resource = owned(decision.cloud, caller, kind, id, decision.read(table, id))
+    tags = tuple(sorted(set(turn(old.tags))))
+    if len(tags) > MOST:
+        raise Invalid(f"Invalid input for tags. Reason: {len(tags)} tags; at most {MOST}.")
+    if tags != old.tags:
+        decision.put(table, changed(old, {"tags": tags}))
+    return tags
+
+
+def checked(value: object) -> tuple[str, ...]:
+    try:
+        tags: tuple[str, ...] = list_of(text(LONGEST), unique=False)(value)
+    except ValueError as error:
+        raise Invalid(f"Invalid input for tags. Reason: {error}.") from None
+    return tags

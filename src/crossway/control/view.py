@@ -1,0 +1,347 @@
+"""What each host is told, as lines of JSON: encoded once, sent to those whose business it is.
+
+A stream begins with everything (reset) or goes on after a revision; then it
+gets each transaction's lines with a bookmark, the moment the copy has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from crossway.control.cloud import Cloud, Step
+from crossway.control.interest import Audience, Interest, Topic
+from crossway.model.port import ROUTER_INTERFACE, Port
+from crossway.model.rule import INGRESS, IPV6
+from crossway.model.subnet import Subnet
+
+BOOKMARK_SECONDS = 5.0
+# A host that leaves so much unread starts over with a reset.
+BACKLOG_MAX = 32 << 20
+LOG_CHANGES, LOG_BYTES = 100_000, 64 << 20
+CHUNK = 1 << 18
+RESET = b'{"reset":true}\n'
+ENCODER = msgspec.json.Encoder()
+
+
+class Stream:
+    """What waits to be sent to one connection of a host."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.waiting: list[bytes] = []
+        self.size = 0
+        self.lost = False
+        self.sent_at = time.monotonic()
+        self.woken = asyncio.Event()
+
+    def push(self, lines: bytes) -> None:
+        self.size += len(lines)
+        if self.size > BACKLOG_MAX:
+            self.waiting.clear()
+            self.size, self.lost = 0, True
+        if not self.lost:
+            self.waiting.append(lines)
+        self.woken.set()
+
+    def take(self) -> bytes:
+        lines = b"".join(self.waiting)
+        self.waiting.clear()
+        self.size = 0
+        self.woken.clear()
+        self.sent_at = time.monotonic()
+        return lines
+
+
+class Views:
+    """The views of all hosts."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.streams: dict[str, set[Stream]] = {}
+        # How many objects were encoded and how many lines handed to streams: cost follows the change.
+        self.encoded = 0
+        self.delivered = 0
+        self._lines: dict[Topic, bytes] = {}
+        self._told: list[tuple[Audience, bytes]] = []
+        # What was told at each revision, for those who come back; and the last revision it does not hold.
+        self._log: deque[tuple[int, list[tuple[Audience, bytes]]]] = deque()
+        self._log_bytes = 0
+        self._floor = cloud.revision
+        self._closed = False
+        self.interest = Interest(cloud, self._tell)
+        cloud.listeners.append(self._change)
+
+    async def lines(self, host: str, after: int) -> AsyncIterator[bytes]:
+        """Yield what *host* must know after a revision, without end."""
+        stream = Stream(host)
+        self.streams.setdefault(host, set()).add(stream)
+        try:
+            for chunk in self._resume(host, after):
+                yield chunk
+            while not self._closed:
+                if stream.lost:
+                    stream.take()
+                    stream.lost = False
+                    for chunk in self._reset(host):
+                        yield chunk
+                await stream.woken.wait()
+                if lines := stream.take():
+                    yield lines
+        finally:
+            self.streams[host].discard(stream)
+            if not self.streams[host]:
+                del self.streams[host]
+
+    def tick(self) -> None:
+        """Send a bookmark to each stream that has been quiet for a while."""
+        quiet = time.monotonic() - BOOKMARK_SECONDS
+        bookmark = self._bookmark()
+        for streams in self.streams.values():
+            for stream in streams:
+                if stream.sent_at <= quiet and not stream.waiting:
+                    stream.push(bookmark)
+
+    def close(self) -> None:
+        """End all streams."""
+        self._closed = True
+        for streams in self.streams.values():
+            for stream in streams:
+                stream.woken.set()
+
+    def _change(self, revision: int, steps: list[Step]) -> None:
+        for step in steps:
+            for topic in _topics(step):
+                self._lines.pop(topic, None)
+        self.interest.change(steps)
+        if not self._told:
+            return
+        told, self._told = _joined(self._told), []
+        self._log.append((revision, told))
+        self._log_bytes += sum(len(lines) for _, lines in told)
+        while len(self._log) > LOG_CHANGES or self._log_bytes > LOG_BYTES:
+            self._floor, forgotten = self._log.popleft()
+            self._log_bytes -= sum(len(lines) for _, lines in forgotten)
+        touched: dict[Stream, None] = {}
+        for audience, lines in told:
+            for host in audience if len(audience) < len(self.streams) else self.streams.keys() & audience:
+                for stream in self.streams.get(host, ()):
+                    stream.push(lines)
+                    touched[stream] = None
+                    self.delivered += 1
+        bookmark = self._bookmark()
+        for stream in touched:
+            stream.push(bookmark)
+
+    def _tell(self, audience: Audience, topic: Topic, there: bool) -> None:
+        if audience:
+            self._told.append((audience, self._line(topic) if there else _gone(topic)))
+
+    def _line(self, topic: Topic) -> bytes:
+        line = self._lines.get(topic)
+        if line is None:
+            kind, id = topic
+            shape = SHAPES[kind](self.cloud, id)
+            if shape is None:
+                return _gone(topic)
+            line = ENCODER.encode({"kind": kind, "id": id, "object": shape}) + b"\n"
+            self.encoded += 1
+            self._lines[topic] = line
+        return line
+
+    def _resume(self, host: str, after: int) -> list[bytes]:
+        if not 0 < after <= self.cloud.revision or after < self._floor:
+            return self._reset(host)
+        lines = [
+            lines for revision, told in self._log if revision > after for audience, lines in told if host in audience
+        ]
+        return [*_chunks(lines), self._bookmark()]
+
+    def _reset(self, host: str) -> list[bytes]:
+        lines = [self._line(topic) for topic in self.interest.topics(host)]
+        return [*_chunks([RESET, *lines, self._bookmark()])]
+
+    def _bookmark(self) -> bytes:
+        return b'{"bookmark":%d}\n' % self.cloud.revision
+
+
+def _topics(step: Step) -> list[Topic]:
+    """Return the topics whose lines a step makes old."""
+    kind, id, old, new = step
+    if kind == "rule":
+        return [("group", (new or old).security_group_id)]
+    if kind == "port":
+        return [
+            ("port", id),
+            *(("router", p.device_id) for p in (old, new) if p and p.device_owner == ROUTER_INTERFACE),
+        ]
+    return [(kind, id)]
+
+
+def _joined(told: list[tuple[Audience, bytes]]) -> list[tuple[Audience, bytes]]:
+    """Put lines together that follow each other and have the same audience."""
+    groups: list[tuple[Audience, list[bytes]]] = []
+    for audience, line in told:
+        if groups and groups[-1][0] == audience:
+            groups[-1][1].append(line)
+        else:
+            groups.append((audience, [line]))
+    return [(audience, b"".join(lines)) for audience, lines in groups]
+
+
+def _chunks(lines: list[bytes]) -> list[bytes]:
+    chunks: list[list[bytes]] = [[]]
+    size = 0
+    for line in lines:
+        chunks[-1].append(line)
+        size += len(line)
+        if size > CHUNK:
+            chunks.append([])
+            size = 0
+    return [b"".join(chunk) for chunk in chunks if chunk]
+
+
+def _gone(topic: Topic) -> bytes:
+    return ENCODER.encode({"kind": topic[0], "id": topic[1], "object": None}) + b"\n"
+
+
+def _host(cloud: Cloud, id: str) -> dict[str, Any] | None:
+    host = cloud.hosts.get(id)
+    return None if host is None else {"id": id, "underlay": host.underlay}
+
+
+def _network(cloud: Cloud, id: str) -> dict[str, Any] | None:
+    network = cloud.networks.get(id)
+    return (
+        None
+        if network is None
+        else {
+            "id": id,
+            "number": network.number,
+            "mtu": network.mtu,
+            "type": network.type,
+            "physnet": network.physnet,
+            "segment": network.segment if network.type == "vlan" else None,
+            "up": network.admin_state_up,
+        }
+    )
+
+
+def _subnet(cloud: Cloud, id: str) -> dict[str, Any] | None:
+    subnet = cloud.subnets.get(id)
+    return (
+        None
+        if subnet is None
+        else {
+            "id": id,
+            "network": subnet.network_id,
+            "cidr": subnet.cidr,
+            "gateway": subnet.gateway_ip,
+            "dns": subnet.dns_nameservers,
+            "routes": subnet.host_routes,
+        }
+    )
+
+
+def _port(cloud: Cloud, id: str) -> dict[str, Any] | None:
+    port = cloud.ports.get(id)
+    if port is None or not port.present:
+        return None
+    return {
+        "id": id,
+        "network": port.network_id,
+        "mac": port.mac_address,
+        "addresses": [{"ip": fixed.ip_address, "subnet": fixed.subnet_id} for fixed in port.fixed_ips],
+        "identity": port.identity,
+        "groups": port.security_groups,
+        "pairs": [{"ip": _prefix(pair.ip_address), "mac": pair.mac_address} for pair in port.allowed_address_pairs],
+        "secured": port.port_security_enabled,
+        "up": port.admin_state_up,
+        "host": port.host,
+        "device": port.device,
+        "owner": port.device_owner,
+    }
+
+
+def _router(cloud: Cloud, id: str) -> dict[str, Any] | None:
+    router = cloud.routers.get(id)
+    return (
+        None
+        if router is None
+        else {
+            "id": id,
+            "number": router.number,
+            "up": router.admin_state_up,
+            "interfaces": [
+                _interface(cloud, port)
+                for port in cloud.ports.by("device_id", id)
+                if port.device_owner == ROUTER_INTERFACE and port.admin_state_up
+            ],
+            "routes": router.routes,
+        }
+    )
+
+
+def _interface(cloud: Cloud, port: Port) -> dict[str, Any]:
+    subnets = [(fixed, cloud.subnets.get(fixed.subnet_id)) for fixed in port.fixed_ips]
+    return {
+        "port": port.id,
+        "network": port.network_id,
+        "mac": port.mac_address,
+        "addresses": [{"ip": fixed.ip_address, "prefix": _length(subnet)} for fixed, subnet in subnets if subnet],
+    }
+
+
+def _group(cloud: Cloud, id: str) -> dict[str, Any] | None:
+    group = cloud.groups.get(id)
+    return (
+        None
+        if group is None
+        else {
+            "id": id,
+            "stateful": group.stateful,
+            "rules": [
+                {
+                    "id": rule.id,
+                    "number": rule.number,
+                    "way": "in" if rule.direction == INGRESS else "out",
+                    "family": 6 if rule.ethertype == IPV6 else 4,
+                    "proto": rule.proto,
+                    "min": rule.port_range_min,
+                    "max": rule.port_range_max,
+                    "group": rule.remote_group_id,
+                    "prefix": rule.normalized_cidr,
+                }
+                for rule in cloud.rules.by("security_group_id", id)
+            ],
+        }
+    )
+
+
+def _identity(cloud: Cloud, id: str) -> dict[str, Any] | None:
+    identity = cloud.identities.get(id)
+    return None if identity is None else {"id": id, "groups": identity.groups}
+
+
+def _prefix(ip: str) -> str:
+    return ip if "/" in ip else f"{ip}/{128 if ':' in ip else 32}"
+
+
+def _length(subnet: Subnet) -> int:
+    return int(subnet.cidr.rpartition("/")[2])
+
+
+SHAPES = {
+    "host": _host,
+    "network": _network,
+    "subnet": _subnet,
+    "port": _port,
+    "router": _router,
+    "group": _group,
+    "identity": _identity,
+}
