@@ -28,6 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from crossway import settings
 from crossway.client import AgentClient, Client, Object
 from crossway.errors import Fault, Unavailable
 from crossway.lab import container, process, wire
@@ -47,11 +48,11 @@ API_PORTS = range(20000, 32000)
 class Part:
     """A process of a lab that can be started, stopped and killed."""
 
-    def __init__(self, state: State, label: str, log: Path, keep_environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, state: State, label: str, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.label, self.log = label, log
         self._state = state
         self._file = state.process(label)
-        self.environment = dict(keep_environment or {})
+        self.environment = dict(environment or {})
 
     @property
     def process(self) -> Process | None:
@@ -120,7 +121,8 @@ class ServerPart(Part):
     """The server, in the control's namespace."""
 
     def __init__(self, state: State) -> None:
-        super().__init__(state, "server", state.run / "server" / "server.log")
+        mtu = {settings.UNDERLAY_MTU.variable: str(state.mtu)}
+        super().__init__(state, "server", state.run / "server" / "server.log", mtu)
 
     def begin(self) -> Ready:
         port = int(self._state.url.rsplit(":", 1)[1])
@@ -132,7 +134,7 @@ class ServerPart(Part):
             listener.listen(128)
             command = ["server", "--listen", self._state.underlay_url.removeprefix("http://")]
             command += ["--listen", f"fd:{listener.fileno()}"]
-            command += ["--store", f"sqlite:{self._state.run / 'server' / 'cloud.db'}", "--auth", "none"]
+            command += ["--store", f"sqlite:{self._state.run / 'server' / 'cloud.db'}", "--auth", "none", "--insecure"]
             return self._begin(Place("control", self._state.control), command, keep=[listener.fileno()])
 
 
