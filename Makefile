@@ -33,7 +33,11 @@ check: setup
 	@$(PY) scripts/reference --check
 
 bench: setup
-	@$(PY) -m bench
+	@$(PY) -m bench $(ARGS)
+
+# The packet tests on Debian 12's own kernel, under QEMU.
+kernel-test: setup
+	@scripts/kernel-test $(ARGS)
 
 # Renew the locked dependencies.
 lock: setup
