@@ -25,12 +25,15 @@ def server(
         f"sqlite:{settings.DATA.default}/cloud.db"
     ),
     auth: Annotated[str, typer.Option(metavar="AUTH", help="Who may ask: none takes everyone for an admin.")] = "none",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond loopback with auth none: the network is closed to others.")
+    ] = False,
     ready_fd: ReadyFd = None,
 ) -> None:
     """Run a server: the API for people and tools, the views for hosts."""
     from crossway.api.server import run
 
-    run(listen=listen or [settings.LISTEN.value()], store=store, auth=auth, ready_fd=ready_fd)
+    run(listen=listen or [settings.LISTEN.value()], store=store, auth=auth, ready_fd=ready_fd, insecure=insecure)
 
 
 def agent(
