@@ -3,7 +3,6 @@
 // a branch on a constant costs nothing and no code hides behind an #ifdef.
 #pragma once
 #include "types.h"
-#include "types.h"
 
 struct config {
 	__u32 overlay;         // ifindex of the VXLAN device

@@ -265,30 +265,29 @@ static __always_inline enum drop parse_ipv6(struct __sk_buff *skb, struct packet
 	if (!is_extension(proto))
 		return parse_transport(skb, p, ip + 1, end, length);
 	limit = at + length;
-	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
-		if (!is_extension(proto)) {
-			p->proto = proto;
-			p->l4 = at;
-			return parse_transport(skb, p, NULL, end, limit - at);
-		}
-		if (i == MAX_EXTENSIONS || (proto == PROTO_HOP && i))
+	// Kernel 6.1 refuses some shapes of loop that compilers make.
+#pragma unroll
+	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+		if (!is_extension(proto))
 			break;
+		if (proto == PROTO_HOP && i)
+			return DROP_MALFORMED;
 		if (at + 8 > limit || bpf_skb_load_bytes(skb, at, h, 8))
 			return DROP_SHORT;
 		if (proto == PROTO_ROUTING && !h[2])  // type 0: RFC 5095
-			break;
+			return DROP_MALFORMED;
 		if (proto == PROTO_FRAGMENT) {
 			if (p->flags & PACKET_FRAGMENT)
-				break;
+				return DROP_MALFORMED;
 			p->flags |= PACKET_FRAGMENT;
 			p->fragment_id = *(__u32 *)(h + 4);
-			p->l4 = at + 8;
+			at += 8;
 			if (*(__be16 *)(h + 2) & bpf_htons(0xfff8)) {
 				p->flags |= PACKET_LATER;
 				p->proto = h[0];
+				p->l4 = at;
 				return 0;
 			}
-			at += 8;
 		} else if (proto == PROTO_AH) {
 			at += (h[1] + 2) * 4;
 		} else {
@@ -298,7 +297,11 @@ static __always_inline enum drop parse_ipv6(struct __sk_buff *skb, struct packet
 		if (at > limit)
 			return DROP_SHORT;
 	}
-	return DROP_MALFORMED;
+	if (is_extension(proto))
+		return DROP_MALFORMED;
+	p->proto = proto;
+	p->l4 = at;
+	return parse_transport(skb, p, NULL, end, limit - at);
 }
 
 // Read the headers that are in one piece.

@@ -171,7 +171,10 @@ __noinline int is_related(struct __sk_buff *skb, struct packet *p, __u64 port, _
 		__builtin_memcpy(&dst, &ip.daddr, 16);
 		proto = ip.nexthdr;
 		at += sizeof(ip);
-		for (int i = 0; i < 4 && is_extension(proto); i++) {
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			if (!is_extension(proto))
+				break;
 			if (bpf_skb_load_bytes(skb, at, ports, 8))
 				return 0;
 			if (proto == PROTO_FRAGMENT && ports[1] & bpf_htons(0xfff8))

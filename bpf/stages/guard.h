@@ -84,6 +84,7 @@ static __always_inline enum drop guard_options(struct __sk_buff *skb, const stru
 {
 	__u8 option[8] __attribute__((aligned(2)));
 
+#pragma unroll
 	for (int i = 0; i < ND_OPTIONS; i++) {
 		if (at >= skb->len)
 			return 0;

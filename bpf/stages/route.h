@@ -207,6 +207,7 @@ int route(struct __sk_buff *skb)
 		refuse(p, DROP_NO_ROUTE, BEYOND_SCOPE);
 		hopped = HOP_REFUSED;
 	}
+#pragma unroll
 	for (int i = 0; i < MAX_ROUTERS && hopped == HOP_ON; i++)
 		hopped = hop(p);
 	if (hopped == HOP_SELF)
