@@ -485,6 +485,7 @@ class Agent:
         netns = netns_of(record.netns) if record.netns is not None else None
         binding = None
         try:
+            self._check(record)
             known = self.plan.port(id)
             if known is None or known.host != self.host:
                 binding = asyncio.ensure_future(self._bind(id, known))
@@ -520,7 +521,6 @@ class Agent:
 
     def _make(self, record: Record, netns: int | None) -> None:
         """Make or find the link of a body, with its hook, and take it into the plan."""
-        self._check(record)
         self._records_kept.write(record)
         if (named := self._named.get(record.port)) is not None:
             self._unname(named)

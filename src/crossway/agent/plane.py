@@ -33,7 +33,8 @@ class Plane:
         self._waiting: dict[int, str] | None = {} if self._others() else None
 
     def _others(self) -> list[Path]:
-        return [p for p in self._pins.iterdir() if p != self.object.pins]
+        # Files there are the kernel's own: maps.debug, progs.debug.
+        return [p for p in self._pins.iterdir() if p.is_dir() and p != self.object.pins]
 
     def hook(self, program: str, ifindex: int) -> None:
         """Put a program on a link, in place of an older build's; nothing happens if it is there."""

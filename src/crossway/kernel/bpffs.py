@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 from pathlib import Path
 
 BPF_FS_MAGIC = 0xCAFE4A11
@@ -35,11 +34,7 @@ def mount(path: Path) -> None:
 def unmount(path: Path) -> None:
     """Remove the bpf file system at *path* with all that is pinned in it; that there is none is no error."""
     while is_bpffs(path):
-        for pinned in path.iterdir():
-            if pinned.is_dir():
-                shutil.rmtree(pinned)
-            else:
-                pinned.unlink()
+        # What is pinned there goes with the file system.
         if _libc.umount2(os.fsencode(path), MNT_DETACH):
             code = ctypes.get_errno()
             raise OSError(code, f"cannot unmount {path}: {os.strerror(code)}")

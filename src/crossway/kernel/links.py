@@ -173,7 +173,7 @@ class Links:
         made = (
             _info()
             + attr(IFLA_IFNAME, name)
-            + attr(IFLA_MTU, inside.mtu)
+            + mtu
             + nested(IFLA_LINKINFO, attr(IFLA_INFO_KIND, "veth"), nested(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer)))
         )
         try:
