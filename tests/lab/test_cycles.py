@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from stories import dual, links, open_group, wait_for
 
 from crossway.client import AgentClient, Client
 from crossway.errors import Fault, NotFound
 from crossway.lab import Lab
 from crossway.lab.place import Place
+from lab.stories import dual, links, open_group, wait_for
 
 CYCLES = int(os.environ.get("CYCLES", "1000"))
 WORKERS = 4

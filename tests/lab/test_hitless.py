@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from stories import connections, dual, open_group, stream, wait_for
 
 from crossway.kernel.bpf import object_path
 from crossway.lab import Lab, Workload
+from lab.stories import connections, dual, open_group, stream, wait_for
 
 AWAY = float(os.environ.get("HITLESS_AWAY", "60"))  # s that the server is stopped
 TOP = Path(__file__).parents[2]

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pytest
-from stories import dual, links, open_group, wait_for
 
 from crossway.client import AgentClient, Client
 from crossway.lab import Lab, Workload
 from crossway.lab.place import Place
 from crossway.lab.traffic import open_in
+from lab.stories import dual, links, open_group, wait_for
 
 PORTS = int(os.environ.get("POLICY_FIRST_PORTS", "1000"))
 SLOTS = 24

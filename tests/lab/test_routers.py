@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from stories import dual, open_group, pings
 
 from crossway.lab import Lab, Workload
+from lab.stories import dual, open_group, pings
 
 HOPS = 4  # routers in a row: network 0 - router 1 - network 1 - … - router 4 - network 4
 

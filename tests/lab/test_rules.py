@@ -6,10 +6,10 @@ import socket
 import time
 
 import pytest
-from stories import dual, pings, wait_for
 
 from crossway.lab import Lab, Workload
 from crossway.lab.traffic import open_in
+from lab.stories import dual, pings, wait_for
 
 PORT = 8080
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from stories import dual, open_group
 
 from crossway.lab import Lab, Workload
 from crossway.lab.traffic import inside, open_in
+from lab.stories import dual, open_group
 
 OTHER_MAC = bytes.fromhex("fa163e999999")
 ALL = b"\xff" * 6
@@ -136,7 +136,9 @@ def hear(scene: Scene) -> list[bytes]:
     got = []
     try:
         while True:
-            got.append(scene.ear.recv(2048))
+            frame, (_, _, kind, *_) = scene.ear.recvfrom(2048)
+            if kind != socket.PACKET_OUTGOING:
+                got.append(frame)
     except BlockingIOError:
         return [frame for frame in got if b"lie" in frame or frame[6:12] == OTHER_MAC or frame[12:14] == b"\x08\x06"]
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from stories import dual, open_group, pings, wait_for
 
 from crossway.lab import Lab, Workload
 from crossway.lab.traffic import open_in
+from lab.stories import dual, open_group, pings, wait_for
 
 
 class Scene:
