@@ -161,4 +161,4 @@ def test_the_truth_passes(scene: Scene) -> None:
     hear(scene)
     scene.raw.send(lie("none", scene))
     time.sleep(0.2)
-    assert len(hear(scene)) == 1
+    assert sum(b"lie" in frame for frame in hear(scene)) == 1

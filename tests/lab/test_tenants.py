@@ -34,7 +34,7 @@ class Ends(NamedTuple):
 
 def make_tenant(lab: Lab, number: int) -> list[Workload]:
     """Make one tenant's network and its workload on each host; the last one's address is in no other tenant."""
-    tenant = Client(lab.url, {"X-Project-Id": f"tenant{number}", "X-Roles": "member"})
+    tenant = Client(lab.url, project=f"tenant{number}", roles="member")
     network = tenant.create("network", name="net")
     subnets = [
         tenant.create("subnet", network_id=network["id"], ip_version=version, cidr=cidr)["id"]
@@ -58,6 +58,8 @@ def make_tenant(lab: Lab, number: int) -> list[Workload]:
 
 def udp(workload: Workload, family: int) -> socket.socket:
     sock = open_in(workload.path, family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", PORT))
     sock.setblocking(False)
     return sock
