@@ -116,7 +116,7 @@ def exec_in(
     from crossway.lab import Lab
 
     found = Lab.open(name).place(place)
-    argv = found.command(*command)
+    argv = found.command(*(command[1:] if command[0] == "--" else command))
     os.execvp(argv[0], argv)
 
 

@@ -58,7 +58,8 @@ def _agent(host: str, lab: str | None, run: str | None) -> dict[str, Any] | None
 
 
 def _fullest(agent: dict[str, Any] | None) -> str:
-    tables = agent["tables"] if agent else {}
+    # Arrays have no rows to count: they are there or not.
+    tables = {name: use for name, use in agent["tables"].items() if use["rows"] is not None} if agent else {}
     if not tables:
         return ""
     name, use = max(tables.items(), key=lambda item: item[1]["rows"] / max(1, item[1]["max"]))
