@@ -1,0 +1,340 @@
+"""A small world for packet tests: one host's tables filled by hand, its links in a namespace of their own.
+
+Networks RED (10.0.0.0/24, fd00::/64), BLUE (10.0.1.0/24, fd00:0:0:1::/64) and
+GREY, a provider network. Router 1 joins RED and BLUE; it has .1 in both.
+Whoever is called `a` on a network has the address .10 and so on; see PORTS.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from socket import AF_PACKET, SOCK_RAW, htons, if_nametoindex, socket
+from typing import Any, NamedTuple
+
+from bpf.packets import IPV4, IPV6, eth, family, ip
+from crossway.kernel.bpf import OK, REDIRECT, SHOT, Object, lib
+from crossway.kernel.btf import STRUCT
+from crossway.kernel.netlink import inside, open_netns
+from crossway.model import rows as r
+
+STOLEN = 4
+RED, BLUE, GREY, CLEAR = 10, 20, 30, 40
+ROUTER = 1
+MTU = 1450
+SIZES = {
+    "ports": 64, "sources": 256, "networks": 1024, "members": 2048, "macs": 1024, "endpoints": 1024, "routes": 1024,
+    "interfaces": 1024, "hosts": 64, "uplinks": 64, "policies": 4096, "prefixes": 1024, "flows": 4096,
+    "fragments": 512, "drops": 1024,
+}  # fmt: skip
+PREFIX = {RED: ("10.0.0.", "fd00::"), BLUE: ("10.0.1.", "fd00:0:0:1::"), GREY: ("192.168.7.", "fd07::"),
+          CLEAR: ("10.0.4.", "fd04::")}  # fmt: skip
+HERE, THERE, STRANGER = "192.0.2.1", "192.0.2.2", "192.0.2.66"
+
+
+class Who(NamedTuple):
+    """A port: where it is, and as whom it speaks."""
+
+    network: int
+    number: int
+    identity: int
+    device: str | None  # None: on another host
+    vlan: int = 0
+    body: r.Body = r.Body.VETH
+    secured: bool = True
+
+    @property
+    def mac(self) -> bytes:
+        return bytes((2, 0, 0, 0, self.network, self.number))
+
+    @property
+    def ip4(self) -> str:
+        return f"{PREFIX[self.network][0]}{self.number}"
+
+    @property
+    def ip6(self) -> str:
+        return f"{PREFIX[self.network][1]}{self.number}"
+
+    @property
+    def link_local(self) -> str:
+        return f"fe80::{self.network}:{self.number}"
+
+    def ip(self, family: int) -> str:
+        return self.ip4 if family == 4 else self.ip6
+
+    @property
+    def key(self) -> r.PortKey:
+        return r.PortKey(if_nametoindex(self.device or "lo"), self.vlan)
+
+    @property
+    def place(self) -> r.Place:
+        if self.device is None:
+            return r.Place(r.PlaceKind.REMOTE, self.identity, underlay=r.pack_ip(THERE))
+        return r.Place(r.PlaceKind.LOCAL, self.identity, port=self.key)
+
+
+A = Who(RED, 10, 1, "da")
+B = Who(RED, 11, 2, "db")
+TAP = Who(RED, 12, 2, "dt", body=r.Body.TAP)
+TAGGED = Who(RED, 13, 2, "trunk", vlan=5, body=r.Body.VLAN)
+FAR = Who(RED, 20, 3, None)
+D = Who(BLUE, 10, 4, "dd")
+AWAY = Who(BLUE, 20, 5, None)
+PUBLIC = Who(GREY, 10, 6, "dg")
+BARE = Who(CLEAR, 10, 0, "du", secured=False)  # port security off
+CAUTIOUS = Who(CLEAR, 11, 2, "dc")
+PORTS = [A, B, TAP, TAGGED, FAR, D, AWAY, PUBLIC, BARE, CAUTIOUS]
+DEVICES = [*sorted({p.device for p in PORTS if p.device}), "vxlan", "uplink"]
+
+
+def gateway(network: int, router: int = ROUTER) -> Who:
+    """Return a router's foot in a network, as if it were a port."""
+    return Who(network, router, 0, None)
+
+
+class Sent(NamedTuple):
+    """What became of a packet."""
+
+    verdict: int
+    packet: bytes
+    to: str | None  # device of the redirect
+    drops: dict[tuple[str | None, str], int]  # device, reason -> packets
+    flight: dict[str, Any]  # struct packet as the stages left it
+
+    @property
+    def drop(self) -> str | None:
+        """The one reason that was counted."""
+        assert len(self.drops) <= 1, self.drops
+        return next((why for _, why in self.drops), None)
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict in (OK, REDIRECT) and not self.drops
+
+
+def any_rule(identity: int, way: r.Way, family: int = 4, **row: int) -> dict[r.PolicyKey, r.Policy]:
+    """Return the row of a rule for any remote; *proto* and *port* narrow it."""
+    return rule(identity, way, r.Remote.ANY, 0, family, **row)
+
+
+def rule(
+    identity: int, way: r.Way, remote: r.Remote, number: int, family: int = 4, proto: int | None = None,
+    port: int | None = None, bits: int = 16, stateless: int = 0,
+) -> dict[r.PolicyKey, r.Policy]:  # fmt: skip
+    size = 88 if proto is None else 96 if port is None else 96 + bits
+    kind = r.Family.IPV4 if family == 4 else r.Family.IPV6
+    key = r.PolicyKey(size, identity, number, remote, way, kind, proto or 0, port or 0)
+    return {key: r.Policy(identity * 10 + way, stateless)}
+
+
+def prefix_rule(identity: int, way: r.Way, ip: bytes, bits: int, number: int) -> dict[r.PrefixKey, r.Prefix]:
+    return {r.PrefixKey(64 + bits, identity, way, ip): r.Prefix(number)}
+
+
+@dataclass
+class World:
+    bpf: Object
+    reasons: dict[int, str]
+
+    def put(self, table: str, rows: Mapping[Any, Any]) -> None:
+        self.bpf.table(table).put(rows)
+
+    def delete(self, table: str, *keys: Any) -> None:
+        self.bpf.table(table).delete(keys)
+
+    def reset(self) -> None:
+        """Empty all tables and fill in the world that the module's docstring tells."""
+        for name in SIZES:
+            table = self.bpf.table(name)
+            for key, _ in table.read_raw():
+                table.delete_raw(key)
+        self.put("hosts", {r.pack_ip(THERE): r.Host(1)})
+        members: dict[int, list[r.Place]] = {n: [] for n in PREFIX}
+        for p in PORTS:
+            self.add(p)
+            place = p.place if p.device else p.place._replace(identity=0)
+            members[p.network].append(place)
+        members[GREY].append(r.Place(r.PlaceKind.UPLINK))
+        for network, places in members.items():
+            self.network(network, places)
+        self.put("uplinks", {r.UplinkKey(if_nametoindex("uplink"), 7): GREY})
+        self.router(ROUTER, {RED: gateway(RED), BLUE: gateway(BLUE)})
+        for identity in range(1, 7):
+            self.put("generations", {identity: 1})
+            for way in r.Way:
+                for kind in (4, 6):
+                    self.put("policies", any_rule(identity, way, kind))
+
+    def network(self, network: int, places: list[r.Place], mtu: int = MTU) -> None:
+        row = r.Network(mtu, len(places))
+        if network == GREY:
+            row = row._replace(flags=r.NetworkFlag.PROVIDER, uplink=if_nametoindex("uplink"), uplink_vlan=7)
+        if network == CLEAR:
+            row = row._replace(flags=r.NetworkFlag.FLOOD_UNKNOWN)
+        self.put("networks", {network: row})
+        self.put("members", {r.MemberKey(network, i): m for i, m in enumerate(places)})
+
+    def add(self, p: Who) -> None:
+        ips = [r.pack_ip(a) for a in (p.ip4, p.ip6, p.link_local)]
+        if p.device:
+            flags = r.PortFlag.SECURED if p.secured else 0
+            self.put("ports", {p.key: r.Port(p.network, p.identity, p.mac, p.body, flags, (ips[0], ips[1]))})
+            self.put("sources", {r.SourceKey(256, p.key, p.mac, a): 1 for a in ips})
+        self.put("macs", {r.MacKey(p.network, p.mac): p.place})
+        self.put("endpoints", {r.EndpointKey(p.network, a): r.Endpoint(p.place, p.mac) for a in ips})
+
+    def router(self, number: int, feet: Mapping[int, Who]) -> None:
+        place = r.Place(r.PlaceKind.ROUTER, router=number)
+        for network, foot in feet.items():
+            v4, v6 = r.pack_ip(foot.ip4), r.pack_ip(foot.ip6)
+            self.put("interfaces", {r.InterfaceKey(network, number): r.Interface(foot.mac, (v4, v6))})
+            self.put("macs", {r.MacKey(network, foot.mac): place})
+            for address in (v4, v6, r.pack_ip(foot.link_local)):
+                self.put("endpoints", {r.EndpointKey(network, address): r.Endpoint(place, foot.mac)})
+            connected = r.Route(r.RouteKind.CONNECTED, network)
+            self.put("routes", {r.RouteKey(32 + 120, number, v4[:15] + b"\0"): connected})
+            self.put("routes", {r.RouteKey(32 + 64, number, v6[:8] + bytes(8)): connected})
+            for address in (v4, v6):
+                self.put("routes", {r.RouteKey(160, number, address): r.Route(r.RouteKind.SELF, network)})
+
+    def policy(self, identity: int, *rules: Mapping[r.PolicyKey, r.Policy]) -> None:
+        """Put rules in place of all that an identity has, and say so."""
+        table = self.bpf.table("policies")
+        table.delete([k for k in table.read() if k.identity == identity])
+        for rows in rules:
+            table.put(rows)
+        self.changed(identity)
+
+    def changed(self, identity: int) -> None:
+        table = self.bpf.table("generations")
+        table.put({identity: table.get(identity) + 1})
+
+    def send(self, frame: bytes, who: Who = A, **context: int) -> Sent:
+        """Send a frame from a port of this host."""
+        assert who.device is not None
+        return self.run("from_workload", frame, device=who.device, **context)
+
+    def receive(self, frame: bytes, network: int = RED, identity: int = 3, host: str = THERE, **context: int) -> Sent:
+        """Take a frame from another host."""
+        underlay = int.from_bytes(r.pack_ip(host)[12:], "little")
+        return self.run("from_overlay", frame, device="vxlan", cb=(network, identity, underlay), **context)
+
+    def run(self, program: str, frame: bytes, device: str, cb: tuple[int, ...] = (), **context: int) -> Sent:
+        drops = self.bpf.table("drops")
+        for key in drops.read():
+            drops.delete([key])
+        done = self.bpf.run(program, frame, cb=cb, ifindex=if_nametoindex(device), **context)
+        names = {if_nametoindex(d): d for d in DEVICES}
+        counted = {
+            (names.get(k.port.ifindex), self.reasons[k.why].removeprefix("DROP_")): v.packets
+            for k, v in drops.read().items()
+        }
+        flight = self.in_flight()
+        to = names.get(flight["out"]) if done.verdict == REDIRECT else None
+        assert (done.verdict == SHOT) <= bool(counted), "a silent drop"
+        return Sent(done.verdict, done.packet, to, counted, flight)
+
+    def in_flight(self) -> dict[str, Any]:
+        """Return the packet's record on the processor that the test is bound to."""
+        btf = self.bpf.btf
+        id = btf.find("packet", STRUCT)
+        size = btf.size(id) + -btf.size(id) % 8
+        out = (b"\0" * size) * lib.libbpf_num_possible_cpus()
+        fd = lib.bpf_map__fd(self.bpf._map("current"))
+        assert lib.bpf_map_lookup_elem(fd, bytes(4), out) == 0
+        cpu = next(iter(os.sched_getaffinity(0)))
+        mine = out[cpu * size : (cpu + 1) * size]
+        members = {name: mine[at : at + btf.size(t)] for name, t, at in btf.members(id)}
+        return {n: int.from_bytes(v, "little") if len(v) <= 4 else v for n, v in members.items()}
+
+    def flows(self) -> dict[r.FlowKey, r.Flow]:
+        return self.bpf.table("flows").read()
+
+
+def frame(src: Who, dst: Who, proto: int, body: bytes, v: int = 4, *, to: Who | None = None, **options: Any) -> bytes:
+    """Return an IP packet from one port to another; *to* is who takes it on its way, if not *dst*."""
+    packet = ip(src.ip(v), dst.ip(v), proto, body, **options)
+    return eth((to or dst).mac, src.mac, IPV4 if v == 4 else IPV6, packet)
+
+
+def frame_to(src: Who, to: bytes, dst: str, proto: int, body: bytes, **options: Any) -> bytes:
+    """Return an IP packet to any MAC and any address."""
+    v = family(dst)
+    return eth(to, src.mac, IPV4 if v == 4 else IPV6, ip(src.ip(v), dst, proto, body, **options))
+
+
+@contextmanager
+def namespace() -> Iterator[None]:
+    """Be in a network namespace with a veth for each device; its other end is called DEVICE-in."""
+    name = f"cwp{os.getpid()}{uuid.uuid4().hex[:6]}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        lines = [f"link add {d} type veth peer name {d}-in\nlink set {d} up\nlink set {d}-in up" for d in DEVICES]
+        quiet = "for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 >$f; done; exec ip -batch -"
+        subprocess.run(
+            ["nsenter", f"--net=/run/netns/{name}", "sh", "-c", quiet],
+            input="\n".join(lines) + "\n", text=True, check=True,
+        )  # fmt: skip
+        netns = open_netns(name)
+        try:
+            with inside(netns):
+                yield
+        finally:
+            os.close(netns)
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """Stay on one processor, so that its packet's record can be read."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@contextmanager
+def world(kind: type[Object] = Object, **config: int) -> Iterator[World]:
+    """Be in a fresh world; *config* sets members of `struct config`."""
+    with namespace(), on_one_cpu():
+        settings = {"overlay": if_nametoindex("vxlan"), "tunnel_from_cb": 1} | config
+        with kind(config=settings, sizes=SIZES) as bpf:
+            reasons = {number: name for name, number in bpf.btf.enum("drop").items()}
+            made = World(bpf, reasons)
+            made.reset()
+            yield made
+
+
+class Ears:
+    """What comes out at the far ends of devices."""
+
+    def __init__(self, *devices: str) -> None:
+        self.sockets = {d: socket(AF_PACKET, SOCK_RAW, htons(3)) for d in devices}
+        for d, s in self.sockets.items():
+            s.bind((f"{d}-in", 3))
+            s.setblocking(False)
+
+    def heard(self) -> dict[str, list[bytes]]:
+        """Return the frames by device; a tag that was taken off is not put back."""
+        found: dict[str, list[bytes]] = {}
+        for d, s in self.sockets.items():
+            while True:
+                try:
+                    found.setdefault(d, []).append(s.recv(65536))
+                except BlockingIOError:
+                    break
+        return found
+
+    def __enter__(self) -> Ears:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for s in self.sockets.values():
+            s.close()
