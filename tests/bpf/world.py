@@ -8,10 +8,11 @@ Whoever is called `a` on a network has the address .10 and so on; see PORTS.
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from socket import AF_PACKET, SOCK_RAW, htons, if_nametoindex, socket
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ from crossway.kernel.btf import STRUCT
 from crossway.kernel.netlink import inside, open_netns
 from crossway.model import rows as r
 
-STOLEN = 4
+STOLEN = 4  # TC_ACT_STOLEN: consumed, without a drop
+SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 0x10  # linux/if_packet.h
 RED, BLUE, GREY, CLEAR = 10, 20, 30, 40
 ROUTER = 1
 MTU = 1450
@@ -313,23 +315,26 @@ def world(kind: type[Object] = Object, **config: int) -> Iterator[World]:
 
 
 class Ears:
-    """What comes out at the far ends of devices."""
+    """What comes out at the far ends of devices, each frame with its tag."""
 
     def __init__(self, *devices: str) -> None:
         self.sockets = {d: socket(AF_PACKET, SOCK_RAW, htons(3)) for d in devices}
         for d, s in self.sockets.items():
             s.bind((f"{d}-in", 3))
+            s.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
             s.setblocking(False)
 
     def heard(self) -> dict[str, list[bytes]]:
-        """Return the frames by device; a tag that was taken off is not put back."""
+        """Return the frames that have come since, by device."""
         found: dict[str, list[bytes]] = {}
         for d, s in self.sockets.items():
-            while True:
-                try:
-                    found.setdefault(d, []).append(s.recv(65536))
-                except BlockingIOError:
-                    break
+            with suppress(BlockingIOError):
+                while True:
+                    frame, extra, _, _ = s.recvmsg(65536, 256)
+                    status, _, _, _, _, tag, proto = struct.unpack("=IIIHHHH", extra[0][2])
+                    if status & TP_STATUS_VLAN_VALID:
+                        frame = frame[:12] + struct.pack("!HH", proto, tag) + frame[12:]
+                    found.setdefault(d, []).append(frame)
         return found
 
     def __enter__(self) -> Ears:
