@@ -35,5 +35,6 @@ RUN = Setting("run", "/run/crossway", "directory of an agent's socket, bodies an
 LAB = Setting("lab", "", "name of the lab that commands speak to")
 EXTERNAL = Setting("external", "172.24.4.1/24", "address of this machine on the external network of `crossway up`")
 UNDERLAY_MTU = Setting("underlay_mtu", "1500", "largest IP packet that the network between hosts carries")
+OBJECT = Setting("object", "", "path of another build of the data plane than the one that the package carries")
 
-ALL = (SERVER, LISTEN, DATA, RUN, LAB, EXTERNAL, UNDERLAY_MTU)
+ALL = (SERVER, LISTEN, DATA, RUN, LAB, EXTERNAL, UNDERLAY_MTU, OBJECT)

@@ -18,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+from crossway import settings
 from crossway.kernel.btf import STRUCT, Btf, Layout
 from crossway.model.rows import TABLES, Key, Value
 
@@ -115,7 +116,9 @@ def _check(result: int, what: str) -> int:
 
 
 def object_path() -> Path:
-    """Return the path of the data plane that this package carries."""
+    """Return the path of the data plane: the one that this package carries, or the one that is set."""
+    if chosen := settings.OBJECT.value():
+        return Path(chosen)
     return Path(str(resources.files("crossway"))) / "bpf" / "crossway.bpf.o"
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 CLONE_NEWNET = 0x40000000
 SO_RCVBUFFORCE = 33
+SO_SNDBUFFORCE = 32
 NUMBER = struct.Struct("!Q")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -63,22 +64,25 @@ def _stop(*_: object) -> None:
 def send(ip: str, port: int, rate: int, size: int) -> dict[str, Any]:
     """Send numbered datagrams at *rate* a second until stopped; return how many."""
     sock = socket.socket(family_of(ip), socket.SOCK_DGRAM)
+    # Room enough that a wire which stands still costs packets, not time.
+    sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 27)
     sock.connect((ip, port))
     fill = bytes(max(0, size - NUMBER.size))
     sent = refused = 0
     start = time.monotonic()
-    try:
-        while True:
-            due = int((time.monotonic() - start) * rate)
-            for _ in range(min(due - sent, 64)):
-                try:
-                    sock.send(NUMBER.pack(sent) + fill)
-                except ConnectionRefusedError:
-                    refused += 1
-                sent += 1
-            time.sleep(0.0005)
-    except Stop:
-        return {"sent": sent, "refused": refused, "seconds": time.monotonic() - start}
+    ended: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.append(1))
+    while not ended:
+        due = int((time.monotonic() - start) * rate)
+        for _ in range(min(due - sent, 64)):
+            try:
+                sock.send(NUMBER.pack(sent) + fill)
+            except ConnectionRefusedError:
+                refused += 1
+            sent += 1
+        time.sleep(0.0005)
+    return {"sent": sent, "refused": refused, "seconds": time.monotonic() - start}
 
 
 def receive(ip: str, port: int) -> dict[str, Any]:
@@ -200,7 +204,7 @@ async def connect(ip: str, port: int, count: int, every: float, fresh: float) ->
     result["alive"] = sum(not task.done() for task in tasks[:count])
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait(tasks, timeout=1)  # wait_for may swallow a cancellation
     result["failures"] = len(result["failed"])
     result["failed"] = result["failed"][:10]
     return result
@@ -218,10 +222,12 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=0.05, help="seconds between two numbers of a connection")
     parser.add_argument("--fresh", type=float, default=0.0, help="seconds between two new connections; 0: none")
     o = parser.parse_args()
-    if o.role in ("send", "receive"):
+    if o.role == "send":
+        result = send(o.ip, o.port, o.rate, o.size)
+    elif o.role == "receive":
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stop)
-        result = send(o.ip, o.port, o.rate, o.size) if o.role == "send" else receive(o.ip, o.port)
+        result = receive(o.ip, o.port)
     elif o.role == "echo":
         result = asyncio.run(echo(o.ip, o.port))
     else:
