@@ -159,5 +159,9 @@ int answer(struct __sk_buff *skb)
 		return go(skb, p, FLOOD);
 	if (net->flags & NETWORK_PROVIDER)
 		return leave(skb, p, net);
-	return who ? TC_ACT_STOLEN : drop(p, DROP_NO_NEIGHBOUR);
+	if (who)
+		return TC_ACT_STOLEN;
+	// A solicitation goes to a group; what is missing is whom it asks for.
+	p->dst = key.ip;
+	return drop(p, DROP_NO_NEIGHBOUR);
 }
