@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crossway.client import Client, Object
-from crossway.errors import Fault
+from crossway.errors import Fault, Unavailable
 from crossway.lab import container
 from crossway.lab.container import Container
 from crossway.lab.lab import Lab, Workload, down
@@ -111,6 +111,12 @@ def admitted(source: Member, target: Member, service: Service) -> bool:
 
 
 # ---- What is tried, and what is seen.
+
+# Seconds to wait for an answer: long where one must come, on however busy a
+# machine, short where a drop tells that none will.
+PATIENCE = 10
+IMPATIENCE = 1
+TRIES = 3
 
 
 @dataclass
@@ -214,31 +220,53 @@ def settle(scene: Scene, member: Member, port: Callable[[Member, Client], Object
 
 
 def attempt(scene: Scene, one: Attempt) -> None:
-    """Try one thing from inside the source's container, and note what came of it."""
-    box = scene.containers[one.source]
+    """Try one thing from inside the source's container, and note what came of it.
+
+    Where nothing is to come of it, the hosts are asked meanwhile what they
+    dropped: they tell the last packet for each reason, and another may follow.
+    """
+    for _ in range(TRIES):
+        _try(scene, one)
+        if one.reached or one.refusal or one.expected:
+            return
+
+
+def _try(scene: Scene, one: Attempt) -> None:
+    patience = str(PATIENCE if one.expected else IMPATIENCE)
     if one.service is PING:
-        done = box.exec("ping", "-c1", "-W1", one.ip, check=False)
-        one.reached = done.returncode == 0
-        if found := re.search(r"time=([\d.]+) ms", done.stdout):
-            one.seconds = float(found[1]) / 1000
+        command = ["ping", "-c1", f"-W{patience}", one.ip]
     else:
         at = f"[{one.ip}]" if ":" in one.ip else one.ip
-        began = time.monotonic()
-        done = box.exec("wget", "-q", "-T1", "-O-", f"http://{at}:{one.service.port}/name", check=False)
-        one.reached, one.answered_by = done.returncode == 0, done.stdout.strip()
-        one.seconds = time.monotonic() - began
-    if not one.reached:
-        one.refusal = refusal(scene, one)
+        command = ["timeout", patience, "wget", "-q", "-O-", f"http://{at}:{one.service.port}/name"]
+    began = time.monotonic()
+    with scene.containers[one.source].popen(*command) as trying:
+        while not one.expected and one.refusal is None and trying.poll() is None:
+            one.refusal = refusal(scene, one, time.monotonic() - began)
+            time.sleep(0.02)
+        said, _ = trying.communicate()
+    if trying.returncode not in (0, 1, 143):
+        raise Unavailable(f"{' '.join(command)} in {one.source.full} ended with {trying.returncode}: {said.strip()}")
+    one.reached = trying.returncode == 0
+    if one.service is not PING:
+        one.answered_by = said.strip() if one.reached else ""
+    elif found := re.search(r"time=([\d.]+) ms", said):
+        one.seconds = float(found[1]) / 1000
 
 
-def refusal(scene: Scene, one: Attempt) -> Object | None:
-    """Return the drop that the attempt met, as told by the hosts of its target and of its source."""
+def refusal(scene: Scene, one: Attempt, since: float) -> Object | None:
+    """Return the drop that the attempt met in these last seconds, as the hosts of its target and source tell it."""
     for member in (one.target, one.source):
         if member is None:
             continue
         for drop in scene.workloads[member].drops():
             last = drop.get("last") or {}
-            if last.get("dst") == one.ip and (one.service.port is None or last.get("dst_port") == one.service.port):
+            # Where nobody has the address, it is the question for it that is dropped; that has no port.
+            if (
+                last.get("dst") == one.ip
+                and last.get("src") in one.source.ips
+                and last.get("dst_port") in (one.service.port, None)
+                and last.get("seen_seconds_ago", since) <= since
+            ):
                 return drop
     return None
 
@@ -294,35 +322,35 @@ def measure(scene: Scene, source: Member, target: Member) -> Speed:
 
 
 def matrix(name: str, tried: Iterable[Attempt]) -> Table:
-    """Return a tenant's table: a row a source, a column a target's service; each cell both families."""
+    """Return a tenant's table: a row a source, a column a target; each line in a cell is both families."""
     mine = [one for one in tried if one.source.tenant == name]
-    sources = [m for m in MEMBERS if m.tenant == name and any(one.source == m for one in mine)]
-    table = Table(title=f"tenant {name}: who reached whom (IPv4 and IPv6)", title_justify="left", title_style="bold")
-    table.add_column("from \\ to")
-    targets = [m for m in MEMBERS if m.tenant == name] + [None]
-    columns = [(target, service) for target in targets for service in SERVICES]
-    columns = [c for c in columns if any((one.target, one.service) == c for one in mine)]
-    for target, service in columns:
-        table.add_column(f"{target.name if target else 'other’s vault'}\n{service.name}", justify="center")
-    for source in sources:
+    table = Table(title=f"tenant {name}: who reached whom, over IPv4 and IPv6", title_justify="left",
+                  title_style="bold", show_lines=True)  # fmt: skip
+    table.add_column("from")
+    targets = {one.target: one for one in mine}
+    for target in targets:
+        table.add_column(f"to {target.name} (h{target.host + 1})" if target else "to the other’s vault")
+    for source in dict.fromkeys(one.source for one in mine):
         cells = [Text(f"{source.name} (h{source.host + 1})")]
-        for target, service in columns:
-            both = [one for one in mine if (one.source, one.target, one.service) == (source, target, service)]
-            cells.append(cell(both))
+        for target in targets:
+            lines = []
+            for service in SERVICES:
+                both = [one for one in mine if (one.source, one.target, one.service) == (source, target, service)]
+                if both:
+                    lines.append(outcome(service, both))
+            cells.append(Text("\n").join(lines) if lines else Text("·", style="dim"))
         table.add_row(*cells)
     return table
 
 
-def cell(both: list[Attempt]) -> Text:
-    if not both:
-        return Text("·", style="dim")
+def outcome(service: Service, both: list[Attempt]) -> Text:
+    """Return one line: what came of trying a service over both families."""
     if not all(one.right for one in both):
-        wrong = ", ".join(f"{one.ip}: {'reached' if one.reached else 'not reached'}" for one in both if not one.right)
-        return Text(f"WRONG {wrong}", style="bold red")
+        return Text(f"{service.name} WRONG", style="bold red")
     if both[0].expected:
-        quickest = min(one.seconds for one in both)
-        return Text(f"✓ {quickest * 1000:.2f} ms" if both[0].service is PING else "✓", style="green")
-    return Text("refused" if both[0].target else "nobody", style="yellow")
+        quickest = min(one.seconds for one in both) * 1000
+        return Text(f"{service.name} ✓" + (f" {quickest:.2f} ms" if quickest else ""), style="green")
+    return Text(f"{service.name} {'refused' if both[0].target else 'nobody there'}", style="yellow")
 
 
 def speeds(measured: Iterable[Speed]) -> Table:
@@ -338,22 +366,23 @@ def speeds(measured: Iterable[Speed]) -> Table:
     return table
 
 
-def refusals(tried: Iterable[Attempt]) -> Table:
-    """Return what was refused and why, as the hosts tell it; equal reasons in one row."""
+def refusals(tried: Iterable[Attempt], names: dict[str, str]) -> Table:
+    """Return what was refused and why, as the hosts tell it; IPv4 and IPv6 in one row."""
     table = Table(title="what was refused, and by which rule", title_justify="left", title_style="bold")
-    for name in ("tenant", "from", "to", "what", "reason", "why"):
-        table.add_column(name, overflow="fold")
+    for name in ("tenant", "from", "to", "what", "reason"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("why", overflow="fold")
     seen: set[tuple[str, ...]] = set()
     for one in tried:
-        if one.expected or one.reached:
+        to = one.target.name if one.target else "other’s vault"
+        row = (one.source.tenant, one.source.name, to, one.service.name)
+        if one.expected or one.refusal is None or row in seen:
             continue
-        drop = one.refusal or {}
-        why = str((drop.get("last") or {}).get("why", "")) or "no drop was told"
-        to = one.target.name if one.target else one.ip
-        row = (one.source.tenant, one.source.name, to, one.service.name, str(drop.get("reason", "–")), why)
-        if row not in seen:
-            seen.add(row)
-            table.add_row(*row)
+        seen.add(row)
+        why = str((one.refusal.get("last") or {}).get("why", ""))
+        table.add_row(
+            *row, str(one.refusal["reason"]), re.sub(r"[0-9a-f-]{36}", lambda id: names.get(id[0], id[0]), why)
+        )
     return table
 
 
@@ -401,9 +430,10 @@ def play(lab: Lab, console: Console) -> bool:
     for name in TENANTS:
         console.print(matrix(name, tried))
     console.print(speeds(measured))
-    console.print(refusals(tried))
+    names = {group["id"]: group["name"] for group in lab.client.list("security_groups")}
+    console.print(refusals(tried, names))
     wrong = [one for one in tried if not one.right]
-    untold = [one for one in tried if not one.expected and one.reached is False and one.refusal is None]
+    untold = [one for one in tried if one.right and not one.expected and one.refusal is None]
     for one in wrong:
         said = f"answered by {one.answered_by}" if one.answered_by else "reached" if one.reached else "not reached"
         wanted = f"answered by {one.target.full}" if one.expected and one.target else "not reached"
