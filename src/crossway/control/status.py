@@ -142,8 +142,12 @@ class Status:
         if new.status == ACTIVE:
             self.since.pop(new.id, None)
             self._forget(new.id)
-        elif old is None or new.id not in self.since or places(old) != places(new):
+        elif old is None or places(old) != places(new):
             self.since[new.id] = revision
+            self._judge(new.id)
+        elif new.id not in self.since:
+            # Its body went; what hosts know of it they have applied, or it would not have been ACTIVE.
+            self.since[new.id] = 0
             self._judge(new.id)
 
     def _judge(self, id: str) -> None:

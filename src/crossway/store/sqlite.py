@@ -33,6 +33,7 @@ Waiting = tuple[Transaction, "asyncio.Future[int]"]
 class SqliteStore:
     def __init__(self, path: str | Path) -> None:
         try:
+            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -42,7 +43,7 @@ class SqliteStore:
             # Takes the lock now, so that a second server on this file fails at its start.
             self._db.execute("UPDATE head SET schema = 1")
             (revision,) = self._db.execute("SELECT revision FROM head").fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             hint = " (another server uses it)" if "locked" in str(error) else ""
             raise Unavailable(f"store sqlite:{path}: {error}{hint}") from error
         self.history = History(revision)

@@ -1,0 +1,170 @@
+"""A cloud over a store, whose verbs are called one after the other; and hosts that listen to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from crossway.control import group, host, network, port, router, rule, subnet
+from crossway.control.caller import Caller
+from crossway.control.cloud import Cloud
+from crossway.control.decision import Decision, decide
+from crossway.control.status import Status
+from crossway.control.view import Views
+from crossway.model.group import GROUP, Group
+from crossway.model.host import Host
+from crossway.model.network import NETWORK, Network
+from crossway.model.port import PORT, Port
+from crossway.model.router import ROUTER, Router
+from crossway.model.rule import RULE, Rule
+from crossway.model.subnet import SUBNET, Subnet
+from crossway.store import Store
+from crossway.store.sqlite import SqliteStore
+
+T = TypeVar("T")
+ALICE, BOB, ADMIN = Caller("alice", admin=False), Caller("bob", admin=False), Caller()
+
+
+class World:
+    """Verbs as a caller of the API has them: JSON in, a model out."""
+
+    def __init__(self, runner: asyncio.Runner, store: Store) -> None:
+        self.runner = runner
+        self.cloud = Cloud(store)
+        runner.run(self.cloud.start())
+        self.views = Views(self.cloud)
+        self.now = 0.0
+        self.status = Status(self.cloud, self.views.interest, clock=lambda: self.now)
+        self.writing = runner.get_loop().create_task(self.status.run())
+
+    def do(self, verb: Callable[[Decision], T]) -> T:
+        done = self.runner.run(decide(self.cloud, verb))
+        self.settle()
+        return done
+
+    def settle(self) -> None:
+        """Let what runs in the background come to rest."""
+
+        async def rest() -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+                while isinstance(store := self.cloud.store, SqliteStore) and store._writing:
+                    await asyncio.sleep(0.001)
+
+        self.runner.run(rest())
+
+    def stop(self) -> None:
+        self.writing.cancel()
+        self.runner.run(self.cloud.stop())
+
+    def network(self, caller: Caller = ADMIN, **body: Any) -> Network:
+        return self.do(lambda d: network.create(d, caller, NETWORK.given(wire(body), caller.admin)))
+
+    def subnet(self, of: Network, cidr: str, caller: Caller = ADMIN, **body: Any) -> Subnet:
+        body = {"network_id": of.id, "cidr": cidr, "ip_version": 6 if ":" in cidr else 4, **body}
+        return self.do(lambda d: subnet.create(d, caller, SUBNET.given(wire(body), caller.admin)))
+
+    def port(self, of: Network, caller: Caller = ADMIN, **body: Any) -> Port:
+        body = {"network_id": of.id, **body}
+        return self.do(lambda d: port.create(d, caller, PORT.given(wire(body), caller.admin)))
+
+    def router(self, caller: Caller = ADMIN, **body: Any) -> Router:
+        return self.do(lambda d: router.create(d, caller, ROUTER.given(wire(body), caller.admin)))
+
+    def group(self, caller: Caller = ADMIN, **body: Any) -> Group:
+        return self.do(lambda d: group.create(d, caller, GROUP.given(wire(body), caller.admin)))
+
+    def rule(self, of: Group | str, caller: Caller = ADMIN, direction: str = "ingress", **body: Any) -> Rule:
+        body = {"security_group_id": of if isinstance(of, str) else of.id, "direction": direction, **body}
+        return self.do(lambda d: rule.create(d, caller, RULE.given(wire(body), caller.admin)))
+
+    def host(self, name: str, underlay: str = "192.0.2.1") -> Host:
+        return self.do(lambda d: host.register(d, Host(id=name, underlay=underlay)))
+
+    def change(self, what: Any, caller: Caller = ADMIN, **body: Any) -> Any:
+        verbs = {Network: network, Subnet: subnet, Port: port, Router: router, Group: group, Rule: rule}
+        given = type(what).kind.given(wire(body), caller.admin, update=True)
+        return self.do(lambda d: verbs[type(what)].update(d, caller, what.id, given))
+
+    def delete(self, what: Any, caller: Caller = ADMIN) -> None:
+        verbs = {Network: network, Subnet: subnet, Port: port, Router: router, Group: group, Rule: rule}
+        self.do(lambda d: verbs[type(what)].delete(d, caller, what.id))
+
+    def join(self, to: Router, caller: Caller = ADMIN, **body: Any) -> dict[str, Any]:
+        return self.do(lambda d: router.add_interface(d, caller, to.id, body))
+
+    def part(self, from_: Router, caller: Caller = ADMIN, **body: Any) -> dict[str, Any]:
+        return self.do(lambda d: router.remove_interface(d, caller, from_.id, body))
+
+    def again(self, what: T) -> T:
+        """Return what stands under its id now."""
+        for table in self.cloud.tables.values():
+            if table.model is type(what):
+                found: T = table.rows[what.id]  # type: ignore[attr-defined]
+                return found
+        raise KeyError(what)
+
+    def stored(self) -> list[str]:
+        return [entry.key for entry in self.runner.run(self.cloud.store.read(""))[1]]
+
+
+class Listener:
+    """A host that keeps what its view tells it."""
+
+    def __init__(self, world: World, host: str, after: int = 0) -> None:
+        self.world, self.host = world, host
+        self.objects: dict[tuple[str, str], Any] = {}
+        self.bookmark = after
+        self.resets = 0
+        # Lines that were told since they were last looked at.
+        self.told: list[dict[str, Any]] = []
+        self._reading = world.runner.get_loop().create_task(self._read())
+        world.settle()
+
+    def close(self) -> Listener:
+        """Break the connection; what is known stays."""
+        self._reading.cancel()
+        self.world.settle()
+        return self
+
+    def back(self) -> Listener:
+        """Connect again after the last bookmark."""
+        other = Listener.__new__(Listener)
+        other.__dict__.update(self.__dict__)
+        other._reading = self.world.runner.get_loop().create_task(other._read())
+        self.world.settle()
+        return other
+
+    async def _read(self) -> None:
+        async for chunk in self.world.views.lines(self.host, self.bookmark):
+            for line in chunk.splitlines():
+                self._take(msgspec.json.decode(line))
+
+    def _take(self, told: dict[str, Any]) -> None:
+        self.told.append(told)
+        if "reset" in told:
+            self.objects.clear()
+            self.resets += 1
+        elif "bookmark" in told:
+            assert self.resets or told["bookmark"] >= self.bookmark
+            self.bookmark = told["bookmark"]
+        elif told["object"] is None:
+            self.objects.pop((told["kind"], told["id"]), None)
+        else:
+            self.objects[told["kind"], told["id"]] = told["object"]
+
+    def ids(self, kind: str) -> set[str]:
+        return {id for found, id in self.objects if found == kind}
+
+    def news(self) -> list[tuple[str, str, bool]]:
+        """Return what was told since this was last asked: kind, id, and whether it is there."""
+        told, self.told = self.told, []
+        return [(t["kind"], t["id"], t["object"] is not None) for t in told if "kind" in t]
+
+
+def wire(body: dict[str, Any]) -> dict[str, Any]:
+    """Turn Python names into those of the API: binding__host_id is binding:host_id."""
+    return {name.replace("__", ":"): value for name, value in body.items()}
