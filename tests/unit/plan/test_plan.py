@@ -1,0 +1,415 @@
+"""What the plan promises: the same objects give the same rows, however they came."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crossway.model import rows as r
+from crossway.plan import view
+from crossway.plan.address import Cidr, cidr, ip, without_mapped
+from crossway.plan.group import port_prefixes
+from crossway.plan.plan import Document, Plan
+from crossway.plan.port import Body
+from crossway.plan.rows import Rows, changes, empty
+from unit.plan import worlds
+
+H1, H2 = ip("192.0.2.1"), ip("192.0.2.2")
+
+
+def canonical(rows: Rows) -> dict[str, Any]:
+    """Return rows without what may depend on history: the order of flood lists."""
+    lists: dict[int, dict[int, r.Place]] = {}
+    for key, place in rows["members"].items():
+        lists.setdefault(key.network, {})[key.slot] = place
+    for members in lists.values():
+        assert sorted(members) == list(range(len(members))), "a flood list has no holes"
+    return {
+        **{table: dict(of) for table, of in rows.items() if table != "members"},
+        "members": {network: sorted(members.values()) for network, members in lists.items()},
+    }
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("take"), st.lists(worlds.documents, min_size=3, max_size=12)),
+        st.tuples(st.just("body"), worlds.bodies),
+        st.tuples(st.just("uplinks"), worlds.uplinks),
+        st.tuples(st.just("whole"), st.none()),
+    ),
+    min_size=5,
+    max_size=25,
+)
+
+
+class Story:
+    """A plan, what was said to it, and tables that get what it touches, as an agent's do."""
+
+    def __init__(self) -> None:
+        self.plan = Plan("h1")
+        self.rules: dict[str, dict[str, view.Rule]] = {}  # group -> the rules that it has by now
+        self.bodies: dict[str, Body | None] = {}
+        self.uplinks: dict[str, int] = {}
+        self.have = empty()
+        self.tell("take", worlds.BASE)
+        for body in worlds.BASE_BODIES.items():
+            self.tell("body", body)
+
+    def tell(self, what: str, value: Any) -> None:
+        if what == "take":
+            self._note(value)
+            self.plan.take(value)
+        elif what == "body":
+            self.bodies[value[0]] = value[1]
+            self.plan.bodies(dict([value]))
+        elif what == "uplinks":
+            self.uplinks = value
+            self.plan.uplinks(value)
+        else:
+            self.plan.take(self.everything(), whole=True)
+        change = changes(self.have, self.plan.rows, self.plan.settle())
+        for table, rows in change.put.items():
+            self.have[table].update(rows)
+        for table, keys in change.delete.items():
+            for key in keys:
+                del self.have[table][key]
+
+    def _note(self, documents: list[Document]) -> None:
+        """Keep which rules each group has: groups first, then single rules, as the protocol has it."""
+        last = {(d.kind, d.id): d for d in documents}
+        for document in [d for d in last.values() if d.kind == "group"]:
+            if document.object is None:
+                self.rules.pop(document.id, None)
+            else:
+                self.rules[document.id] = {rule.id: rule for rule in document.object.rules}
+        for document in [d for d in last.values() if d.kind == "rule"]:
+            for of in self.rules.values():
+                of.pop(document.id, None)
+            if document.object is not None and document.object.group_id in self.rules:
+                self.rules[document.object.group_id][document.id] = document.object
+
+    def everything(self) -> list[Document]:
+        """Return all objects as a server sends them after a reset."""
+        found = []
+        for kind, of in self.plan.objects.items():
+            for id, known in of.items():
+                if isinstance(known, view.Group):
+                    rules = tuple(self.rules.get(id, {}).values())
+                    known = view.Group(id=id, stateful=known.stateful, rules=rules)
+                found.append(Document(kind, id, known))
+        return found
+
+    def again(self, have: Rows, *, backwards: bool = False) -> Plan:
+        """Return a new plan that is told everything at once, over tables that hold *have*."""
+        plan = Plan("h1")
+        plan.adopt(have)
+        everything = self.everything()
+        plan.take(everything[::-1] if backwards else everything, whole=True)
+        plan.bodies(self.bodies)
+        plan.uplinks(self.uplinks)
+        plan.settle()
+        plan.forget_adopted()
+        plan.settle()
+        return plan
+
+
+@settings(max_examples=200, deadline=None)
+@given(steps)
+def test_changes_one_by_one_give_the_rows_of_everything_at_once(steps: list[Any]) -> None:
+    story = Story()
+    for step in steps:
+        story.tell(*step)
+    plan = story.plan
+    assert not plan.faults
+    assert story.have == plan.rows
+    assert canonical(plan.rows) == canonical(story.again(empty()).rows)
+    plan.take([], whole=True)
+    plan.settle()
+    assert all(not of for of in plan.rows.values()), "what is gone leaves nothing"
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps)
+def test_a_restart_changes_no_row(steps: list[Any]) -> None:
+    story = Story()
+    for step in steps:
+        story.tell(*step)
+    assert story.again(story.have, backwards=True).rows == story.have
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.tuples(*(worlds.groups(id, least=6) for id in worlds.GROUPS)),
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1]),
+            st.sampled_from(
+                [
+                    "10.0.0.5",
+                    "10.0.0.5",
+                    "10.0.0.6",
+                    "10.0.0.200",
+                    "10.7.7.7",
+                    "8.8.8.8",
+                    "fd00::5",
+                    "fd00::6",
+                    "fd99::1",
+                    "::1",
+                ]
+            ),
+            st.integers(0, 3),
+            st.sampled_from([6, 6, 6, 17, 1, 58, 47]),
+            st.sampled_from([0, 22, 80, 81, 85, 1001, 8 << 8, 3 << 8 | 1, 128 << 8]),
+        ),
+        min_size=20,
+        max_size=60,
+    ),
+)
+def test_rows_say_what_the_rules_say(found: tuple[view.Group, ...], flows: list[Any]) -> None:
+    sets = {1: ("a", "b"), 2: ("b",), 3: ("c", "a")}
+    groups = {g.id: g for g in found}
+    plan = Plan("h1")
+    plan.take(
+        [Document("group", g.id, g) for g in groups.values()]
+        + [Document("identity", str(i), view.Identity(id=str(i), groups=of)) for i, of in sets.items()]
+        + [
+            Document("network", "n1", view.Network(id="n1", number=10, mtu=1400)),
+            Document("port", "p0", view.Port(id="p0", network="n1", mac="fa:16:3e:00:00:01", identity=1, host="h1")),
+        ]
+    )
+    plan.bodies({"p0": Body(r.PortKey(100), r.Body.VETH)})
+    plan.settle()
+    for way, remote, remote_identity, proto, port in flows:
+        address = ip_address(remote)
+        matching = [
+            (rule, group.stateful)
+            for group in groups.values()
+            if group.id in sets[1]
+            for rule in group.rules
+            if (rule.way == "out") == bool(way)
+            and rule.family == address.version
+            and (rule.group is None or (remote_identity and rule.group in sets[remote_identity]))
+            and (rule.prefix is None or address in ip_network(rule.prefix))
+            and _says(rule, proto, port)
+        ]
+        family = 0 if address.version == 4 else 1
+        got = worlds.judge(plan.rows, 1, way, family, remote_identity, ip(remote), proto, port)
+        assert (got is not None) == bool(matching)
+        if got is not None:
+            assert got.stateless == (not any(stateful for _, stateful in matching))
+            assert got.rule in {rule.number for rule, _ in matching}
+
+
+def _says(rule: view.Rule, proto: int, port: int) -> bool:
+    """Read one rule as the API tells it."""
+    if rule.proto is None:
+        return True
+    wanted = 58 if rule.family == 6 and rule.proto == 1 else rule.proto
+    if proto != wanted:
+        return False
+    if wanted in (1, 58):
+        return (rule.min is None or port >> 8 == rule.min) and (rule.max is None or port & 0xFF == rule.max)
+    return (
+        rule.min is None
+        or wanted not in (6, 17)
+        or rule.min <= port <= (rule.max if rule.max is not None else rule.min)
+    )
+
+
+@given(st.integers(0, 65535), st.integers(0, 65535))
+def test_port_ranges_become_the_prefixes_that_hold_them(one: int, other: int) -> None:
+    low, high = min(one, other), max(one, other)
+    held = []
+    for port, bits in port_prefixes(low, high):
+        assert port & (1 << 16 - bits) - 1 == 0
+        held.append((port, port + (1 << 16 - bits) - 1))
+    assert held[0][0] == low
+    assert held[-1][1] == high
+    assert all(before[1] + 1 == after[0] for before, after in pairwise(held))
+    assert len(held) <= 30
+
+
+def test_a_wide_ipv6_prefix_is_split_around_ipv4() -> None:
+    parts = without_mapped(cidr("::/0"))
+    assert len(parts) == 96
+    assert not any(p.holds(ip("10.0.0.1")) for p in parts)
+    for text in ("::1", "2001:db8::1", "fe80::1", "::fffe:0:0", "ffff::"):
+        assert sum(p.holds(ip(text)) for p in parts) == 1
+    assert without_mapped(cidr("10.0.0.0/8")) == [Cidr(ip("10.0.0.0"), 104)]
+
+
+def world(*more: Document, host: str = "h1") -> Plan:
+    plan = Plan(host)
+    plan.take(
+        [
+            Document("host", "h1", view.Host(id="h1", underlay="192.0.2.1")),
+            Document("host", "h2", view.Host(id="h2", underlay="192.0.2.2")),
+            Document("network", "n", view.Network(id="n", number=10, mtu=1400)),
+            *more,
+        ]
+    )
+    plan.settle()
+    return plan
+
+
+def a_port(n: int, host: str | None = "h1", **more: Any) -> Document:
+    return Document(
+        "port",
+        f"p{n}",
+        view.Port(
+            id=f"p{n}",
+            network="n",
+            mac=f"fa:16:3e:00:{n >> 8:02x}:{n & 255:02x}",
+            addresses=(view.Address(f"10.0.{n >> 8}.{n & 255}", "s"),),
+            host=host,
+            **more,
+        ),
+    )
+
+
+def test_a_port_without_body_or_host_has_no_rows() -> None:
+    plan = world(a_port(1), a_port(2, None), a_port(3, "h9"))
+    assert {table: len(of) for table, of in plan.rows.items() if of} == {"networks": 1, "hosts": 1}
+
+
+def test_a_peer_is_reached_at_its_hosts_underlay_address() -> None:
+    plan = world(a_port(2, "h2", identity=7))
+    place = r.Place(r.PlaceKind.REMOTE, 7, underlay=H2)
+    assert plan.rows["endpoints"][r.EndpointKey(10, ip("10.0.0.2"))] == r.Endpoint(place, bytes.fromhex("fa163e000002"))
+    assert r.EndpointKey(10, ip("fe80::f816:3eff:fe00:2")) in plan.rows["endpoints"]
+    assert plan.rows["members"] == {r.MemberKey(10, 0): r.Place(r.PlaceKind.REMOTE, underlay=H2)}
+    assert plan.rows["hosts"] == {H2: r.Host(1)}
+
+
+def test_a_host_with_many_ports_is_flooded_to_once() -> None:
+    plan = world(*(a_port(n, "h2") for n in range(1, 50)))
+    assert plan.rows["networks"][10].members == 1
+    plan.take([Document("port", f"p{n}", None) for n in range(1, 49)])
+    plan.settle()
+    assert plan.rows["networks"][10].members == 1
+    plan.take([Document("port", "p49", None)])
+    plan.settle()
+    assert plan.rows["networks"][10].members == 0
+
+
+@pytest.mark.parametrize(
+    "more", [{"secured": False}, {"pairs": (view.Pair("10.9.0.0/16"),)}], ids=["unsecured", "pairs"]
+)
+def test_addresses_that_no_row_tells_are_flooded(more: dict[str, Any]) -> None:
+    plan = world(a_port(1, "h2"), a_port(2, "h2", **more))
+    assert plan.rows["networks"][10].flags == r.NetworkFlag.FLOOD_UNKNOWN
+    plan.take([Document("port", "p2", None)])
+    plan.settle()
+    assert plan.rows["networks"][10].flags == 0
+
+
+def test_one_more_port_among_a_thousand_touches_its_own_rows_only() -> None:
+    plan = world(*(a_port(n) for n in range(1, 1001)))
+    plan.bodies({f"p{n}": Body(r.PortKey(n), r.Body.VETH) for n in range(1, 1001)})
+    plan.settle()
+    plan.take([a_port(2000)])
+    plan.bodies({"p2000": Body(r.PortKey(2000), r.Body.VETH)})
+    touched = plan.settle()
+    assert {table: len(keys) for table, keys in touched.items()} == {
+        "ports": 1, "sources": 2, "macs": 1, "endpoints": 2, "members": 1, "networks": 1,
+    }  # fmt: skip
+    plan.take([Document("port", "p5", None)])
+    assert sum(map(len, plan.settle().values())) <= 10
+
+
+def test_one_rule_of_ten_thousand_touches_its_own_rows_only() -> None:
+    rules = tuple(
+        view.Rule(
+            id=f"x{n}",
+            number=n,
+            way="in",
+            family=4,
+            proto=6,
+            min=n % 60000,
+            max=n % 60000,
+            prefix=f"10.{n >> 8}.{n & 255}.0/24",
+        )
+        for n in range(10000)
+    )
+    plan = world(
+        Document("group", "a", view.Group(id="a", rules=rules)),
+        Document("identity", "1", view.Identity(id="1", groups=("a",))),
+        a_port(1, identity=1),
+    )
+    plan.bodies({"p1": Body(r.PortKey(5), r.Body.VETH)})
+    plan.settle()
+    assert len(plan.rows["policies"]) == 10000
+    new = view.Rule(id="x1", number=1, way="in", family=4, proto=17, min=53, max=53, group_id="a")
+    plan.take([Document("rule", "x1", new)])
+    assert {table: len(keys) for table, keys in plan.settle().items()} == {"policies": 2, "prefixes": 1}
+
+
+def test_a_group_sent_again_undoes_what_single_rules_changed() -> None:
+    rule = view.Rule(id="x1", number=1, way="in", family=4, proto=6)
+    group = Document("group", "a", view.Group(id="a", rules=(rule,)))
+    plan = world(group, Document("identity", "1", view.Identity(id="1", groups=("a",))), a_port(1, identity=1))
+    plan.bodies({"p1": Body(r.PortKey(5), r.Body.VETH)})
+    plan.settle()
+    before = dict(plan.rows["policies"])
+    plan.take([Document("rule", "x1", None)])
+    plan.settle()
+    assert not plan.rows["policies"]
+    plan.take([group])
+    plan.settle()
+    assert plan.rows["policies"] == before
+
+
+def test_a_default_route_of_ipv6_does_not_catch_ipv4() -> None:
+    router = view.Router(
+        id="r",
+        number=3,
+        interfaces=(view.Interface("rp", "n", "fa:16:3e:01:00:00", (view.Prefixed("fd00::1", 64),)),),
+        routes=(view.Hop("::/0", "fd00::2"),),
+    )
+    plan = world(Document("router", "r", router))
+    routes = plan.rows["routes"]
+    assert routes[r.RouteKey(32, 3, bytes(16))] == r.Route(r.RouteKind.VIA, 10, ip("fd00::2"))
+    assert routes[r.RouteKey(32 + 96, 3, ip("0.0.0.0"))].kind == r.RouteKind.BLACKHOLE
+
+
+def test_a_wrong_object_loses_its_rows_and_no_others() -> None:
+    wrong = a_port(3)
+    wrong = wrong._replace(object=view.Port(id="p3", network="n", mac="no mac", host="h2"))
+    plan = world(a_port(2, "h2"), wrong, a_port(4, "h2"))
+    assert plan.faults.keys() == {("port", "p3")}
+    assert len(plan.rows["macs"]) == 2
+    plan.take([a_port(3, "h2")])
+    plan.settle()
+    assert not plan.faults
+    assert len(plan.rows["macs"]) == 3
+
+
+def test_a_port_whose_groups_are_not_known_is_not_carried() -> None:
+    plan = world(a_port(1, identity=5))
+    plan.bodies({"p1": Body(r.PortKey(5), r.Body.VETH)})
+    plan.settle()
+    assert not plan.carries("p1")
+    plan.take([Document("identity", "5", view.Identity(id="5", groups=("a",)))])
+    plan.settle()
+    assert plan.carries("p1")
+
+
+def test_a_provider_network_floods_to_its_uplink() -> None:
+    plan = world(
+        Document("network", "v", view.Network(id="v", number=20, mtu=1500, type="vlan", physnet="one", segment=7))
+    )
+    plan.uplinks({"one": 3})
+    plan.settle()
+    assert plan.rows["networks"][20] == r.Network(1500, 1, r.NetworkFlag.PROVIDER, 3, 7)
+    assert plan.rows["uplinks"] == {r.UplinkKey(3, 7): 20}
+    assert plan.rows["members"] == {r.MemberKey(20, 0): r.Place(r.PlaceKind.UPLINK)}
+    plan.uplinks({})
+    plan.settle()
+    assert plan.rows["networks"][20] == r.Network(1500, 0)
+    assert not plan.rows["uplinks"]
+    assert not plan.rows["members"]

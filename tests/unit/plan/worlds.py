@@ -1,0 +1,216 @@
+"""Random views of a host, and a plain reading of rows and rules to hold the plan against."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+from hypothesis import strategies as st
+
+from crossway.model import rows as r
+from crossway.plan import view
+from crossway.plan.plan import Document
+from crossway.plan.port import Body
+from crossway.plan.rows import Rows
+
+HOSTS = ["h1", "h2", "h3"]  # h1 is the plan's
+NETWORKS = ["n1", "n2"]
+GROUPS = ["a", "b", "c"]
+PORTS = [f"p{i}" for i in range(6)]
+ROUTERS = ["r1", "r2"]
+PREFIXES4 = ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/24", "10.0.0.4/30", "10.0.0.5/32"]
+PREFIXES6 = ["::/0", "fd00::/8", "fd00::/64", "fd00::5/128"]
+
+prefixes = st.sampled_from(PREFIXES4 * 2 + PREFIXES6) | st.builds(
+    lambda n, bits: str(ip_network((n, bits), strict=False)), st.integers(0x0A000000, 0x0A0000FF), st.integers(8, 32)
+)
+
+
+@st.composite
+def rules(draw: Any, id: str, group: str) -> view.Rule:
+    """Any rule: of a group's number of ways, families, protocols, ports and remotes."""
+    proto = draw(st.sampled_from([None, 6, 6, 6, 17, 1, 58, 47]))
+    family = draw(st.sampled_from([4, 4, 6]))
+    low = high = None
+    if proto in (6, 17):
+        low = draw(st.sampled_from([None, 0, 22, 80, 80, 81, 1000]))
+        high = (
+            draw(st.sampled_from([v for v in (0, 22, 80, 81, 90, 1023, 65535) if v >= low]))
+            if low is not None
+            else None
+        )
+    elif proto in (1, 58):
+        low = draw(st.none() | st.sampled_from([0, 3, 8, 128]))
+        high = draw(st.none() | st.sampled_from([0, 1])) if low is not None else None
+    remote = draw(st.sampled_from(["any", "group", "group", "prefix", "prefix", "prefix"]))
+    return view.Rule(
+        id=id,
+        number=int(id[1:]) + 1,
+        way=draw(st.sampled_from(["in", "out"])),
+        family=family,
+        proto=proto,
+        min=low,
+        max=high,
+        group=draw(st.sampled_from(GROUPS)) if remote == "group" else None,
+        prefix=draw(prefixes.filter(lambda p: (":" in p) == (family == 6))) if remote == "prefix" else None,
+        group_id=group,
+    )
+
+
+@st.composite
+def groups(draw: Any, id: str, least: int = 0) -> view.Group:
+    base = GROUPS.index(id) * 100
+    numbers = draw(st.lists(st.integers(base, base + 9), unique=True, min_size=least, max_size=10))
+    return view.Group(id=id, stateful=draw(st.booleans()), rules=tuple(draw(rules(f"x{n}", id)) for n in numbers))
+
+
+@st.composite
+def ports(draw: Any, id: str) -> view.Port:
+    n = PORTS.index(id)
+    identity = draw(st.integers(0, 3))
+    pairs = draw(
+        st.lists(
+            st.sampled_from([("10.9.0.0/16", None), ("::/0", None), ("10.0.0.99", "fa:16:3e:99:99:99")]), max_size=2
+        )
+    )
+    address = draw(st.integers(0, 3)) + n
+    return view.Port(
+        id=id,
+        network=draw(st.sampled_from(NETWORKS)),
+        mac=f"fa:16:3e:00:00:{n:02x}",
+        addresses=(view.Address(f"10.0.0.{address}", "s4"), view.Address(f"fd00::{address:x}", "s6"))[
+            : draw(st.integers(0, 2))
+        ],
+        identity=identity,
+        groups=(),
+        pairs=tuple(view.Pair(ip, mac) for ip, mac in pairs),
+        secured=draw(st.integers(0, 4)) > 0,
+        up=draw(st.integers(0, 4)) > 0,
+        host=draw(st.sampled_from([*HOSTS, "h1", None])),
+    )
+
+
+@st.composite
+def routers(draw: Any, id: str) -> view.Router:
+    n = ROUTERS.index(id)
+    interfaces = [
+        view.Interface(
+            f"rp{n}{i}",
+            draw(st.sampled_from(NETWORKS)),
+            f"fa:16:3e:01:{n:02x}:{i:02x}",
+            (view.Prefixed(f"10.{i}.0.{n + 1}", 24), view.Prefixed(f"fd0{i}::{n + 1}", 64)),
+        )
+        for i in draw(st.lists(st.integers(0, 2), unique=True, max_size=3))
+    ]
+    hops = draw(
+        st.lists(
+            st.sampled_from([("0.0.0.0/0", "10.0.0.9"), ("::/0", "fd00::9"), ("192.0.2.0/24", "10.1.0.9")]), max_size=2
+        )
+    )
+    return view.Router(
+        id=id,
+        number=n + 1,
+        up=draw(st.booleans()),
+        interfaces=tuple(interfaces),
+        routes=tuple(view.Hop(*h) for h in hops),
+    )
+
+
+@st.composite
+def networks(draw: Any, id: str) -> view.Network:
+    physnet = draw(st.sampled_from([None, "physnet1", "physnet2"]))
+    return view.Network(
+        id=id,
+        number=NETWORKS.index(id) + 10,
+        mtu=draw(st.sampled_from([1400, 9000])),
+        type="vlan" if physnet else "vxlan",
+        physnet=physnet,
+        segment=7 if physnet else None,
+        up=draw(st.integers(0, 4)) > 0,
+    )
+
+
+def _one(kind: str, ids: list[str], made: Any) -> st.SearchStrategy[Document]:
+    return st.sampled_from(ids).flatmap(
+        lambda id: st.none().map(lambda _: Document(kind, id, None)) | made(id).map(lambda o: Document(kind, id, o))
+    )
+
+
+documents = st.one_of(
+    _one("host", HOSTS, lambda id: st.just(view.Host(id=id, underlay=f"192.0.2.{HOSTS.index(id) + 1}"))),
+    _one("network", NETWORKS, networks),
+    _one("port", PORTS, ports),
+    _one("port", PORTS, ports),
+    _one("router", ROUTERS, routers),
+    _one("group", GROUPS, groups),
+    _one(
+        "identity",
+        ["1", "2", "3"],
+        lambda id: st.lists(st.sampled_from(GROUPS), unique=True).map(lambda g: view.Identity(id=id, groups=tuple(g))),
+    ),
+    st.sampled_from(GROUPS).flatmap(
+        lambda group: st.integers(0, 9).flatmap(
+            lambda n: _one("rule", [f"x{GROUPS.index(group) * 100 + n}"], lambda id: rules(id, group))
+        )
+    ),
+)
+bodies = st.tuples(st.sampled_from(PORTS), st.none() | st.sampled_from([r.Body.VETH, r.Body.TAP, r.Body.VLAN])).map(
+    lambda one: (
+        one[0],
+        one[1] and Body(r.PortKey(100 + PORTS.index(one[0]), 5 if one[1] == r.Body.VLAN else 0), one[1]),
+    )
+)
+uplinks = st.sampled_from([{}, {"physnet1": 7}, {"physnet1": 8, "physnet2": 9}])
+
+
+# A world in which most things are as they must be for rows to be: stories begin with it.
+BASE = [
+    *(Document("host", h, view.Host(id=h, underlay=f"192.0.2.{n + 1}")) for n, h in enumerate(HOSTS)),
+    *(Document("network", n, view.Network(id=n, number=NETWORKS.index(n) + 10, mtu=1400)) for n in NETWORKS),
+    *(
+        Document("port", p, view.Port(id=p, network="n1", mac=f"fa:16:3e:00:00:{n:02x}", identity=n % 3 + 1, host=h))
+        for n, (p, h) in enumerate(zip(PORTS, ["h1", "h1", "h2"] * 2, strict=True))
+    ),
+    *(
+        Document("identity", str(i), view.Identity(id=str(i), groups=g))
+        for i, g in ((1, ("a",)), (2, ("a", "b")), (3, ("c",)))
+    ),
+]
+BASE_BODIES = {p: Body(r.PortKey(100 + n), r.Body.VETH) for n, p in enumerate(PORTS)}
+
+
+def judge(
+    rows: Rows, identity: int, way: int, family: int, remote_identity: int, remote: bytes, proto: int, port: int
+) -> r.Policy | None:
+    """Return what the firewall finds: the stateful row that allows, else a stateless one, else None.
+
+    A plain search for the longest match in each of its three lookups.
+    """
+
+    def longest(number: int, kind: int) -> r.Policy | None:
+        found = None
+        for key, row in rows["policies"].items():
+            if (key.identity, key.number, key.remote, key.way, key.family) != (identity, number, kind, way, family):
+                continue
+            bits = key.prefixlen
+            if bits > 88 and key.proto != proto:
+                continue
+            if bits > 96 and (key.port ^ port) >> (112 - bits):
+                continue
+            if found is None or bits > found[0]:
+                found = (bits, row)
+        return found[1] if found else None
+
+    answers = [longest(0, r.Remote.ANY)]
+    if remote_identity:
+        answers.append(longest(remote_identity, r.Remote.IDENTITY))
+    best = None
+    for key, prefix in rows["prefixes"].items():
+        bits = key.prefixlen - 64
+        same = (int.from_bytes(key.ip, "big") ^ int.from_bytes(remote, "big")) >> (128 - bits) == 0
+        if (key.identity, key.way) == (identity, way) and same and (best is None or bits > best[0]):
+            best = (bits, prefix.number)
+    if best is not None:
+        answers.append(longest(best[1], r.Remote.PREFIX))
+    allowed = [a for a in answers if a is not None]
+    return min(allowed, key=lambda a: a.stateless, default=None)
