@@ -13,6 +13,7 @@ The commands of `crossway lab` rest on the same functions.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import secrets
@@ -130,7 +131,7 @@ class ServerPart(Part):
         # listens on the machine's loopback, whoever accepts from it.
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", port))
+            _bind(listener, port)
             listener.listen(128)
             command = ["server", "--listen", self._state.underlay_url.removeprefix("http://")]
             command += ["--listen", f"fd:{listener.fileno()}"]
@@ -264,7 +265,17 @@ class Lab:
         waits = [part.begin() for part in (lab.server, *(host.agent for host in lab.hosts))]
         for ready in waits:
             ready.wait(READY_SECONDS)
+        lab.joined()
         return lab
+
+    def joined(self, seconds: float = 30.0) -> None:
+        """Wait until the server knows all hosts and takes them for alive."""
+        wanted = {host.name for host in self.hosts}
+        end = time.monotonic() + seconds
+        while missing := wanted - {host["name"] for host in self.client.hosts() if host["alive"]}:
+            if time.monotonic() > end:
+                raise Unavailable(f"lab {self.name}: {', '.join(sorted(missing))} did not join in {seconds:g} s")
+            time.sleep(0.01)
 
     @classmethod
     def open(cls, name: str) -> Self:
@@ -399,6 +410,18 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, what in before.items():
             signal.signal(number, what)
+
+
+def _bind(listener: socket.socket, port: int, seconds: float = 5.0) -> None:
+    """Bind to a port of the loopback; a server that was killed has it until its last thread is done writing."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return listener.bind(("127.0.0.1", port))
+        except OSError as fault:
+            if fault.errno != errno.EADDRINUSE or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def _free_port() -> int:
