@@ -31,7 +31,7 @@ from typing import Any, Self
 
 from crossway import settings
 from crossway.client import AgentClient, Client, Object
-from crossway.errors import Fault, Unavailable
+from crossway.errors import Fault, NotFound, Unavailable
 from crossway.lab import container, process, wire
 from crossway.lab import impair as impairments
 from crossway.lab import state as states
@@ -303,12 +303,15 @@ class Lab:
         return next(host for host in self.hosts if host.name == name)
 
     def place(self, name: str) -> Place:
-        """Return a namespace of this lab by its short name: h1, outside, control, switch, or a workload's."""
+        """Return a place of this lab by its short name: h1, outside, control, switch, or a workload's.
+
+        Of a workload that is a container, it is the container.
+        """
         netns = states.netns_of(self.name, name)
         known = {n.removeprefix(states.netns_of(self.name, "")) for n in wire.namespaces(self.name)}
         if name not in known:
-            raise Unavailable(f"lab {self.name} has no place {name}: it has {', '.join(sorted(known))}")
-        return Place(name, netns)
+            raise NotFound("place", f"{name} of lab {self.name} (it has {', '.join(sorted(known))})")
+        return container.find(self.state, Place(name, netns))
 
     def namespace(self, name: str) -> Place:
         """Make one more namespace, which goes with the lab."""
