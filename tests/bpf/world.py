@@ -303,11 +303,11 @@ def on_one_cpu() -> Iterator[None]:
 
 
 @contextmanager
-def world(kind: type[Object] = Object, **config: int) -> Iterator[World]:
-    """Be in a fresh world; *config* sets members of `struct config`."""
+def world(kind: type[Object] = Object, sizes: Mapping[str, int] | None = None) -> Iterator[World]:
+    """Be in a fresh world; *sizes* makes tables smaller than they are here."""
     with namespace(), on_one_cpu():
-        settings = {"overlay": if_nametoindex("vxlan"), "tunnel_from_cb": 1} | config
-        with kind(config=settings, sizes=SIZES) as bpf:
+        config = {"overlay": if_nametoindex("vxlan"), "tunnel_from_cb": 1}
+        with kind(config=config, sizes=SIZES | dict(sizes or {})) as bpf:
             reasons = {number: name for name, number in bpf.btf.enum("drop").items()}
             made = World(bpf, reasons)
             made.reset()
