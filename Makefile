@@ -20,7 +20,7 @@ $(BPF): $(wildcard bpf/*.c bpf/*/*.c bpf/*/*.h)
 	@mv $@.tmp $@
 
 demo: setup
-	@$(PY) -m crossway.lab.demo
+	@$(PY) -m crossway.lab.demo $(ARGS)
 
 test: setup
 	@$(PY) -m pytest $(ARGS)

@@ -107,6 +107,11 @@ def prepare(state: State) -> None:
             os.symlink("busybox", rootfs / "bin" / applet)
 
 
+def find(state: State, place: Place) -> Place:
+    """Return the container that runs in a place; the place itself if there is none."""
+    return Container(state, place) if (_root(state) / place.netns).is_dir() else place
+
+
 def remove_all(run: Path) -> None:
     """End all containers of a lab, their cgroups as well."""
     root = run / "runc"
