@@ -35,8 +35,10 @@ def crossway(
     """One virtual network for containers, virtual machines and bare-metal servers."""
 
 
+app.command()(serve.up)
 app.command()(serve.server)
 app.command()(serve.agent)
+app.command()(serve.purge)
 app.add_typer(lab.app, name="lab")
 app.add_typer(network.app, name="network")
 app.add_typer(subnet.app, name="subnet")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crossway.cli import show
 from crossway.cli.options import HostName, Json, LabName, Run, Server, agent, client, lab_state
 from crossway.errors import Unavailable
+
+if TYPE_CHECKING:
+    from crossway.client import Client
 
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp"}
 
@@ -63,11 +67,23 @@ def drops(
     for name in hosts:
         with agent(name, lab, run) as on:
             rows += [{"host": name, **drop} for drop in on.drops(id)]
-    try:
-        names = {p["id"]: p["name"] for p in ask.list("ports", fields=["id", "name"])} if rows else {}
-    except Unavailable:
-        # The hosts know what they dropped, whether or not a server lives.
-        names = {}
+    names = _names(ask) if rows else {}
     for row in rows:
         row["name"] = names.get(row["port"], "")
+    if json:
+        show.as_json(rows)
+        return
+    for row in rows:
+        if last := row.get("last"):
+            last["why"] = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", lambda id: names.get(id[0], id[0]), last["why"])
     show.table(rows, COLUMNS, json, "nothing was dropped")
+
+
+def _names(ask: Client) -> dict[str, str]:
+    """Return the names of ports, groups and networks by their ids, as far as a server can be asked."""
+    try:
+        kinds = [ask.list(kind, fields=["id", "name"]) for kind in ("ports", "security_groups", "networks")]
+    except Unavailable:
+        # The hosts know what they dropped, whether or not a server lives.
+        return {}
+    return {one["id"]: one["name"] for kind in kinds for one in kind if one["name"]}

@@ -17,7 +17,7 @@ app = typer.Typer(help="Ports: where containers, machines and servers attach.", 
 
 COLUMNS: list[show.Column] = [
     ("ID", lambda p: p["id"]),
-    ("NAME", lambda p: p["name"]),
+    ("NAME", lambda p: p["name"] or p.get("device_owner")),
     ("MAC", lambda p: p["mac_address"]),
     ("ADDRESSES", lambda p: [ip["ip_address"] for ip in p["fixed_ips"]]),
     ("HOST", lambda p: p.get("binding:host_id")),

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+import signal
 import socket as sockets
+from contextlib import suppress
+from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from crossway import settings
+from crossway.cli import show
+from crossway.cli.external import DEVICE, PHYSNET, interface, way_out
 from crossway.cli.options import Run
-from crossway.errors import Invalid
+from crossway.errors import Forbidden, Invalid
 
 Listen = Annotated[
     list[str] | None,
@@ -21,9 +29,10 @@ ReadyFd = Annotated[int | None, typer.Option(hidden=True, help="Write to this de
 
 def server(
     listen: Listen = None,
-    store: Annotated[str, typer.Option(metavar="STORE", help="sqlite:PATH, or memory: for trying.")] = (
-        f"sqlite:{settings.DATA.default}/cloud.db"
-    ),
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="STORE", help="sqlite:PATH, or memory: for trying; sqlite in the data directory."),
+    ] = None,
     auth: Annotated[str, typer.Option(metavar="AUTH", help="Who may ask: none takes everyone for an admin.")] = "none",
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond loopback with auth none: the network is closed to others.")
@@ -33,6 +42,7 @@ def server(
     """Run a server: the API for people and tools, the views for hosts."""
     from crossway.api.server import run
 
+    store = store or f"sqlite:{settings.DATA.value()}/cloud.db"
     run(listen=listen or [settings.LISTEN.value()], store=store, auth=auth, ready_fd=ready_fd, insecure=insecure)
 
 
@@ -64,6 +74,115 @@ def agent(
         vxlan_port=vxlan_port,
         ready_fd=ready_fd,
     )
+
+
+def up(
+    data: Annotated[
+        str, typer.Option(metavar="DIR", help=settings.DATA.what, envvar=settings.DATA.variable)
+    ] = settings.DATA.default,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help=settings.LISTEN.what, envvar=settings.LISTEN.variable)
+    ] = settings.LISTEN.default,
+    external: Annotated[
+        str, typer.Option(metavar="ADDRESS/LENGTH", help=settings.EXTERNAL.what, envvar=settings.EXTERNAL.variable)
+    ] = settings.EXTERNAL.default,
+    host: Annotated[str | None, typer.Option(help="This host's name; the machine's own if not said.")] = None,
+    underlay: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="This host's address for others, should there be some.")
+    ] = "127.0.0.1",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond loopback with auth none: the network is closed to others.")
+    ] = False,
+    run: Run = None,
+) -> None:
+    """Run all of Crossway on this machine: server and agent in one process, and a network that leads outside."""
+    wanted = interface(external)
+    if os.geteuid() != 0:
+        raise Forbidden("`crossway up` loads programs and makes links: run it as root")
+    directory = Path(run or settings.RUN.default)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    Path(data).mkdir(parents=True, exist_ok=True)
+    with way_out(wanted, directory):
+        plugged = asyncio.run(
+            _up(data, listen, insecure, wanted, host or sockets.gethostname(), underlay, directory),
+        )
+    if plugged:
+        show.said(f"{plugged} ports stay plugged and go on speaking to each other; `crossway purge` takes them away")
+    else:
+        purge(run)
+
+
+def purge(run: Run = None) -> None:
+    """Take away all that an agent has made on this machine: bodies of ports, programs, tables. It must have ended."""
+    from crossway.agent import purge as purge_agent
+
+    purge_agent(Path(run or settings.RUN.default))
+
+
+async def _up(
+    data: str, listen: str, insecure: bool, external: IPv4Interface, host: str, underlay: str, run: Path
+) -> int:
+    """Serve until told to end; return how many ports are plugged then."""
+    from crossway.agent import serve as serve_agent
+    from crossway.api.server import serve as serve_api
+
+    within = f"unix:{run}/server.sock"
+    async with serve_api([listen, within], f"sqlite:{data}/cloud.db", insecure=insecure) as api:
+        serving = asyncio.create_task(api.wait())
+        await asyncio.to_thread(_first_network, within, external)
+        ready, tell = os.pipe()
+        agent = asyncio.create_task(
+            serve_agent([within], host, underlay, {PHYSNET: DEVICE}, run, ready_fd=tell),
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, agent.cancel)
+        loop.add_reader(ready, _ready, loop, ready, listen, external)
+        try:
+            done, _ = await asyncio.wait({serving, agent}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if not task.cancelled():
+                    # Neither ends by itself: one that has says why.
+                    task.result()
+        finally:
+            loop.remove_reader(ready)
+            os.close(ready)
+            agent.cancel()
+            with suppress(asyncio.CancelledError):
+                await agent
+            api.stop()
+            await serving
+    return len(list((run / "bodies").glob("*.json")))
+
+
+def _first_network(server: str, external: IPv4Interface) -> None:
+    """Make the external network `public`, unless there is one on this machine's uplink."""
+    from crossway.client import Client
+
+    with Client(server) as client:
+        if client.list("networks", provider__physical_network=PHYSNET):
+            return
+        network = client.create(
+            "network",
+            name="public",
+            shared=True,
+            **{"router:external": True, "provider:network_type": "flat", "provider:physical_network": PHYSNET},
+        )
+        client.create(
+            "subnet",
+            name="public",
+            network_id=network["id"],
+            ip_version=4,
+            cidr=str(external.network),
+            gateway_ip=str(external.ip),
+        )
+
+
+def _ready(loop: asyncio.AbstractEventLoop, ready: int, listen: str, external: IPv4Interface) -> None:
+    loop.remove_reader(ready)
+    show.said(f"crossway is up: API at http://{listen}, external network [bold]public[/bold] {external.network}")
+    show.said("try: ip netns add one; crossway port create one --network public; crossway port plug one --netns one")
+    show.said("Ctrl-C ends it")
 
 
 def physnets(pairs: list[str]) -> dict[str, str]:
