@@ -4,7 +4,7 @@ BPF := src/crossway/bpf/crossway.bpf.o
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: cflags demo test check bench bpf setup lock
+.PHONY: cflags demo test check fuzz bench bpf setup lock
 
 setup:
 	@scripts/setup
@@ -31,6 +31,10 @@ check: setup
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@$(PY) scripts/reference --check
+
+# Hostile frames for the data plane: make fuzz FRAMES=1000000 SEED=1
+fuzz: setup
+	@PYTHONPATH=tests $(PY) -m bpf.fuzz --frames $(or $(FRAMES),1000000) --seed $(or $(SEED),1)
 
 bench: setup
 	@$(PY) -m bench $(ARGS)
