@@ -52,15 +52,14 @@ class Plane:
 
     def filled(self) -> None:
         """Take note that the tables hold what they should: the programs may now read them."""
-        if self._waiting is None:
-            return
         waiting, self._waiting = self._waiting, None
-        for ifindex, program in waiting.items():
+        for ifindex, program in (waiting or {}).items():
             try:
                 self.hook(program, ifindex)
             except OSError as fault:
                 if fault.errno != errno.ENODEV:
                     log.error("cannot hook link %d: %s", ifindex, fault)
+        self.object.alone()
         for other in self._others():
             shutil.rmtree(other)
             log.info("removed tables of another schema: %s", other.name)

@@ -25,6 +25,9 @@ from crossway.model.rows import TABLES, Key, Value
 P = c.c_void_p
 U32 = c.c_uint32
 BATCH = 4096
+# What the programs write themselves: connections, and what was counted. Nobody
+# could fill them again.
+KEPT = ("flows", "fragments", "drops", "generations")
 OK, SHOT, REDIRECT = 0, 2, 7  # TC_ACT_* verdicts, linux/pkt_cls.h
 CONTEXT_SIZE = 192  # sizeof(struct __sk_buff), linux/bpf.h
 CONTEXT = {"mark": 8, "priority": 32, "ingress_ifindex": 36, "ifindex": 40, "cb": 48, "gso_segs": 164, "gso_size": 176}
@@ -47,6 +50,25 @@ class _TestRun(c.Structure):
         ("flags", U32),
         ("cpu", U32),
         ("batch_size", U32),
+    )
+
+
+class _MapInfo(c.Structure):  # the beginning of struct bpf_map_info, linux/bpf.h
+    _fields_ = (
+        ("type", U32),
+        ("id", U32),
+        ("key_size", U32),
+        ("value_size", U32),
+        ("max_entries", U32),
+        ("map_flags", U32),
+        ("name", c.c_char * 16),
+        ("ifindex", U32),
+        ("btf_vmlinux_value_type_id", U32),
+        ("netns_dev", c.c_uint64),
+        ("netns_ino", c.c_uint64),
+        ("btf_id", U32),
+        ("btf_key_type_id", U32),
+        ("btf_value_type_id", U32),
     )
 
 
@@ -79,6 +101,7 @@ def _libbpf() -> c.CDLL:
         "bpf_object__btf",
         "bpf_map__initial_value",
         "btf__raw_data",
+        "btf__load_from_kernel_by_id",
     ):
         getattr(lib, name).restype = P
         getattr(lib, name).argtypes = None
@@ -206,6 +229,33 @@ class Table:
             first = False
 
 
+def describe(btf: Btf, id: int) -> str:
+    """Return a type as text that is the same if, and only if, it is laid out in the same way."""
+    _, t, _ = btf.plain(id)
+    if t.kind != STRUCT:
+        return f"{t.name}:{btf.size(id)}"
+    return f"{t.name}{{{','.join(f'{n}@{o}:{describe(btf, i)}' for n, i, o in btf.members(id))}}}"
+
+
+def pinned_layout(path: Path) -> str:
+    """Return how a pinned table is laid out, as its own BTF in the kernel tells."""
+    fd = _check(lib.bpf_obj_get(str(path).encode()), f"open {path}")
+    try:
+        info, size = _MapInfo(), U32(c.sizeof(_MapInfo))
+        _check(lib.bpf_obj_get_info_by_fd(fd, c.byref(info), c.byref(size)), f"look at {path}")
+    finally:
+        os.close(fd)
+    loaded = lib.btf__load_from_kernel_by_id(info.btf_id)
+    if not loaded:
+        return ""
+    length = U32()
+    raw = lib.btf__raw_data(P(loaded), c.byref(length))
+    btf = Btf(c.string_at(raw, length.value))
+    lib.btf__free(P(loaded))
+    key, value = describe(btf, info.btf_key_type_id), describe(btf, info.btf_value_type_id)
+    return f"{info.type} {info.max_entries} {key} {value}"
+
+
 class Object:
     """A loaded data plane: its tables to fill, its programs to attach or to run.
 
@@ -223,6 +273,7 @@ class Object:
         pins: Path | None = None,
         sizes: Mapping[str, int] | None = None,
     ) -> None:
+        self._stages: Path | None = None
         self.path = path or object_path()
         self.build_id = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
         del _log[:]
@@ -236,8 +287,9 @@ class Object:
             self._configure(config or {})
             self._tables = {name: self._table(name, *shapes) for name, shapes in TABLES.items()}
             self.pins = pins / self.schema if pins else None
-            if self.pins:
-                self.pins.mkdir(parents=True, exist_ok=True)
+            if pins and self.pins:
+                if not self.pins.exists():
+                    self._inherit(pins, self.pins)
                 for name in TABLES:
                     _check(lib.bpf_map__set_pin_path(self._map(name), str(self.pins / name).encode()), f"pin {name}")
             for name, rows in (sizes or {}).items():
@@ -246,9 +298,31 @@ class Object:
             for name, table in self._tables.items():
                 table.fd = lib.bpf_map__fd(self._map(name))
                 table.size = lib.bpf_map__max_entries(self._map(name))
+            if pins:
+                self._keep_stages(pins)
         except BaseException:
             self.close()
             raise
+
+    def _keep_stages(self, pins: Path) -> None:
+        """Pin the array of tail calls: the kernel empties it when no process and no pin holds it any more.
+
+        It is this load's own, unlike the tables: what programs of an earlier
+        load call stays theirs until `alone`.
+        """
+        m = self._map("stages")
+        info, size = _MapInfo(), U32(c.sizeof(_MapInfo))
+        _check(lib.bpf_obj_get_info_by_fd(lib.bpf_map__fd(m), c.byref(info), c.byref(size)), "look at stages")
+        self._stages = pins / f"stages-{info.id}"
+        _check(lib.bpf_map__pin(m, str(self._stages).encode()), f"pin {self._stages}")
+
+    def alone(self) -> None:
+        """Take note that no program of an earlier load is on any hook: what those called goes."""
+        if self._stages is None:
+            return
+        for earlier in self._stages.parent.glob("stages-*"):
+            if earlier != self._stages:
+                earlier.unlink()
 
     def close(self) -> None:
         """Let go of programs and tables; what is attached or pinned stays."""
@@ -310,15 +384,31 @@ class Object:
         for name in TABLES:
             m = self._map(name)
             t = self._tables[name]
-            text.append(f"{name} {lib.bpf_map__type(m)} {self._describe(lib.bpf_map__btf_key_type_id(m))}")
-            text.append(f"{self._describe(lib.bpf_map__btf_value_type_id(m))} {t.key.size} {t.value.size}")
+            text.append(f"{name} {lib.bpf_map__type(m)} {describe(self.btf, lib.bpf_map__btf_key_type_id(m))}")
+            text.append(f"{describe(self.btf, lib.bpf_map__btf_value_type_id(m))} {t.key.size} {t.value.size}")
         return hashlib.sha256("\n".join(text).encode()).hexdigest()[:12]
 
-    def _describe(self, id: int) -> str:
-        _, t, _ = self.btf.plain(id)
-        if t.kind != STRUCT:
-            return f"{t.name}:{self.btf.size(id)}"
-        return f"{t.name}{{{','.join(f'{n}@{o}:{self._describe(i)}' for n, i, o in self.btf.members(id))}}}"
+    def _inherit(self, pins: Path, to: Path) -> None:
+        """Make the directory of a new schema; share what flows and counters an older one has, if they look the same."""
+        older = [p for p in pins.iterdir() if p.is_dir()] if pins.exists() else []
+        new = pins / f"{to.name}-part"  # a bpf file system knows no names with dots
+        if new in older:  # someone was killed here
+            for pinned in new.iterdir():
+                pinned.unlink()
+            older.remove(new)
+        new.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            for directory in older:
+                if (directory / name).exists() and pinned_layout(directory / name) == self._layout(name):
+                    os.link(directory / name, new / name)
+                    break
+        new.rename(to)
+
+    def _layout(self, name: str) -> str:
+        m = self._map(name)
+        key, value = (lib.bpf_map__btf_key_type_id(m), lib.bpf_map__btf_value_type_id(m))
+        size = lib.bpf_map__max_entries(m)
+        return f"{lib.bpf_map__type(m)} {size} {describe(self.btf, key)} {describe(self.btf, value)}"
 
     def table(self, name: str) -> Table:
         """Return one of the tables of `TABLES`."""
