@@ -36,8 +36,10 @@ def interface(text: str) -> ipaddress.IPv4Interface:
 
 
 def rules(external: ipaddress.IPv4Interface) -> str:
-    """Return the nftables rules that let the external network out under the machine's own addresses."""
+    """Return the nftables rules, in place of earlier ones: the external network goes out as the machine itself."""
     return f"""
+table ip {TABLE}
+delete table ip {TABLE}
 table ip {TABLE} {{
     chain out {{
         type nat hook postrouting priority srcnat; policy accept;
@@ -55,25 +57,34 @@ table ip {TABLE} {{
 
 @contextmanager
 def way_out(external: ipaddress.IPv4Interface, run: Path) -> Iterator[None]:
-    """Have links, rules and forwarding while the context lasts; what a killed one left goes first."""
+    """Have links, rules and forwarding while the context lasts; what a killed one left is taken over as it is."""
     note = run / "external.json"
     run.mkdir(parents=True, exist_ok=True)
-    _remove(note)
-    # Written before the change: whoever cleans up knows what it was.
-    note.write_text(json.dumps({"ip_forward": FORWARD.read_text().strip()}))
+    if note.exists() and json.loads(note.read_text())["external"] != str(external):
+        _remove(note)
+    if not note.exists():
+        # Written before the change: whoever cleans up knows what it was.
+        note.write_text(json.dumps({"ip_forward": FORWARD.read_text().strip(), "external": str(external)}))
     try:
-        _run(
-            ["ip", "-batch", "-"],
-            f"link add {HOST_END} type veth peer name {DEVICE}\n"
-            f"link set {DEVICE} addrgenmode none\n"
-            f"address add {external} dev {HOST_END}\n"
-            f"link set {HOST_END} up\nlink set {DEVICE} up\n",
-        )
+        if subprocess.run(["ip", "link", "show", HOST_END], capture_output=True, check=False).returncode:
+            _run(["ip", "-batch", "-"], "\n".join(links(external)))
         _run(["nft", "-f", "-"], rules(external))
         FORWARD.write_text("1")
         yield
     finally:
         _remove(note)
+
+
+def links(external: ipaddress.IPv4Interface) -> list[str]:
+    """Return the `ip` commands that make the cable; the gateway's MAC follows from its address, so that it stays."""
+    mac = ":".join(f"{byte:02x}" for byte in b"\x02\xcc" + external.packed)
+    return [
+        f"link add {HOST_END} address {mac} type veth peer name {DEVICE}",
+        f"link set {DEVICE} addrgenmode none",
+        f"address add {external} dev {HOST_END}",
+        f"link set {HOST_END} up",
+        f"link set {DEVICE} up",
+    ]
 
 
 def _remove(note: Path) -> None:
