@@ -208,8 +208,12 @@ def _addresses(
             elif candidates:
                 raise _full(network.id)
     else:
-        for wish in wishes:
-            found.append(_wished(decision, network, subnets, port, mac, wish, owner))
+        # Addresses that are named come first, so that one by subnet alone does not take their place.
+        by_wish = {
+            wish: _wished(decision, network, subnets, port, mac, wish, owner)
+            for wish in sorted(wishes, key=lambda wish: wish.ip_address is None)
+        }
+        found += [by_wish[wish] for wish in wishes]
     # Stateless configuration gives a workload an address whether asked or not; a router has what it is given.
     if wishes != () and not owner.startswith("network:"):
         have = {fixed.subnet_id for fixed in found}
