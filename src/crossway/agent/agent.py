@@ -29,6 +29,7 @@ from crossway.agent import drops, sweep
 from crossway.agent.api import Api
 from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_of
 from crossway.agent.plane import UPLINK, WORKLOAD, Plane
+from crossway.agent.remover import Remover
 from crossway.agent.tables import Tables
 from crossway.client import HostClient
 from crossway.errors import Conflict, Fault, Invalid, NotFound, Unavailable
@@ -88,6 +89,7 @@ class Agent:
         self._report = asyncio.Event()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._counts: dict[str, int] = {}
+        self._old_planes: list[Plane] = []
         self._told_faults: set[tuple[str, str]] = set()
 
     # Life.
@@ -96,6 +98,7 @@ class Agent:
         """Run until cancelled; links, programs and tables go on without it."""
         self.run.mkdir(mode=0o755, parents=True, exist_ok=True)
         self.links = Links()
+        self._remover = Remover()
         self._events = Netlink(nl.RTMGRP_LINK)
         loop = asyncio.get_running_loop()
         api = Api(
@@ -120,13 +123,14 @@ class Agent:
         finally:
             loop.remove_reader(self._events.fileno())
             await api.stop()
+            await self._remover.close()
             with suppress(FileNotFoundError):
                 (self.run / "agent.sock").unlink()
             await self.client.close()
             self._events.close()
             self.links.close()
-            if hasattr(self, "plane"):
-                self.plane.close()
+            for plane in [*self._old_planes, *([self.plane] if hasattr(self, "plane") else [])]:
+                plane.close()
 
     def _begin(self) -> None:
         """Take over what an agent before this one left: programs are renewed, rows stay."""
@@ -189,7 +193,7 @@ class Agent:
             self.plan.take(documents, whole=whole)
             self._consider(dict.fromkeys([*before, *(d.id for d in documents if d.kind == "port")]))
             if whole:
-                self._consider(self._records)
+                self._consider(list(self._records))
                 if not self._synced:
                     self.plan.settle()
                     self.plan.forget_adopted()
@@ -233,6 +237,7 @@ class Agent:
                 named = self._named.get(id)
                 if named is not None and named.device != device:
                     self._unname(named)
+                    self._doomed[id] = named
                     changed[id] = None
                 if device is not None:
                     if named is None or named.device != device:
@@ -374,6 +379,22 @@ class Agent:
         if link is not None and self._by_name.get(link.name) == link:
             del self._by_name[link.name]
         self.plane.gone(ifindex)
+        if ifindex == self.plane.overlay.ifindex:
+            self._renew()
+
+    def _renew(self) -> None:
+        """Make the overlay's device anew that somebody took away, and load programs that know it."""
+        log.error("the overlay's device is gone: making another one")
+        # The old one stays open: a sweep may be reading its tables in another thread.
+        self._old_planes.append(self.plane)
+        self.plane = Plane(self.run, self.links, self.underlay, self._vxlan_port)
+        self.tables.renew(self.plane.object)
+        self.plane.start()
+        self._take_uplinks()
+        for record in [*self._records.values(), *self._named.values()]:
+            self._body(record)
+        if self._synced:
+            self.plane.filled()
 
     def _names_changed(self, names: set[str]) -> None:
         ports = {port for name in names for port in self._devices.get(name, ())}
@@ -447,15 +468,15 @@ class Agent:
 
     def _remove(self, record: Record) -> None:
         """Remove what was made for a body; its rows are out."""
-        try:
-            if record.made:
-                self.links.remove(record.device)
-            elif record.device not in self._devices:
-                link = self._by_name.get(record.device)
-                if link is not None:
-                    self.plane.unhook(link.ifindex)
-        except OSError as fault:
-            log.error("cannot remove %s of port %s: %s", record.device, record.port, fault)
+        if record.made:
+            self._remover.remove(record.device, lambda: self._records_kept.remove(record.port))
+            return
+        link = self._by_name.get(record.device)
+        if record.device not in self._devices and link is not None:
+            try:
+                self.plane.unhook(link.ifindex)
+            except OSError as fault:
+                log.error("cannot unhook %s of port %s: %s", record.device, record.port, fault)
         self._records_kept.remove(record.port)
 
     def _remove_strays(self) -> None:
@@ -464,8 +485,7 @@ class Agent:
             port = port_of(link)
             if port is not None and port not in self._records:
                 log.info("removing %s of port %s: it was left over", link.name, port)
-                with suppress(OSError):
-                    self.links.remove(link.name)
+                self._remover.remove(link.name, lambda: None)
 
     # The agent's own API.
 
@@ -492,6 +512,7 @@ class Agent:
             before = self._records.get(id)
             if before is not None and before != record:
                 self._replace(before)
+            await self._remover.gone(record.device)
             self._make(record, netns)
             if binding is not None:
                 await binding
@@ -635,6 +656,11 @@ class Agent:
         record = self._records.get(id)
         if record is not None:
             self._withdraw(id)
+        await asyncio.gather(self._unbind(id), self._remover.gone(record.device if record else ""))
+        return {"port": id}
+
+    async def _unbind(self, id: str) -> None:
+        """Have the server say that a port is on no host, if it says that it is on this one."""
         known = self.plan.port(id)
         try:
             host = known.host if known is not None else (await self.client.port(id)).get("binding:host_id")
@@ -642,7 +668,6 @@ class Agent:
                 await self.client.bind(id, host=None)
         except NotFound:
             pass
-        return {"port": id}
 
     async def _answer_status(self, _: bytes, __: Mapping[str, str]) -> Any:
         ports = []

@@ -21,6 +21,10 @@ class Tables:
         self.failed: dict[str, set[Key]] = {}  # rows that the kernel refused: tried again with each change
         self._generations: dict[int, int] = {}
 
+    def renew(self, plane: Object) -> None:
+        """Go on with the same pinned tables, opened anew."""
+        self._plane = plane
+
     def read(self) -> None:
         """Find out what is in the tables, left by the agent that ran before."""
         for table in ORDER:
