@@ -23,6 +23,7 @@ from crossway.model.rule import RULE, Rule
 from crossway.model.subnet import SUBNET, Subnet
 from crossway.store import Store
 from crossway.store.sqlite import SqliteStore
+from rules import take_rule
 
 T = TypeVar("T")
 ALICE, BOB, ADMIN = Caller("alice", admin=False), Caller("bob", admin=False), Caller()
@@ -151,6 +152,8 @@ class Listener:
         elif "bookmark" in told:
             assert self.resets or told["bookmark"] >= self.bookmark
             self.bookmark = told["bookmark"]
+        elif told["kind"] == "rule":
+            take_rule(self.objects, told)
         elif told["object"] is None:
             self.objects.pop((told["kind"], told["id"]), None)
         else:

@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 
+from rules import take_rule
+
 READY_SECONDS = 20.0
 
 
@@ -134,6 +136,8 @@ class Host:
             elif "bookmark" in told:
                 self.bookmark = told["bookmark"]
                 return heard
+            elif told["kind"] == "rule":
+                take_rule(self.objects, told)
             elif told["object"] is None:
                 self.objects.pop((told["kind"], told["id"]), None)
             else:

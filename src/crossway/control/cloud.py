@@ -32,8 +32,8 @@ class Bucket:
 
     __slots__ = ("_sorted", "ids")
 
-    def __init__(self) -> None:
-        self.ids: dict[str, None] = {}
+    def __init__(self, *ids: str) -> None:
+        self.ids: dict[str, None] = dict.fromkeys(ids)
         self._sorted: list[str] | None = None
 
     def add(self, id: str) -> None:
@@ -71,7 +71,8 @@ class Table(Generic[T]):
         self.rows: dict[str, T] = {}
         self.modified: dict[str, int] = {}
         self.all = Bucket()
-        self.indexes: dict[str, dict[Any, Bucket]] = {index: {} for index in indexes}
+        # Under a value that one object alone has stands its id: most MACs and devices are such.
+        self.indexes: dict[str, dict[Any, Bucket | str]] = {index: {} for index in indexes}
         self._of = dict(indexes)
         self._decoder = msgspec.json.Decoder(model)
 
@@ -103,10 +104,12 @@ class Table(Generic[T]):
 
     def by(self, index: str, value: Any) -> list[T]:
         """Return the objects that *index* finds under *value*."""
-        return [self.rows[id] for id in self.indexes[index].get(value, EMPTY)]
+        found = self.indexes[index].get(value, EMPTY)
+        return [self.rows[found]] if isinstance(found, str) else [self.rows[id] for id in found]
 
     def ids(self, index: str, value: Any) -> Bucket:
-        return self.indexes[index].get(value, EMPTY)
+        found = self.indexes[index].get(value, EMPTY)
+        return Bucket(found) if isinstance(found, str) else found
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,13 +119,17 @@ class Table(Generic[T]):
         for value in before:
             if value not in after:
                 bucket = buckets[value]
-                bucket.remove(id)
-                if not bucket:
+                if not isinstance(bucket, str):
+                    bucket.remove(id)
+                if isinstance(bucket, str) or not bucket:
                     del buckets[value]
         for value in after:
-            if value not in buckets:
-                buckets[value] = Bucket()
-            buckets[value].add(id)
+            found = buckets.setdefault(value, id)
+            if isinstance(found, str):
+                if found != id:
+                    buckets[value] = Bucket(found, id)
+            else:
+                found.add(id)
 
 
 # An object before and after; None where it was not or is no more.

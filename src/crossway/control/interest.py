@@ -72,7 +72,6 @@ class Interest:
     def change(self, steps: list[Step]) -> None:
         """Follow one transaction."""
         self._left.clear()
-        groups: dict[str, None] = {}
         for kind, id, old, new in steps:
             if kind == "port":
                 self._port(old, new)
@@ -88,21 +87,22 @@ class Interest:
                         break
             elif kind == "group":
                 if old and new and old.stateful != new.stateful:
-                    groups[id] = None
+                    self._tell(self._bearers(id), ("group", id), True)
             elif kind == "rule":
                 if not (old and new):
-                    groups[(new or old).security_group_id] = None
+                    self._tell(self._bearers((new or old).security_group_id), ("rule", id), new is not None)
             elif kind == "host" and (old is None or new is None or old.underlay != new.underlay):
                 audience = {host for island in self.of_host.get(id, ()) for host in island.hosts} | {id}
                 self._tell(frozenset(audience), ("host", id), new is not None)
-        for group in groups:
-            if hosts := self.group_hosts.get(group):
-                self._tell(frozenset(hosts), ("group", group), True)
 
     def audience(self, network: str) -> Audience:
         """Return the hosts that can reach a network."""
         island = self.islands.get(network)
         return island.audience if island else NOBODY
+
+    def _bearers(self, group: str) -> Audience:
+        """Return the hosts whose own ports have a group."""
+        return frozenset(self.group_hosts.get(group, ()))
 
     def topics(self, host: str) -> list[Topic]:
         """Return all that a host must know."""

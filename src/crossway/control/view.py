@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
 
 from crossway.control.cloud import Cloud, Step
 from crossway.control.interest import Audience, Interest, Topic
+from crossway.model.group import Group
+from crossway.model.host import Host, Identity
+from crossway.model.network import VLAN, Network
 from crossway.model.port import ROUTER_INTERFACE, Port
-from crossway.model.rule import INGRESS, IPV6
+from crossway.model.router import Router
+from crossway.model.rule import INGRESS, IPV6, Rule
 from crossway.model.subnet import Subnet
 
 BOOKMARK_SECONDS = 5.0
@@ -27,6 +31,7 @@ LOG_CHANGES, LOG_BYTES = 100_000, 64 << 20
 CHUNK = 1 << 18
 RESET = b'{"reset":true}\n'
 ENCODER = msgspec.json.Encoder()
+Shape = dict[str, Any]
 
 
 class Stream:
@@ -145,11 +150,10 @@ class Views:
     def _line(self, topic: Topic) -> bytes:
         line = self._lines.get(topic)
         if line is None:
-            kind, id = topic
-            shape = SHAPES[kind](self.cloud, id)
-            if shape is None:
+            told = shape(self.cloud, topic)
+            if told is None:
                 return _gone(topic)
-            line = ENCODER.encode({"kind": kind, "id": id, "object": shape}) + b"\n"
+            line = ENCODER.encode({"kind": topic[0], "id": topic[1], "object": told}) + b"\n"
             self.encoded += 1
             self._lines[topic] = line
         return line
@@ -174,7 +178,7 @@ def _topics(step: Step) -> list[Topic]:
     """Return the topics whose lines a step makes old."""
     kind, id, old, new = step
     if kind == "rule":
-        return [("group", (new or old).security_group_id)]
+        return [("rule", id), ("group", (new or old).security_group_id)]
     if kind == "port":
         return [
             ("port", id),
@@ -210,50 +214,36 @@ def _gone(topic: Topic) -> bytes:
     return ENCODER.encode({"kind": topic[0], "id": topic[1], "object": None}) + b"\n"
 
 
-def _host(cloud: Cloud, id: str) -> dict[str, Any] | None:
-    host = cloud.hosts.get(id)
-    return None if host is None else {"id": id, "underlay": host.underlay}
+def _host(host: Host, cloud: Cloud) -> Shape:
+    return {"id": host.id, "underlay": host.underlay}
 
 
-def _network(cloud: Cloud, id: str) -> dict[str, Any] | None:
-    network = cloud.networks.get(id)
-    return (
-        None
-        if network is None
-        else {
-            "id": id,
-            "number": network.number,
-            "mtu": network.mtu,
-            "type": network.type,
-            "physnet": network.physnet,
-            "segment": network.segment if network.type == "vlan" else None,
-            "up": network.admin_state_up,
-        }
-    )
-
-
-def _subnet(cloud: Cloud, id: str) -> dict[str, Any] | None:
-    subnet = cloud.subnets.get(id)
-    return (
-        None
-        if subnet is None
-        else {
-            "id": id,
-            "network": subnet.network_id,
-            "cidr": subnet.cidr,
-            "gateway": subnet.gateway_ip,
-            "dns": subnet.dns_nameservers,
-            "routes": subnet.host_routes,
-        }
-    )
-
-
-def _port(cloud: Cloud, id: str) -> dict[str, Any] | None:
-    port = cloud.ports.get(id)
-    if port is None or not port.present:
-        return None
+def _network(network: Network, cloud: Cloud) -> Shape:
     return {
-        "id": id,
+        "id": network.id,
+        "number": network.number,
+        "mtu": network.mtu,
+        "type": network.type,
+        "physnet": network.physnet,
+        "segment": network.segment if network.type == VLAN else None,
+        "up": network.admin_state_up,
+    }
+
+
+def _subnet(subnet: Subnet, cloud: Cloud) -> Shape:
+    return {
+        "id": subnet.id,
+        "network": subnet.network_id,
+        "cidr": subnet.cidr,
+        "gateway": subnet.gateway_ip,
+        "dns": subnet.dns_nameservers,
+        "routes": subnet.host_routes,
+    }
+
+
+def _port(port: Port, cloud: Cloud) -> Shape:
+    return {
+        "id": port.id,
         "network": port.network_id,
         "mac": port.mac_address,
         "addresses": [{"ip": fixed.ip_address, "subnet": fixed.subnet_id} for fixed in port.fixed_ips],
@@ -268,26 +258,21 @@ def _port(cloud: Cloud, id: str) -> dict[str, Any] | None:
     }
 
 
-def _router(cloud: Cloud, id: str) -> dict[str, Any] | None:
-    router = cloud.routers.get(id)
-    return (
-        None
-        if router is None
-        else {
-            "id": id,
-            "number": router.number,
-            "up": router.admin_state_up,
-            "interfaces": [
-                _interface(cloud, port)
-                for port in cloud.ports.by("device_id", id)
-                if port.device_owner == ROUTER_INTERFACE and port.admin_state_up
-            ],
-            "routes": router.routes,
-        }
-    )
+def _router(router: Router, cloud: Cloud) -> Shape:
+    return {
+        "id": router.id,
+        "number": router.number,
+        "up": router.admin_state_up,
+        "interfaces": [
+            _interface(port, cloud)
+            for port in cloud.ports.by("device_id", router.id)
+            if port.device_owner == ROUTER_INTERFACE and port.admin_state_up
+        ],
+        "routes": router.routes,
+    }
 
 
-def _interface(cloud: Cloud, port: Port) -> dict[str, Any]:
+def _interface(port: Port, cloud: Cloud) -> Shape:
     subnets = [(fixed, cloud.subnets.get(fixed.subnet_id)) for fixed in port.fixed_ips]
     return {
         "port": port.id,
@@ -297,35 +282,31 @@ def _interface(cloud: Cloud, port: Port) -> dict[str, Any]:
     }
 
 
-def _group(cloud: Cloud, id: str) -> dict[str, Any] | None:
-    group = cloud.groups.get(id)
-    return (
-        None
-        if group is None
-        else {
-            "id": id,
-            "stateful": group.stateful,
-            "rules": [
-                {
-                    "id": rule.id,
-                    "number": rule.number,
-                    "way": "in" if rule.direction == INGRESS else "out",
-                    "family": 6 if rule.ethertype == IPV6 else 4,
-                    "proto": rule.proto,
-                    "min": rule.port_range_min,
-                    "max": rule.port_range_max,
-                    "group": rule.remote_group_id,
-                    "prefix": rule.normalized_cidr,
-                }
-                for rule in cloud.rules.by("security_group_id", id)
-            ],
-        }
-    )
+def _group(group: Group, cloud: Cloud) -> Shape:
+    rules = cloud.rules.by("security_group_id", group.id)
+    return {"id": group.id, "stateful": group.stateful, "rules": [_rule_of_group(rule) for rule in rules]}
 
 
-def _identity(cloud: Cloud, id: str) -> dict[str, Any] | None:
-    identity = cloud.identities.get(id)
-    return None if identity is None else {"id": id, "groups": identity.groups}
+def _rule(rule: Rule, cloud: Cloud) -> Shape:
+    return {**_rule_of_group(rule), "group_id": rule.security_group_id}
+
+
+def _rule_of_group(rule: Rule) -> Shape:
+    return {
+        "id": rule.id,
+        "number": rule.number,
+        "way": "in" if rule.direction == INGRESS else "out",
+        "family": 6 if rule.ethertype == IPV6 else 4,
+        "proto": rule.proto,
+        "min": rule.port_range_min,
+        "max": rule.port_range_max,
+        "group": rule.remote_group_id,
+        "prefix": rule.normalized_cidr,
+    }
+
+
+def _identity(identity: Identity, cloud: Cloud) -> Shape:
+    return {"id": identity.id, "groups": identity.groups}
 
 
 def _prefix(ip: str) -> str:
@@ -336,12 +317,20 @@ def _length(subnet: Subnet) -> int:
     return int(subnet.cidr.rpartition("/")[2])
 
 
-SHAPES = {
+SHAPES: dict[str, Callable[[Any, Cloud], Shape]] = {
     "host": _host,
     "network": _network,
     "subnet": _subnet,
     "port": _port,
     "router": _router,
     "group": _group,
+    "rule": _rule,
     "identity": _identity,
 }
+
+
+def shape(cloud: Cloud, topic: Topic) -> Shape | None:
+    """Return what hosts are told of an object; None if there is none, or none that concerns them."""
+    kind, id = topic
+    found = cloud.tables[kind].rows.get(id)
+    return None if found is None or (kind == "port" and not found.present) else SHAPES[kind](found, cloud)

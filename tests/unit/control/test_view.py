@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from clouds import ADMIN, Listener, World
 from crossway.control import port as port_verbs
 from crossway.control.cloud import Cloud
-from crossway.control.view import SHAPES
+from crossway.control.view import shape
 from crossway.model.port import PORT, ROUTER_INTERFACE, Port
 from crossway.model.router import Router
 from crossway.store.memory import MemoryStore
@@ -42,7 +42,7 @@ def business(cloud: Cloud, host: str) -> dict[tuple[str, str], Any]:
         *(("identity", str(p.identity)) for p in peers if p.identity),
         *(("group", g) for p in own if p.port_security_enabled for g in p.security_groups),
     }
-    return {(kind, id): msgspec.json.decode(msgspec.json.encode(SHAPES[kind](cloud, id))) for kind, id in topics}
+    return {topic: msgspec.json.decode(msgspec.json.encode(shape(cloud, topic))) for topic in topics}
 
 
 HOSTS = ["h1", "h2", "h3"]
@@ -208,6 +208,23 @@ def test_groups_are_told_only_to_hosts_whose_own_ports_have_them(two: tuple[Worl
     world.rule(group, protocol="tcp", port_range_min=80, port_range_max=80)
     assert [r["min"] for r in one.objects["group", group.id]["rules"] if r["way"] == "in"] == [80]
     assert other.news() == []
+
+
+def test_the_change_of_a_rule_is_told_without_the_rest_of_its_group(two: tuple[World, Listener, Listener]) -> None:
+    world, one, _ = two
+    group = world.group(name="web")
+    for number in range(100):
+        world.rule(group, protocol="tcp", port_range_min=80, port_range_max=81 + number)
+    world.change(named(world, "port", "p1"), security_groups=[group.id])
+    assert len(one.objects["group", group.id]["rules"]) == 102
+    one.news()
+    rule = world.rule(group, protocol="udp")
+    assert one.news() == [("rule", rule.id, True)]
+    world.change(rule, description="x")
+    assert one.news() == []
+    world.delete(world.again(rule))
+    assert one.news() == [("rule", rule.id, False)]
+    assert len(one.objects["group", group.id]["rules"]) == 102
 
 
 def test_what_does_not_matter_to_hosts_is_not_told(two: tuple[World, Listener, Listener]) -> None:
