@@ -1,0 +1,1 @@
+"""Benchmarks: us and what a user would take instead, in turn, in one run."""
