@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from crossway.cli import drops, group, host, lab, network, port, router, serve, status, subnet
+from crossway.cli.options import connections
 from crossway.errors import Fault, Invalid
 
 app = typer.Typer(
@@ -67,3 +68,5 @@ def run() -> None:
         # Whoever read has seen enough.
         sys.stderr.close()
         sys.exit(141)
+    finally:
+        connections.close()

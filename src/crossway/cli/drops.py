@@ -14,7 +14,7 @@ from crossway.errors import Unavailable
 if TYPE_CHECKING:
     from crossway.client import Client
 
-PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp"}
+PROTOCOLS = {0: "arp", 1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp"}
 
 COLUMNS: list[show.Column] = [
     ("HOST", lambda d: d.get("host")),
@@ -65,8 +65,7 @@ def drops(
         hosts = [h.name for h in lab_state(lab).hosts]
     rows: list[dict[str, Any]] = []
     for name in hosts:
-        with agent(name, lab, run) as on:
-            rows += [{"host": name, **drop} for drop in on.drops(id)]
+        rows += [{"host": name, **drop} for drop in agent(name, lab, run).drops(id)]
     names = _names(ask) if rows else {}
     for row in rows:
         row["name"] = names.get(row["port"], "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from crossway.client import AgentClient, Client
     from crossway.lab.state import State
 
+# Connections of this run; whoever runs a command closes it.
+connections = ExitStack()
+
 
 def _labs() -> list[str]:
     from crossway.lab import state
@@ -21,8 +25,9 @@ def _labs() -> list[str]:
     return state.names()
 
 
+# Its variable is read in `client`: a lab that is named goes before it.
 Server = Annotated[
-    str | None, typer.Option("--server", help=settings.SERVER.what, envvar=settings.SERVER.variable, metavar="URL")
+    str | None, typer.Option("--server", help=f"{settings.SERVER.what} ({settings.SERVER.variable})", metavar="URL")
 ]
 LabName = Annotated[
     str | None,
@@ -39,12 +44,12 @@ Run = Annotated[
 
 
 def client(server: str | None, lab: str | None) -> Client:
-    """Return the client of the server that is meant: by URL, by lab, or the default one."""
+    """Return the client of the server that is meant: by --server, by a lab, by the environment, or the default one."""
     from crossway.client import Client
 
     if server is None and lab:
         server = lab_state(lab).url
-    return Client(server or settings.SERVER.default)
+    return connections.enter_context(Client(server or settings.SERVER.value()))
 
 
 def lab_state(lab: str) -> State:
@@ -58,7 +63,7 @@ def agent(host: str | None, lab: str | None, run: str | None) -> AgentClient:
     from crossway.client import AgentClient
 
     if lab and host:
-        return AgentClient(lab_state(lab).host(host).socket)
+        return connections.enter_context(AgentClient(lab_state(lab).host(host).socket))
     if lab:
         hosts = ", ".join(h.name for h in lab_state(lab).hosts)
         raise Invalid(f"which host of lab {lab}? Name it with --host ({hosts})")
@@ -67,7 +72,7 @@ def agent(host: str | None, lab: str | None, run: str | None) -> AgentClient:
     socket = f"{run or settings.RUN.default}/agent.sock"
     if not os.path.exists(socket):
         raise NotFound("agent", f"at {socket}; start it with `crossway up` or `crossway agent`, or name --lab or --run")
-    return AgentClient(socket)
+    return connections.enter_context(AgentClient(socket))
 
 
 def given(**attrs: Any) -> dict[str, Any]:

@@ -50,8 +50,7 @@ def _agent(host: str, lab: str | None, run: str | None) -> dict[str, Any] | None
         except NotFound:
             return None
     try:
-        with agent(host if lab else None, lab, run) as on:
-            told = on.status()
+        told = agent(host if lab else None, lab, run).status()
     except Fault:
         return None
     return told if told.get("host") == host else None
