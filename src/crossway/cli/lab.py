@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from crossway.cli import show
-from crossway.cli.options import Json
+from crossway.cli.options import Json, lab_state
 from crossway.errors import Invalid
 
 app = typer.Typer(help="Labs: several hosts on this one machine.", no_args_is_help=True)
@@ -104,6 +104,12 @@ def show_lab(name: Name, json: Json = False) -> None:
         return
     show.one({key: told[key] for key in ("name", "url", "cut", "impaired", "places")}, json)
     show.table(told["hosts"], HOST_COLUMNS, json, "")
+
+
+@app.command("url")
+def url(name: Name) -> None:
+    """Say a lab's API URL and no more, for other clients."""
+    print(lab_state(name).url)
 
 
 @app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
