@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from crossway.errors import NotFound
-from crossway.lab import demo, state, wire
+from crossway.lab import demo, down, state, wire
 from crossway.lab.demo import HTTP, MEMBERS, PING, SQL, Attempt, admitted, attempts
 
 BY_NAME = {member.full: member for member in MEMBERS}
@@ -96,6 +97,28 @@ def test_the_demo_ends_well_and_leaves_nothing() -> None:
     assert "no ingress rule of group db admits tcp" in said
     assert len(made) == 1
     assert [r for name in made for r in remains(name)] == []
+
+
+def test_what_the_kept_demo_says_to_try_next_works() -> None:
+    name = f"t{secrets.token_hex(4)}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "crossway.lab.demo", "--keep", "--name", name],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = [line.strip() for line in done.stdout.partition("Try:")[2].splitlines() if line.startswith("  ")]
+        assert len(lines) > 5
+        assert lines[-1].endswith(f"lab down {name}")
+        tried = subprocess.run(["bash", "-e"], input="\n".join(lines), capture_output=True, text=True, check=False)
+        assert tried.returncode == 0, tried.stdout + tried.stderr
+        assert "0% packet loss" in tried.stdout
+        assert "blue.db1" in tried.stdout
+    finally:
+        down(name)
+    assert remains(name) == []
 
 
 @pytest.mark.parametrize("seconds", [0.4, 1.0, 2.5, 4.0, 7.0])

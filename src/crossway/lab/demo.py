@@ -451,6 +451,7 @@ def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the lab up and say what to try next")
+    parser.add_argument("--name", default="demo", help="what the lab is called that stays")
     args = parser.parse_args()
 
     def interrupt(_number: int, _frame: object) -> None:
@@ -466,7 +467,7 @@ def main() -> None:
     try:
         began = time.monotonic()
         with console.status("three hosts, a server, an outside"):
-            lab = Lab.up("demo" if args.keep else None, hosts=3, stays=args.keep)
+            lab = Lab.up(args.name if args.keep else None, hosts=3, stays=args.keep)
         name = lab.name
         console.print(f"three hosts with their agents and a server: up in {time.monotonic() - began:.1f} s")
         good = play(lab, console)
