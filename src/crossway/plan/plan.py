@@ -150,7 +150,10 @@ class Plan:
     def carries(self, port: str) -> bool:
         """Return whether a port has its rows as a port of this host."""
         identity = self._joined.get(port)
-        return identity is not None and (identity == 0 or self.policy.knows(identity))
+        known = self.port(port)
+        if identity is None or known is None:
+            return False
+        return identity == 0 or not known.secured or self.policy.knows(identity)
 
     # Objects.
 
