@@ -35,7 +35,7 @@ from crossway.client import HostClient
 from crossway.errors import Conflict, Fault, Invalid, NotFound, Unavailable
 from crossway.kernel import netlink as nl
 from crossway.kernel.bpf import Table
-from crossway.kernel.links import Inside, Link, Links, decode, furnish, netns_of, port_of
+from crossway.kernel.links import Inside, Link, Links, decode, furnish, netns_of, port_of, refurnish
 from crossway.kernel.netlink import Netlink
 from crossway.model.rows import TABLES
 from crossway.plan import view
@@ -200,6 +200,7 @@ class Agent:
             if any(d.kind in ("identity", "host", "network") for d in documents):
                 self._judge.update(self._states)
             self._apply(whole=whole)
+            self._refurnish(documents)
             log.debug("revision %d: %d documents in %.1f ms", revision, len(batch), 1e3 * (time.perf_counter() - began))
             self._report.set()
         self.applied = revision
@@ -510,7 +511,7 @@ class Agent:
             if known is None or known.host != self.host:
                 binding = asyncio.ensure_future(self._bind(id, known))
             before = self._records.get(id)
-            if before is not None and before != record:
+            if before is not None and not before.same(record):
                 self._replace(before)
             await self._remover.gone(record.device)
             self._make(record, netns)
@@ -641,6 +642,7 @@ class Agent:
             self.links.set(link.ifindex, mtu=inside.mtu)
         if netns is not None:
             furnish(netns, inside)
+            self._keep(record, inside)
         self.links.set(link.ifindex, up=True)
         gateways = [hop for to, hop in inside.routes if to in ("0.0.0.0/0", "::/0")]
         return {
@@ -651,6 +653,37 @@ class Agent:
             "gateways": gateways,
             "mtu": inside.mtu,
         }
+
+    def _keep(self, record: Record, inside: Inside) -> None:
+        """Note how a link was set up inside its namespace."""
+        kept = msgspec.structs.replace(record, inside=inside)
+        self._records[record.port] = kept
+        self._records_kept.write(kept)
+
+    def _refurnish(self, documents: Iterable[Document]) -> None:
+        """Set up links inside namespaces anew whose port, subnet or network has changed."""
+        kinds = {d.kind for d in documents}
+        if kinds & {"subnet", "network"}:
+            ports: Iterable[str] = list(self._records)
+        else:
+            ports = {d.id for d in documents if d.kind == "port"} & self._records.keys()
+        for id in ports:
+            record = self._records[id]
+            inside = self._inside(record)
+            if record.inside is None or record.netns is None or inside is None or inside == record.inside:
+                continue  # not set up yet: its plug will do that
+            try:
+                netns = netns_of(record.netns)
+                try:
+                    refurnish(netns, record.inside, inside)
+                finally:
+                    os.close(netns)
+                link = self._by_name.get(record.device)
+                if link is not None and link.mtu != inside.mtu:
+                    self.links.set(link.ifindex, mtu=inside.mtu)
+            except (Fault, OSError) as fault:
+                log.warning("cannot set up port %s inside %s as it is now: %s", id, record.netns, fault)
+            self._keep(record, inside)
 
     async def _unplug(self, id: str) -> Any:
         record = self._records.get(id)

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from crossway.errors import Invalid
-from crossway.kernel.links import Link, link_name
+from crossway.kernel.links import Inside, Link, link_name
 from crossway.model import rows as r
 from crossway.plan.port import Body
 
@@ -28,6 +28,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     vlan: int = 0
     netns: str | None = None
     ifname: str | None = None
+    inside: Inside | None = None  # how the link was set up inside the namespace, when last it was
+
+    def same(self, other: Record) -> bool:
+        """Return whether it is the same body, however it is set up."""
+        return msgspec.structs.replace(self, inside=None) == msgspec.structs.replace(other, inside=None)
 
     @property
     def made(self) -> bool:

@@ -10,7 +10,6 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import Sequence
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import NamedTuple
@@ -60,8 +59,8 @@ class Inside(NamedTuple):
     ifname: str
     mac: str  # "" if not known yet
     mtu: int  # 0 likewise
-    addresses: Sequence[str]  # with prefix: 10.0.0.5/24
-    routes: Sequence[tuple[str, str]]  # destination, next hop
+    addresses: tuple[str, ...]  # with prefix: 10.0.0.5/24
+    routes: tuple[tuple[str, str], ...]  # destination, next hop
 
 
 def link_name(port: str) -> str:
@@ -311,21 +310,28 @@ def furnish(netns: int, inside: Inside) -> None:
         far.ask(*requests)
 
 
-def readdress(netns: int, ifname: str, gone: Sequence[str]) -> None:
-    """Take addresses away from a link inside a namespace; that one is not there is no error."""
+def refurnish(netns: int, old: Inside, new: Inside) -> None:
+    """Make the far end of a port's link what it should be now: what stays is not touched."""
+    gone = [text for text in old.addresses if text not in new.addresses]
+    if old.mac != new.mac:
+        gone.append(_link_local(bytes.fromhex(old.mac.replace(":", ""))))
     with nl.inside(netns):
         far = Netlink()
     with far:
-        found = far.get(nl.RTM_GETLINK, _info() + attr(IFLA_IFNAME, ifname) + _no_stats())
-        if found is None:
-            return
-        index = decode(found.body).ifindex
-        far.ask(
-            *(
-                Request(nl.RTM_DELADDR, 0, _address(index, text).body, (errno.EADDRNOTAVAIL, errno.ENODEV))
-                for text in gone
+        found = far.get(nl.RTM_GETLINK, _info() + attr(IFLA_IFNAME, new.ifname) + _no_stats())
+        if found is not None:
+            index = decode(found.body).ifindex
+            # A workload may have changed them itself: whatever is not there is gone.
+            fine = (errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT, errno.ENODEV)
+            far.ask(
+                *(
+                    Request(nl.RTM_DELROUTE, 0, _route(index, *route).body, fine)
+                    for route in old.routes
+                    if route not in new.routes
+                ),
+                *(Request(nl.RTM_DELADDR, 0, _address(index, text).body, fine) for text in gone),
             )
-        )
+    furnish(netns, new)
 
 
 def _quiet_ipv6(ifname: str, *, wanted: bool) -> None:

@@ -22,7 +22,7 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_ROOT, NLM_F_MATCH, NLM_F_DUMP = 1, 4, 0x100, 0x2
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_GETTFILTER = 20, 21, 22, 24, 46
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_DELROUTE, RTM_GETTFILTER = 20, 21, 22, 24, 25, 46
 RTMGRP_LINK = 1
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
@@ -119,6 +119,8 @@ class Netlink:
 
     def ask(self, *requests: Request) -> None:
         """Make changes in one go, in order; raise OSError for the first that was refused."""
+        if not requests:
+            return
         sent: dict[int, Request] = {}
         out = []
         for request in requests:
