@@ -96,6 +96,19 @@ def test_a_port_on_public_reaches_beyond_the_provider_and_nothing_is_left(machin
     assert machine.traces() == before, (machine.run / "log").read_text()
 
 
+def test_a_second_one_is_refused_and_harms_nothing(machine: Machine) -> None:
+    running = machine.up()
+    assert wait_for(machine.ready, 20)
+    before = machine.traces()
+    second = machine.up()
+    assert second.ended(10)
+    assert "runs here already" in (machine.run / "log").read_text()
+    assert machine.traces() == before
+    assert machine.ready()
+    running.signal(signal.SIGTERM)
+    assert running.ended(10)
+
+
 def test_one_that_was_killed_is_taken_up_again(machine: Machine) -> None:
     before = machine.traces()
     running = machine.up()

@@ -8,6 +8,7 @@ machine has the other and is the gateway.
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import json
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crossway.errors import Invalid, Unavailable
+from crossway.errors import Conflict, Invalid, Unavailable
 
 PHYSNET = "host"
 DEVICE = "cw-uplink"
@@ -56,10 +57,21 @@ table ip {TABLE} {{
 
 
 @contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Hold a run directory for this process alone; the lock goes with the process, however it ends."""
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"`crossway up` runs here already (it holds {run}/up.lock)") from None
+        yield
+
+
+@contextmanager
 def way_out(external: ipaddress.IPv4Interface, run: Path) -> Iterator[None]:
     """Have links, rules and forwarding while the context lasts; what a killed one left is taken over as it is."""
     note = run / "external.json"
-    run.mkdir(parents=True, exist_ok=True)
     if note.exists() and json.loads(note.read_text())["external"] != str(external):
         _remove(note)
     if not note.exists():

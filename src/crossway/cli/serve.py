@@ -16,7 +16,7 @@ import typer
 
 from crossway import settings
 from crossway.cli import show
-from crossway.cli.external import DEVICE, PHYSNET, interface, way_out
+from crossway.cli.external import DEVICE, PHYSNET, alone, interface, way_out
 from crossway.cli.options import Run
 from crossway.errors import Forbidden, Invalid
 
@@ -102,14 +102,15 @@ def up(
     directory = Path(run or settings.RUN.default)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     Path(data).mkdir(parents=True, exist_ok=True)
-    with way_out(wanted, directory):
-        plugged = asyncio.run(
-            _up(data, listen, insecure, wanted, host or sockets.gethostname(), underlay, directory),
-        )
-    if plugged:
-        show.said(f"{plugged} ports stay plugged and go on speaking to each other; `crossway purge` takes them away")
-    else:
-        purge(run)
+    with alone(directory):
+        with way_out(wanted, directory):
+            plugged = asyncio.run(
+                _up(data, listen, insecure, wanted, host or sockets.gethostname(), underlay, directory)
+            )
+        if not plugged:
+            purge(run)
+            return
+    show.said(f"{plugged} ports stay plugged and go on speaking to each other; `crossway purge` takes them away")
 
 
 def purge(run: Run = None) -> None:
