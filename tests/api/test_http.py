@@ -128,6 +128,11 @@ def test_tenants_see_their_own_and_what_is_shared(api: Api, alice: Api, shared: 
     assert listed(alice, f"networks?id={hidden['id']}") == []
 
 
+def test_hosts_are_not_the_business_of_tenants(alice: Api) -> None:
+    for path in ("/v1/hosts", "/v1/status", "/v1/hosts/h1/view"):
+        assert alice("GET", path, want=403)["error"]["type"] == "PolicyNotAuthorized"
+
+
 def test_a_project_finds_its_default_group(alice: Api) -> None:
     (group,) = listed(alice, "security-groups")
     assert group["name"] == "default"

@@ -251,6 +251,23 @@ def test_a_second_server_on_the_same_file_is_refused(tmp_path: Path) -> None:
     asyncio.run(first.close())
 
 
+def test_when_the_disk_is_full_nothing_is_answered_and_nothing_is_half_done(tmp_path: Path) -> None:
+    async def story() -> None:
+        store = SqliteStore(tmp_path / "db")
+        await store.commit(put(a=b"1"))
+        store._db.execute("PRAGMA max_page_count = 8")
+        big = Transaction(puts={f"big/{i}": b"x" * 4000 for i in range(20)})
+        answers = await asyncio.gather(store.commit(big), store.commit(put(b=b"2")), return_exceptions=True)
+        assert all(isinstance(answer, Unavailable) for answer in answers)
+        assert await state(store) == {"a": b"1"}
+        store._db.execute("PRAGMA max_page_count = 100000")
+        assert await store.commit(big) == 2
+        assert [c.revision for c in await take(store.watch(1), 1)] == [2]
+        await store.close()
+
+    asyncio.run(story())
+
+
 WRITER = """
 import asyncio, sys
 from crossway.store.sqlite import SqliteStore

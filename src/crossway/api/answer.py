@@ -41,9 +41,11 @@ def fault(error: Fault, path: str) -> Answer:
 
 async def body(request: Request) -> Any:
     """Read a JSON body."""
-    raw = await request.body()
-    if len(raw) > BODY_MAX:
-        raise Invalid(f"the body has {len(raw)} bytes; at most {BODY_MAX}")
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > BODY_MAX:
+            raise Invalid(f"The body should have at most {BODY_MAX} bytes")
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

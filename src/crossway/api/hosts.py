@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from crossway.api.answer import answer, body, empty
+from crossway.api.networking import caller_of
 from crossway.control import host as verbs
 from crossway.control.cloud import Cloud
 from crossway.control.decision import decide
 from crossway.control.status import Status, hosts
 from crossway.control.view import Views
-from crossway.errors import Invalid, NotFound
+from crossway.errors import Forbidden, Invalid, NotFound
 from crossway.model.host import host as checked
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def for_admins(handler: Handler) -> Handler:
+    """Refuse tenants; hosts and operators are admins."""
+
+    async def handle(request: Request) -> Response:
+        if not caller_of(request).admin:
+            raise Forbidden(f"{request.url.path} is for admins only", type="PolicyNotAuthorized")
+        return await handler(request)
+
+    return handle
 
 
 class Hosts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -22,6 +23,8 @@ from crossway.errors import Fault, Invalid, NotFound
 from crossway.model.resource import Resource
 
 BULK_MAX = 10_000
+# Objects that are encoded before others have their turn.
+TOGETHER = 1_000
 Verb = Callable[[Decision], Any]
 
 
@@ -79,11 +82,19 @@ class Networking:
             shapes = [self.shapes.fields(collection, found, caller.admin, asked.fields) for found in page.found]
             parts = [ENCODER.encode(shapes)]
         else:
-            encode, admin = self.shapes.encode, caller.admin
-            parts = [b"[", b",".join([encode(collection, found, admin) for found in page.found]), b"]"]
+            parts = [b"[", b",".join(await self._encoded(collection, page.found, caller.admin)), b"]"]
         links = _links(request, asked, page)
         tail = [b',"%s_links":%s' % (plural.encode(), ENCODER.encode(links))] if links else []
         return Answer(b"".join([b'{"%s":' % plural.encode(), *parts, *tail, b"}"]))
+
+    async def _encoded(self, collection: Collection, found: list[Any], admin: bool) -> list[bytes]:
+        """Encode many objects, letting others have the loop now and then."""
+        encoded: list[bytes] = []
+        for start in range(0, len(found), TOGETHER):
+            if start:
+                await asyncio.sleep(0)
+            encoded += [self.shapes.encode(collection, one, admin) for one in found[start : start + TOGETHER]]
+        return encoded
 
     async def create(self, request: Request) -> Response:
         """Make one, or several all or none."""

@@ -28,7 +28,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crossway.api.answer import fault
-from crossway.api.hosts import Hosts
+from crossway.api.hosts import Hosts, for_admins
 from crossway.api.networking import Networking
 from crossway.control.cloud import Cloud
 from crossway.control.status import Status
@@ -59,13 +59,13 @@ def application(networking: Networking, hosts: Hosts) -> ASGIApp:
         Route(f"{one}/tags", networking.tags, methods=["GET", "PUT", "DELETE"]),
         Route(f"{one}/tags/{{tag}}", networking.tag, methods=["GET", "PUT", "DELETE"]),
         Route(f"{one}/{{action}}", networking.act, methods=["PUT"]),
-        Route("/v1/status", hosts.status_of_all),
-        Route("/v1/hosts", hosts.index),
-        Route(host, hosts.show),
-        Route(host, hosts.register, methods=["PUT"]),
-        Route(host, hosts.forget, methods=["DELETE"]),
-        Route(f"{host}/view", hosts.view),
-        Route(f"{host}/status", hosts.report, methods=["POST"]),
+        Route("/v1/status", for_admins(hosts.status_of_all)),
+        Route("/v1/hosts", for_admins(hosts.index)),
+        Route(host, for_admins(hosts.show)),
+        Route(host, for_admins(hosts.register), methods=["PUT"]),
+        Route(host, for_admins(hosts.forget), methods=["DELETE"]),
+        Route(f"{host}/view", for_admins(hosts.view)),
+        Route(f"{host}/status", for_admins(hosts.report), methods=["POST"]),
     ]
 
     async def on_fault(request: Request, error: Exception) -> Response:

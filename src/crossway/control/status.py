@@ -60,14 +60,19 @@ class Status:
         """
         if host not in self.cloud.hosts.rows:
             raise NotFound("host", host)
-        self.seen.pop(host, None)
+        revived = self.seen.pop(host, None) is None
         self.seen[host] = self.clock()
         self.seen_at[host] = now()
         unknown = host not in self.up
         up = self.up.setdefault(host, set())
+        # A revision of the future is one of another past: the store was put back to an older state.
+        applied = applied if applied <= self.cloud.revision else 0
         self.applied[host] = applied
         for id in [id for id, since in self._blocks.get(host, {}).items() if since <= applied]:
             self._unblock(host, id)
+        if revived:
+            for id in up & self.since.keys():
+                self._judge(id)
         for id in [id for id, there in ports.items() if there]:
             up.add(id)
             self._judge(id)
@@ -90,13 +95,17 @@ class Status:
     def tick(self) -> None:
         """Note which hosts have not reported for too long."""
         late = self.clock() - ALIVE_SECONDS
-        for host, seen in list(self.seen.items()):
+        while self.seen:
+            host, seen = next(iter(self.seen.items()))
             if seen > late:
                 break
             del self.seen[host]
-            self.up.pop(host, None)
             for id in list(self._blocks.get(host, ())):
-                self._unblock(host, id)
+                if self.cloud.ports.rows[id].host == host:
+                    # Others are not waited for; the port's own host must say so itself when it is back.
+                    self._forget(id)
+                else:
+                    self._unblock(host, id)
 
     async def run(self) -> None:
         """Write statuses back as they come about, and free identities that no port has."""
@@ -154,7 +163,9 @@ class Status:
         """Find whom a port that its host has reported up still waits for."""
         port = self.cloud.ports.get(id)
         self._forget(id)
-        if port is None or not port.present or port.status == ACTIVE or id not in self.up.get(port.host, ()):
+        if port is None or not port.present or port.status == ACTIVE:
+            return
+        if port.host not in self.seen or id not in self.up.get(port.host, ()):
             return
         since = self.since[id]
         behind = {

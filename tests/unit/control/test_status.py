@@ -99,15 +99,44 @@ def test_a_host_that_dies_is_waited_for_no_more(world: World, network: Network) 
     assert [h["name"] for h in hosts(world.cloud, world.status) if h["alive"]] == ["h1"]
 
 
-def test_a_dead_host_comes_back_with_a_report_and_is_asked_for_all(world: World, network: Network) -> None:
-    port = world.port(network, binding__host_id="h1")
-    assert report(world, "h1", {port.id: True}) is True
+def test_the_first_report_after_the_server_began_is_asked_to_be_followed_by_all(world: World, network: Network) -> None:
+    assert report(world, "h1") is True
     assert report(world, "h1") is False
+    assert report(world, "h2", {}, whole=True) is False
+
+
+def test_a_port_of_a_dead_host_is_active_when_its_host_is_back(world: World, network: Network) -> None:
+    port = active(world, network)
     world.now = ALIVE_SECONDS
     world.status.tick()
     assert not world.status.alive("h1")
-    assert report(world, "h1") is True
+    assert status(world, port) == "ACTIVE", "connectivity fails static"
+    world.change(world.again(port), security_groups=[])
+    assert status(world, port) == "DOWN", "its host has not applied that"
+    report(world, "h2")
+    assert status(world, port) == "DOWN"
+    report(world, "h1")
     assert world.status.alive("h1")
+    assert status(world, port) == "ACTIVE"
+
+
+def test_a_port_is_not_active_because_its_own_host_died(world: World, network: Network) -> None:
+    port = world.port(network, binding__host_id="h1")
+    report(world, "h2")
+    report(world, "h1", {port.id: True}, applied=0)
+    world.now = ALIVE_SECONDS
+    world.status.tick()
+    world.settle()
+    assert status(world, port) == "DOWN"
+    report(world, "h1")
+    assert status(world, port) == "ACTIVE"
+
+
+def test_a_revision_of_the_future_is_no_revision(world: World, network: Network) -> None:
+    port = world.port(network, binding__host_id="h1")
+    report(world, "h2", applied=world.cloud.revision + 100)
+    report(world, "h1", {port.id: True})
+    assert status(world, port) == "DOWN"
 
 
 @pytest.mark.parametrize(
