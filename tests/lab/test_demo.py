@@ -37,7 +37,7 @@ def remains(name: str) -> list[str]:
     return [
         *wire.namespaces(name),
         *(m for m in mounts if f"/lab/{name}/" in m),
-        *(str(p) for p in Path("/sys/fs/cgroup").glob(f"*/cw-{name}-*")),
+        *(str(p) for depth in ("", "*/") for p in Path("/sys/fs/cgroup").glob(f"{depth}cw-{name}-*")),
         *([str(state.run_of(name))] if state.run_of(name).exists() else []),
     ]
 

@@ -19,7 +19,7 @@ def machine() -> dict[str, set[str]]:
         "links": {name for _, name in socket.if_nameindex()},
         "namespaces": {p.name for p in NETNS.iterdir()} if NETNS.is_dir() else set(),
         "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
-        "cgroups": {str(p) for p in Path("/sys/fs/cgroup").glob("*/cw-*")},
+        "cgroups": {str(p) for depth in ("", "*/") for p in Path("/sys/fs/cgroup").glob(f"{depth}cw-*")},
     }
 
 
