@@ -8,7 +8,6 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -219,12 +218,17 @@ def test_the_skeleton_is_there() -> None:
 @pytest.mark.parametrize(("words", "limit"), [(["--help"], 0.4), (["network", "list"], 0.5)], ids=["help", "an answer"])
 def test_it_starts_fast(shared: Server, words: list[str], limit: float) -> None:
     def took() -> float:
-        began = time.monotonic()
-        subprocess.run([sys.executable, "-m", "crossway", *words], env={**os.environ, "CROSSWAY_SERVER": shared.url},
-                       check=True, capture_output=True)  # fmt: skip
-        return time.monotonic() - began
+        """Return the processor's time, which others who use the machine do not lengthen."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "crossway", *words],
+            env={**os.environ, "CROSSWAY_SERVER": shared.url},
+            stdout=subprocess.DEVNULL,
+        ) as run:
+            _, status, used = os.wait4(run.pid, 0)
+            run.returncode = os.waitstatus_to_exitcode(status)
+        assert run.returncode == 0
+        return used.ru_utime + used.ru_stime
 
-    # The best of some, since others use the machine as well.
     assert min(took() for _ in range(5)) < limit
 
 
