@@ -1,9 +1,9 @@
 """Speak Crossway's HTTP: to servers, and to the agent of a host.
 
-`Client` asks servers for what the Networking API knows, `HostClient` is what an
-agent says to its servers, `AgentClient` is what is said to an agent. A refusal
-comes back as the fault of errors.py that the server named. Where there are
-several servers, the next one is asked when one does not answer.
+`Client` asks servers for what the Networking API knows, `AgentClient` is what
+is said to an agent. A refusal comes back as the fault of errors.py that the
+server named. Where there are several servers, the next one is asked when one
+does not answer.
 
 Knows nothing of what the objects mean: they stay the JSON that was sent.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -131,18 +131,6 @@ class _UnixTransport(httpx.HTTPTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         _knock(self._path, request)
         return super().handle_request(request)
-
-
-class _AsyncUnixTransport(httpx.AsyncHTTPTransport):
-    """As `_UnixTransport`."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(uds=path)
-        self._path = path
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        _knock(self._path, request)
-        return await super().handle_async_request(request)
 
 
 def _knock(path: str, request: httpx.Request) -> None:
@@ -362,114 +350,6 @@ class AgentClient:
     def drops(self, port: str | None = None) -> Objects:
         answer: list[Object] = self._servers.ask("GET", "/v1/drops", params={"port": port} if port else None)
         return answer
-
-
-class HostClient:
-    """What the agent of one host says to its servers, and hears; asynchronous.
-
-    The server that answered last is asked first, as in `Client`.
-    """
-
-    def __init__(self, servers: str | Iterable[str], host: str) -> None:
-        self.host = host
-        self.servers = _listed(servers)
-        self.first = 0
-        self._clients: list[httpx.AsyncClient] = []
-        for server in self.servers:
-            base, uds = _address(server)
-            self._clients.append(
-                httpx.AsyncClient(
-                    base_url=base,
-                    timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-                    transport=_AsyncUnixTransport(uds) if uds else httpx.AsyncHTTPTransport(),
-                )
-            )
-
-    @property
-    def server(self) -> str:
-        """The server that answered last."""
-        return self.servers[self.first]
-
-    async def close(self) -> None:
-        for client in self._clients:
-            await client.aclose()
-
-    async def register(self, underlay: str, physnets: Mapping[str, str], version: str) -> Object:
-        body = {"underlay": underlay, "physnets": dict(physnets), "version": version}
-        answer = await self._ask("PUT", f"/v1/hosts/{self.host}", body)
-        return answer if isinstance(answer, dict) else {}
-
-    async def report(self, applied: int, ports: Mapping[str, str]) -> None:
-        """Say which revision is applied and which ports are up or down."""
-        await self._ask("POST", f"/v1/hosts/{self.host}/status", {"applied": applied, "ports": dict(ports)})
-
-    async def port(self, id: str) -> Object:
-        answer: Object = (await self._ask("GET", path_of("port", id)))["port"]
-        return answer
-
-    async def bind(self, id: str, *, host: str | None) -> Object:
-        """Say on which host a port lives; None: on none."""
-        body = {"port": {"binding:host_id": host or ""}}
-        answer: Object = (await self._ask("PUT", path_of("port", id), body))["port"]
-        return answer
-
-    async def hosts(self) -> Objects:
-        """Return the hosts that have joined, as `Client.hosts` does."""
-        hosts: Objects = (await self._ask("GET", "/v1/hosts"))["hosts"]
-        return hosts
-
-    async def view(self, after: int) -> AsyncGenerator[Object, None]:
-        """Yield the documents of this host's view from a revision on, until the connection ends.
-
-        Raises `Unavailable` when no server answers, or when the one that did
-        falls silent; the caller comes again with its last bookmark.
-        """
-        last: Exception | None = None
-        for turn in range(len(self._clients)):
-            index = (self.first + turn) % len(self._clients)
-            request = self._clients[index].stream(
-                "GET",
-                f"/v1/hosts/{self.host}/view",
-                params={"after": after},
-                timeout=httpx.Timeout(VIEW_SECONDS, connect=CONNECT_SECONDS),
-            )
-            heard = False
-            try:
-                async with request as response:
-                    if response.status_code >= 400:
-                        raise fault_of(response.status_code, await response.aread())
-                    self.first = index
-                    rest = b""
-                    async for chunk in response.aiter_raw():
-                        heard = True
-                        *lines, rest = (rest + chunk).split(b"\n")
-                        for line in lines:
-                            if line:
-                                yield msgspec.json.decode(line)
-                raise Unavailable(f"{self.servers[index]} ended the view")
-            except httpx.TransportError as fault:
-                last = fault
-                if heard:
-                    break
-        # Ask another one first when coming again.
-        self.first = (self.first + 1) % len(self._clients)
-        raise _silent(self.servers, last)
-
-    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        # All that an agent writes may be said twice, so any failure moves on.
-        content = msgspec.json.encode(body) if body is not None else None
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        last: Exception | None = None
-        for turn in range(len(self._clients)):
-            index = (self.first + turn) % len(self._clients)
-            try:
-                response = await self._clients[index].request(method, path, content=content, headers=headers)
-            except httpx.TransportError as fault:
-                last = fault
-            else:
-                self.first = index
-                return _told(response)
-        raise _silent(self.servers, last)
 
 
 def _query(filters: Mapping[str, Any]) -> list[tuple[str, str]]:

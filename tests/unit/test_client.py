@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socketserver
 import threading
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crossway.client import AgentClient, Client, HostClient, fault_of, kind_of, path_of
+from crossway.client import AgentClient, Client, fault_of, kind_of, path_of
 from crossway.errors import Conflict, Fault, Forbidden, InUse, Invalid, NotFound, OverQuota, Unavailable
 
 
@@ -173,21 +172,3 @@ def test_an_agents_error_is_a_fault(server: Server) -> None:
     server.answers = [(404, {"error": {"type": "NotFound", "message": "netns x could not be found"}})]
     with AgentClient(server.address) as agent, pytest.raises(NotFound, match="netns x"):
         agent.plug("p", netns="x")
-
-
-def test_a_view_is_its_documents_until_the_connection_ends(server: Server) -> None:
-    documents = [{"reset": True}, {"kind": "host", "id": "h1", "object": None}, {"bookmark": 7}]
-    server.answers = [(200, b"".join(json.dumps(d).encode() + b"\n" for d in documents))]
-
-    async def read() -> list[dict[str, Any]]:
-        client = HostClient(server.address, "h1")
-        seen = []
-        try:
-            async for document in client.view(3):
-                seen.append(document)
-        except Unavailable:
-            await client.close()
-        return seen
-
-    assert asyncio.run(read()) == documents
-    assert server.asked == [("GET", "/v1/hosts/h1/view?after=3", None)]

@@ -30,8 +30,8 @@ from crossway.agent.api import Api
 from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_of
 from crossway.agent.plane import UPLINK, WORKLOAD, Plane
 from crossway.agent.remover import Remover
+from crossway.agent.server import Servers
 from crossway.agent.tables import Tables
-from crossway.client import HostClient
 from crossway.errors import Conflict, Fault, Invalid, NotFound, Unavailable
 from crossway.kernel import netlink as nl
 from crossway.kernel.bpf import Table
@@ -66,7 +66,7 @@ class Agent:
     ) -> None:
         self.host, self.underlay, self.physnets, self.run = host, underlay, dict(physnets), run
         self._vxlan_port = vxlan_port
-        self.client = HostClient(servers, host)
+        self.servers = Servers(servers, host)
         self.plan = Plan(host)
         self.connected = False
         self.applied = 0
@@ -126,7 +126,7 @@ class Agent:
             await self._remover.close()
             with suppress(FileNotFoundError):
                 (self.run / "agent.sock").unlink()
-            await self.client.close()
+            self.servers.close()
             self._events.close()
             self.links.close()
             for plane in [*self._old_planes, *([self.plane] if hasattr(self, "plane") else [])]:
@@ -157,8 +157,8 @@ class Agent:
         pause = PAUSE_SECONDS[0]
         while True:
             try:
-                await self.client.register(self.underlay, self.physnets, version("crossway"))
-                async with aclosing(self.client.view(self.applied)) as documents:
+                await self.servers.register(self.underlay, self.physnets, version("crossway"))
+                async with aclosing(self.servers.view(self.applied)) as documents:
                     whole = False
                     batch: list[Mapping[str, Any]] = []
                     async for told in documents:
@@ -183,7 +183,7 @@ class Agent:
         """Apply what came since the last bookmark as one change."""
         if not self.connected:
             self.connected = True
-            log.info("connected to %s", self.client.server)
+            log.info("connected to %s", self.servers.server)
             self._reported.clear()
             self._report.set()
         if batch or whole:
@@ -325,7 +325,7 @@ class Agent:
                 continue
             ports = {id: state for id, state in self._states.items() if self._reported.get(id) != state}
             try:
-                await self.client.report(self.applied, ports)
+                await self.servers.report(self.applied, ports)
             except Fault as fault:
                 log.warning("status: %s", fault)
                 await asyncio.sleep(PAUSE_SECONDS[0])
@@ -534,12 +534,12 @@ class Agent:
         """Have the server say that a port is on this host; raise `Conflict` when another living host has it."""
         host = known.host if known is not None else None
         if known is None:
-            host = (await self.client.port(id)).get("binding:host_id") or None
+            host = (await self.servers.port(id)).get("binding:host_id") or None
         if host not in (None, self.host):
-            alive = {h["name"]: h["alive"] for h in await self.client.hosts()}
+            alive = {h["name"]: h["alive"] for h in await self.servers.hosts()}
             if alive.get(host):
                 raise Conflict(f"port {id} is on host {host}")
-        await self.client.bind(id, host=self.host)
+        await self.servers.bind(id, host=self.host)
 
     def _make(self, record: Record, netns: int | None) -> None:
         """Make or find the link of a body, with its hook, and take it into the plan."""
@@ -696,9 +696,9 @@ class Agent:
         """Have the server say that a port is on no host, if it says that it is on this one."""
         known = self.plan.port(id)
         try:
-            host = known.host if known is not None else (await self.client.port(id)).get("binding:host_id")
+            host = known.host if known is not None else (await self.servers.port(id)).get("binding:host_id")
             if host == self.host:
-                await self.client.bind(id, host=None)
+                await self.servers.bind(id, host=None)
         except NotFound:
             pass
 
@@ -723,7 +723,7 @@ class Agent:
             tables[name] = {"rows": rows, "max": self.plane.object.table(name).size}
         return {
             "host": self.host,
-            "server": self.client.server,
+            "server": self.servers.server,
             "connected": self.connected,
             "applied": self.applied,
             "ports": sorted(ports, key=lambda p: str(p["id"])),
