@@ -29,7 +29,7 @@ from crossway.client import Client, Object
 from crossway.errors import Fault, Unavailable
 from crossway.lab import container
 from crossway.lab.container import Container
-from crossway.lab.lab import Lab, Workload, down
+from crossway.lab.lab import Lab, Workload, down, sweep
 from crossway.lab.process import last_words
 
 # ---- The declared policy: what follows is built from it, and judged by it.
@@ -465,6 +465,8 @@ def main() -> None:
         sys.exit(1)
     name = None
     try:
+        # What an earlier one left when it was killed.
+        sweep()
         began = time.monotonic()
         with console.status("three hosts, a server, an outside"):
             lab = Lab.up(args.name if args.keep else None, hosts=3, stays=args.keep)
