@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 #include "maps.h"
 
+#define barrier() asm volatile("" ::: "memory")
 #define barrier_on(value) asm volatile("" : "+r"(value))
 
 enum {
@@ -346,10 +347,11 @@ __noinline int parse_fragment(struct packet *p)
 	const __u64 lifetime = 30000000000ull;
 	struct fragment_key key = {};
 	struct fragment *first;
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 now;
 
 	if (!p)
 		return DROP_ERROR;
+	now = p->now;
 	key.network = p->network;
 	key.id = p->fragment_id;
 	key.src = p->src;
@@ -381,8 +383,11 @@ __noinline int parse_fragment(struct packet *p)
 // Fill the packet's record from its headers; what is wrong with them is `bad`.
 static __always_inline void parse(struct __sk_buff *skb, struct packet *p)
 {
-	enum drop bad = parse_linear(skb, p);
+	__u32 segment, length;
+	enum drop bad;
 
+	p->now = bpf_ktime_get_coarse_ns();
+	bad = parse_linear(skb, p);
 	if (bad == DROP_SHORT && skb->len > skb->data_end - skb->data) {
 		bpf_skb_pull_data(skb, skb->len < PULL ? skb->len : PULL);
 		bad = parse_linear(skb, p);
@@ -392,5 +397,9 @@ static __always_inline void parse(struct __sk_buff *skb, struct packet *p)
 		parse_fragment(p);
 	if (p->flags & PACKET_IP && addr_is_group(&p->dst))
 		p->flags |= PACKET_GROUP;
-	p->size = skb->gso_size ? p->head + skb->gso_size : skb->len - ETH_HLEN;
+	segment = skb->gso_size;
+	length = skb->len;
+	barrier_on(segment);  // or the compiler makes the two loads one, of a pointer that varies
+	barrier_on(length);
+	p->size = segment ? p->head + segment : length - ETH_HLEN;
 }

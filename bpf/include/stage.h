@@ -67,7 +67,7 @@ __noinline int count(struct packet *p, __u64 port, __u32 why, __u32 identity, __
 			return 0;
 	}
 	__sync_fetch_and_add(&r->packets, 1);
-	r->seen = bpf_ktime_get_coarse_ns();
+	r->seen = p->now;
 	r->src = p->src;
 	r->dst = p->dst;
 	r->network = p->network;

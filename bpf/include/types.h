@@ -334,6 +334,7 @@ enum packet_flag {
 
 // Zeroed by nobody: hook and parse() set what the stages read. One per CPU.
 struct packet {
+	__u64 now;             // bpf_ktime_get_coarse_ns
 	// Whence.
 	struct port_key port;  // that sent it; all-zero if none of this host
 	__u32 network;         // on which it is now

@@ -119,6 +119,11 @@ static __always_inline bool is_current(const struct flow *f, __u32 generation, _
 	return f->generation == generation && f->identity == identity && f->remote_identity == remote_identity;
 }
 
+static __always_inline bool is_tracked(const struct packet *p)
+{
+	return (p->flags & (PACKET_TRACKED | PACKET_GROUP)) == PACKET_TRACKED;
+}
+
 // A flow that a SYN may begin anew.
 static __always_inline bool is_ending(__u32 flags)
 {
@@ -208,19 +213,41 @@ __noinline int is_related(struct __sk_buff *skb, struct packet *p, __u64 port, _
 	key.local_port = way == WAY_IN ? src_port : dst_port;
 	key.remote_port = way == WAY_IN ? dst_port : src_port;
 	f = bpf_map_lookup_elem(&flows, &key);
-	return f && is_alive(f, proto, bpf_ktime_get_coarse_ns()) && !(f->flags & FLOW_REVOKED) && f->identity == identity &&
+	return f && is_alive(f, proto, p->now) && !(f->flags & FLOW_REVOKED) && f->identity == identity &&
 	       f->generation == generation_of(identity);
 }
 
-// Judge a packet on its way out of or in to a secured port (`port_number`).
-// Returns 0 or why it must not pass.
-__noinline int firewall(struct packet *p, __u64 port, __u32 way, __u32 identity, __u32 remote_identity)
+static __always_inline struct flow *find_flow(const struct packet *p, __u64 port, __u32 way, struct flow_key *key)
+{
+	*key = (struct flow_key){ .port = port_of(port), .proto = p->proto };
+	if (way == WAY_OUT) {
+		key->local = p->src;
+		key->remote = p->dst;
+		key->local_port = p->src_port;
+		key->remote_port = p->dst_port;
+	} else {
+		key->local = p->dst;
+		key->remote = p->src;
+		key->local_port = p->dst_port;
+		key->remote_port = p->src_port;
+	}
+	return bpf_map_lookup_elem(&flows, key);
+}
+
+// A SYN begins a flow anew that has come to its end.
+static __always_inline bool begins_anew(const struct flow *f, const struct packet *p)
+{
+	return is_ending(f->flags) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+// What the table of flows alone does not settle.
+__noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 identity, __u32 remote_identity)
 {
 	struct question q = { .identity = identity, .remote_identity = remote_identity };
-	struct flow_key key = { .port = port_of(port) };
 	__u32 generation;
 	struct flow *f = NULL;
 	enum verdict verdict;
+	struct flow_key key;
 	bool tracked;
 	__u64 now;
 
@@ -237,27 +264,15 @@ __noinline int firewall(struct packet *p, __u64 port, __u32 way, __u32 identity,
 		if (p->flags & PACKET_ND || way == WAY_OUT || p->rule_port == bpf_htons(MLD_QUERY << 8))
 			return 0;
 	}
-	now = bpf_ktime_get_coarse_ns();
+	now = p->now;
 	generation = generation_of(identity);
-	tracked = (p->flags & (PACKET_TRACKED | PACKET_GROUP)) == PACKET_TRACKED;
+	tracked = is_tracked(p);
 	q.family = p->family;
-	q.proto = key.proto = p->proto;
-	if (way == WAY_OUT) {
-		key.local = p->src;
-		key.remote = p->dst;
-		key.local_port = p->src_port;
-		key.remote_port = p->dst_port;
-	} else {
-		key.local = p->dst;
-		key.remote = p->src;
-		key.local_port = p->dst_port;
-		key.remote_port = p->src_port;
-	}
-	q.remote = key.remote;
+	q.proto = p->proto;
+	q.remote = way == WAY_OUT ? p->dst : p->src;
 	if (tracked)
-		f = bpf_map_lookup_elem(&flows, &key);
-	if (f && is_alive(f, p->proto, now) &&
-	    !(is_ending(f->flags) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)) {
+		f = find_flow(p, port, way, &key);
+	if (f && is_alive(f, p->proto, now) && !begins_anew(f, p)) {
 		if (is_current(f, generation, identity, remote_identity)) {
 			if (f->flags & FLOW_REVOKED)
 				return revoked(f, p, way, now);
@@ -270,18 +285,21 @@ __noinline int firewall(struct packet *p, __u64 port, __u32 way, __u32 identity,
 		if (is_icmp(p))
 			q.port = p->family == FAMILY_IPV4 ? bpf_htons(ICMP_ECHO << 8) : bpf_htons(ICMPV6_ECHO_REQUEST << 8);
 		verdict = judge(&q);
-		f->generation = generation;
+		// Whoever finds it judged by this policy must find how.
+		if (verdict == ALLOW)
+			f->flags &= ~FLOW_REVOKED;
+		else
+			f->flags |= FLOW_REVOKED;
+		barrier();
 		f->identity = identity;
 		f->remote_identity = remote_identity;
+		f->generation = generation;
 		if (verdict == ALLOW) {
-			f->flags &= ~FLOW_REVOKED;
 			touch(f, p, way, now);
 			return 0;
 		}
-		if (verdict == DENY) {
-			f->flags |= FLOW_REVOKED;
+		if (verdict == DENY)
 			return revoked(f, p, way, now);
-		}
 		bpf_map_delete_elem(&flows, &key);
 	}
 	q.way = way;
@@ -301,6 +319,26 @@ __noinline int firewall(struct packet *p, __u64 port, __u32 way, __u32 identity,
 			count(p, port, DROP_UNTRACKED, identity, remote_identity);
 	}
 	return 0;
+}
+
+// Judge a packet on its way out of or in to a secured port (`port_number`).
+// Returns 0 or why it must not pass.
+__noinline int firewall(struct packet *p, __u64 port, __u32 way, __u32 identity, __u32 remote_identity)
+{
+	struct flow_key key;
+	struct flow *f;
+
+	if (!p)
+		return DROP_ERROR;
+	if (is_tracked(p)) {
+		f = find_flow(p, port, way, &key);
+		if (f && is_current(f, generation_of(identity), identity, remote_identity) &&
+		    is_alive(f, p->proto, p->now) && !(f->flags & FLOW_REVOKED) && !begins_anew(f, p)) {
+			touch(f, p, way, p->now);
+			return 0;
+		}
+	}
+	return firewall_long(p, port, way, identity, remote_identity);
 }
 
 // The firewall with what ICMP errors need of the packet.

@@ -49,10 +49,10 @@ struct ipv6_error {
 };
 
 // Return whether the port may cause one more error now.
-static __always_inline bool has_budget(const struct port_key *port)
+static __always_inline bool has_budget(const struct port_key *port, __u64 now)
 {
 	const __u64 each = SECOND / PER_SECOND, full = BURST * each;
-	__u64 now = bpf_ktime_get_coarse_ns(), have;
+	__u64 have;
 	struct budget first = { .seen = now, .nanoseconds = full - each };
 	struct budget *b = bpf_map_lookup_elem(&budgets, port);
 
@@ -163,7 +163,7 @@ int report(struct __sk_buff *skb)
 	if (!p || !quote)
 		return TC_ACT_SHOT;
 	if (p->flags & (PACKET_ERROR | PACKET_LATER | PACKET_GROUP | PACKET_ND) || addr_is_unspecified(&p->src) ||
-	    addr_is_group(&p->src) || !router_address(p, &from) || !has_budget(&p->port))
+	    addr_is_group(&p->src) || !router_address(p, &from) || !has_budget(&p->port, p->now))
 		return TC_ACT_SHOT;
 
 	quoted = skb->len - ETH_HLEN;
