@@ -68,7 +68,13 @@ int from_uplink(struct __sk_buff *skb)
 		if (who && who->place.kind != PLACE_LOCAL)
 			p->identity = who->place.identity;
 	}
-	if (!p->place.kind)
-		return go(skb, p, FLOOD);
+	if (!p->place.kind) {
+		// What a port of this network sent to all has come through the
+		// overlay, if from another host, or has been here already.
+		mac_copy(mac.mac, p->src_mac);
+		if (!bpf_map_lookup_elem(&macs, &mac))
+			return go(skb, p, FLOOD);
+		return to_host(skb, p);
+	}
 	return arrive(skb, p, &p->place.port);
 }

@@ -61,7 +61,7 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, struct packet *p, c
 // To another host.
 static __always_inline int encap(struct __sk_buff *skb, struct packet *p)
 {
-	if (set_tunnel(skb, p, &p->place.underlay))
+	if (!cfg.overlay || set_tunnel(skb, p, &p->place.underlay))
 		return drop(p, DROP_ERROR);
 	return redirect(p, cfg.overlay);
 }
@@ -74,6 +74,14 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *p, const 
 	if (net->uplink_vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), net->uplink_vlan))
 		return drop(p, DROP_ERROR);
 	return redirect(p, net->uplink);
+}
+
+// Leave the packet to the host's own stack, as it came.
+static __always_inline int to_host(struct __sk_buff *skb, struct packet *p)
+{
+	if (p->tag)
+		bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), p->tag);
+	return TC_ACT_OK;
 }
 
 // To a port of this host, past its firewall.

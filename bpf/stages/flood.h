@@ -110,8 +110,5 @@ int flood(struct __sk_buff *skb)
 	bpf_loop(net->members, flood_member, &f, 0);
 	if (!(p->flags & PACKET_UPLINK))
 		return TC_ACT_STOLEN;
-	// The host itself may want it as well.
-	if (p->tag)
-		bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), p->tag);
-	return TC_ACT_OK;
+	return to_host(skb, p);  // which may want it as well
 }

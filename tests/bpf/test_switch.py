@@ -301,3 +301,14 @@ def test_a_group_from_outside_reaches_ports_and_the_host(w: World) -> None:
         done = w.run("from_uplink", tagged(sent), "uplink")
         assert ears.heard() == {"dg": [sent]}
     assert done.verdict == OK
+
+
+def test_what_a_port_elsewhere_sent_to_a_group_comes_by_the_overlay_and_not_twice(w: World) -> None:
+    other = Who(GREY, 50, 5, None)
+    w.put("macs", {r.MacKey(GREY, other.mac): other.place})
+    sent = eth(BROADCAST, other.mac, IPV4, ip(other.ip4, "255.255.255.255", UDP, udp(1, 2)))
+    with Ears("dg") as ears:
+        done = w.run("from_uplink", tagged(sent), "uplink")
+        assert (done.verdict, ears.heard()) == (OK, {})
+        assert w.receive(sent, GREY).verdict == STOLEN
+        assert ears.heard() == {"dg": [sent]}
