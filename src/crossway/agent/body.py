@@ -36,8 +36,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def made(self) -> bool:
-        """Whether the link is the agent's, to be removed with the body."""
-        return self.body == "veth"
+        """Whether the link is the agent's, to be removed with the body; a veth that a binding names is not."""
+        return self.body == "veth" and self.netns is not None
 
 
 class Plug(msgspec.Struct, kw_only=True):

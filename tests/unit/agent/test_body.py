@@ -60,6 +60,7 @@ def test_a_record_stays_in_its_directory(tmp_path: Path, id: str) -> None:
 def test_a_link_that_a_binding_names_is_delivered_to_by_its_kind() -> None:
     veth = Link(4, "lxc1", True, 1500, "", "veth", "")
     assert body_of(adopted(PORT, veth), veth) == (r.PortKey(4), r.Body.VETH)
+    assert not adopted(PORT, veth).made  # it is somebody else's to remove
     tap = Link(5, "tap1", True, 1500, "", "tun", "")
     assert body_of(adopted(PORT, tap), tap) == (r.PortKey(5), r.Body.TAP)
     trunk = Link(6, "eth1", True, 1500, "", "", "")
