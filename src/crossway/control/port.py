@@ -116,6 +116,8 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
     new["mac_address"] = mac
     if "fixed_ips" in given:
         new["fixed_ips"] = _readdress(decision, network, old, mac, given["fixed_ips"])
+    elif mac != old.mac_address:
+        new["fixed_ips"] = tuple(_follow_mac(decision, old, fixed, mac) for fixed in old.fixed_ips)
     if "host" in given:
         new.update(bound_as(given["host"] or ""))
     secured = given.get("port_security_enabled", old.port_security_enabled)
@@ -135,7 +137,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         new["identity"] = identity.of(decision, groups) if secured else 0
         identity.bear(decision, id, old.identity, new["identity"])
     port = changed(old, new)
-    if places(port) != places(old):
+    if places(port) != places(old) and old.device_owner not in ROUTER_OWNED:
         # It is ACTIVE again when its host and all who can reach it have applied this.
         port = msgspec.structs.replace(port, status=DOWN)
     decision.put(cloud.ports, port)
@@ -257,7 +259,10 @@ def _wished(
         return _claim(decision, subnet, port, wish.ip_address)
     if subnet.by_mac:
         return _claim(decision, subnet, port, by_mac(subnet.cidr, mac))
-    return _next(decision, subnet, port) or _raise(_full(network.id))
+    found = _next(decision, subnet, port)
+    if found is None:
+        raise _full(network.id)
+    return found
 
 
 def _readdress(
@@ -288,6 +293,15 @@ def _readdress(
     for wish in new:
         kept.append(_wished(decision, network, subnets, old.id, mac, wish, old.device_owner))
     return tuple(kept)
+
+
+def _follow_mac(decision: Decision, port: Port, fixed: FixedIp, mac: str) -> FixedIp:
+    """Return the address that takes an address's place under another MAC: itself, if it does not follow from the MAC."""
+    subnet = decision.cloud.subnets.get(fixed.subnet_id)
+    if subnet is None or not subnet.by_mac or fixed.ip_address != by_mac(subnet.cidr, port.mac_address):
+        return fixed
+    decision.release(f"address/{fixed.subnet_id}/{fixed.ip_address}")
+    return _claim(decision, subnet, port.id, by_mac(subnet.cidr, mac))
 
 
 def _next(decision: Decision, subnet: Subnet, port: str) -> FixedIp | None:
@@ -367,7 +381,3 @@ def _check_security(secured: bool, groups: Iterable[str], pairs: Iterable[Pair])
 
 def _full(network: str) -> Conflict:
     return Conflict(f"No more IP addresses available on network {network}.", type="IpAddressGenerationFailure")
-
-
-def _raise(fault: Exception) -> Any:
-    raise fault

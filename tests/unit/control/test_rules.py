@@ -342,6 +342,8 @@ def test_stateless_addresses_follow_from_the_mac(world: World) -> None:
     late = world.port(net, mac_address="fa:16:3e:00:00:08")
     assert addresses(late) == [by_mac("fd00::/64", "fa:16:3e:00:00:08")] == ["fd00::f816:3eff:fe00:8"]
     refused(world.port, net, fixed_ips=[{"ip_address": "fd00::9"}], type="AllocationOnAutoAddressSubnet", status=400)
+    late = world.change(late, mac_address="fa:16:3e:00:00:09")
+    assert addresses(late) == ["fd00::f816:3eff:fe00:9"]
     world.delete(slaac)
     assert world.again(late).fixed_ips == ()
 
@@ -436,6 +438,7 @@ def test_a_router_joins_by_subnet_and_by_port(world: World) -> None:
     refused(world.delete, world.again(port), type="ServicePortInUse", status=409)
     refused(world.change, world.again(port), fixed_ips=[], type="ServicePortInUse", status=409)
     refused(world.delete, subnet, type="SubnetInUse", status=409)
+    assert world.change(world.again(port), binding__host_id="h1").status == "ACTIVE", "it is everywhere"
     world.part(router, subnet_id=subnet.id)
     world.part(router, port_id=port.id)
     assert len(world.cloud.ports) == 0
