@@ -296,7 +296,7 @@ def _readdress(
 
 
 def _follow_mac(decision: Decision, port: Port, fixed: FixedIp, mac: str) -> FixedIp:
-    """Return the address that takes an address's place under another MAC: itself, if it does not follow from the MAC."""
+    """Return the address in its place under another MAC: itself, if it does not follow from the MAC."""
     subnet = decision.cloud.subnets.get(fixed.subnet_id)
     if subnet is None or not subnet.by_mac or fixed.ip_address != by_mac(subnet.cidr, port.mac_address):
         return fixed
