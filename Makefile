@@ -28,7 +28,7 @@ test: setup
 check: setup
 	@.venv/bin/ruff check src tests bench
 	@.venv/bin/ruff format --check -q src tests bench
-	@.venv/bin/mypy
+	@.venv/bin/mypy -p crossway -p bench
 	@.venv/bin/lint-imports
 	@$(PY) scripts/reference --check
 
