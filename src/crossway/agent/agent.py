@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from importlib.metadata import version
 from ipaddress import ip_network
 from pathlib import Path
@@ -70,7 +71,10 @@ class Agent:
         self.plan = Plan(host)
         self.connected = False
         self.applied = 0
-        self._synced = False  # whether the tables hold what the view says; before, nothing is written
+        self._complete = False  # whether the plan has seen a whole view; before, nothing is written
+        self._synced = False  # whether the tables differ from the plan in nothing but what it says is touched
+        self._read = False  # whether the tables have just been read
+        self._pause = PAUSE_SECONDS[0]
         # Bodies: what was plugged, and what bindings name.
         self._records_kept = Records(run / "bodies")
         self._records: dict[str, Record] = {}
@@ -97,6 +101,20 @@ class Agent:
     async def main(self, ready_fd: int | None = None) -> None:
         """Run until cancelled; links, programs and tables go on without it."""
         self.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with self._alone():
+            await self._live(ready_fd)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the directory: two agents on one set of tables would undo each other's work."""
+        with open(self.run / "lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict(f"another agent runs in {self.run}") from None
+            yield
+
+    async def _live(self, ready_fd: int | None) -> None:
         self.links = Links()
         self._remover = Remover()
         self._events = Netlink(nl.RTMGRP_LINK)
@@ -117,9 +135,8 @@ class Agent:
                 os.write(ready_fd, b"\n")
                 os.close(ready_fd)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow())
-                tasks.create_task(self._tell())
-                tasks.create_task(self._sweep())
+                for step in (self._follow, self._tell, self._sweep):
+                    tasks.create_task(self._forever(step))
         finally:
             loop.remove_reader(self._events.fileno())
             await api.stop()
@@ -137,6 +154,7 @@ class Agent:
         self.plane = Plane(self.run, self.links, self.underlay, self._vxlan_port)
         self.tables = Tables(self.plane.object)
         self.tables.read()
+        self._read = True
         self.plan.adopt(self.tables.have)
         self._reasons = {
             number: name.removeprefix("DROP_") for name, number in self.plane.object.btf.enum("drop").items()
@@ -153,31 +171,38 @@ class Agent:
 
     # The view.
 
-    async def _follow(self) -> None:
-        pause = PAUSE_SECONDS[0]
+    async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Take one step after the other; one that fails for whatever reason is told and taken again."""
         while True:
             try:
-                await self.servers.register(self.underlay, self.physnets, version("crossway"))
-                async with aclosing(self.servers.view(self.applied)) as documents:
-                    whole = False
-                    batch: list[Mapping[str, Any]] = []
-                    async for told in documents:
-                        if "bookmark" in told:
-                            self._bookmark(int(told["bookmark"]), batch, whole=whole)
-                            batch, whole, pause = [], False, PAUSE_SECONDS[0]
-                        elif told.get("reset"):
-                            batch, whole = [], True
-                        else:
-                            batch.append(told)
-            except Fault as fault:
-                log.warning("view: %s", fault)
+                await step()
             except Exception:
-                # Whatever it was, the way out is the ordinary walk from the beginning.
-                log.exception("view")
-                self.applied = 0
+                # The way out is the ordinary walk: everything again, compared with what the tables hold.
+                log.exception("the agent goes on from the beginning")
+                self.applied, self._synced = 0, False
+                await asyncio.sleep(self._pause)
+
+    async def _follow(self) -> None:
+        """Follow the view until the server goes; then wait a little, longer each time."""
+        try:
+            await self.servers.register(self.underlay, self.physnets, version("crossway"))
+            async with aclosing(self.servers.view(self.applied)) as documents:
+                batch: list[Mapping[str, Any]] = []
+                whole = False
+                async for told in documents:
+                    if "bookmark" in told:
+                        self._bookmark(int(told["bookmark"]), batch, whole=whole)
+                        batch, whole, self._pause = [], False, PAUSE_SECONDS[0]
+                    elif told.get("reset"):
+                        batch, whole = [], True
+                    else:
+                        batch.append(told)
+        except Fault as fault:
+            log.warning("view: %s", fault)
+        finally:
             self.connected = False
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, PAUSE_SECONDS[1])
+        await asyncio.sleep(self._pause)
+        self._pause = min(self._pause * 2, PAUSE_SECONDS[1])
 
     def _bookmark(self, revision: int, batch: list[Mapping[str, Any]], *, whole: bool) -> None:
         """Apply what came since the last bookmark as one change."""
@@ -194,12 +219,13 @@ class Agent:
             self._consider(dict.fromkeys([*before, *(d.id for d in documents if d.kind == "port")]))
             if whole:
                 self._consider(list(self._records))
-                if not self._synced:
+                if not self._complete:
                     self.plan.settle()
                     self.plan.forget_adopted()
+                    self._complete = True
             if any(d.kind in ("identity", "host", "network") for d in documents):
                 self._judge.update(self._states)
-            self._apply(whole=whole)
+            self._apply()
             self._refurnish(documents)
             log.debug("revision %d: %d documents in %.1f ms", revision, len(batch), 1e3 * (time.perf_counter() - began))
             self._report.set()
@@ -248,24 +274,26 @@ class Agent:
             self._reported.pop(id, None)
         self.plan.bodies(changed)
 
-    def _apply(self, *, whole: bool = False) -> None:
+    def _apply(self) -> None:
         """Bring the tables up to date with the plan, and say what came of it."""
-        touched = self.plan.settle()
-        if not self._synced and not whole:
+        if not self._complete:
             return
-        if self._synced:
+        synced, self._synced = self._synced, False
+        touched = self.plan.settle()
+        if synced:
             for table, keys in self.tables.failed.items():
                 touched.setdefault(table, set()).update(keys)
-        first = not self._synced
-        change = changes(self.tables.have, self.plan.rows, None if first else touched)
+        elif not self._read:
+            self.tables.read()
+        self._read = False
         failed = bool(self.tables.failed)
-        self.tables.apply(change)
-        if first:
-            # The agent before may have died between policy and the call to judge anew.
+        self.tables.apply(changes(self.tables.have, self.plan.rows, touched if synced else None))
+        if not synced:
+            # Whoever wrote last may have died between policy and the call to judge anew.
             self.tables.judge_anew(self.plan.policy.locals())
-            self._synced = True
             self.plane.filled()
             self._remove_strays()
+        self._synced = True
         if failed or self.tables.failed:
             self._judge.update(self._states)
         for kind, id in self.plan.faults.keys() - self._told_faults:
@@ -314,25 +342,23 @@ class Agent:
     # Status.
 
     async def _tell(self) -> None:
-        """Report after each change, and now and then as a sign of life."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(ALIVE_SECONDS):
-                    await self._report.wait()
-            self._report.clear()
-            if not self.connected:
-                await asyncio.sleep(REPORT_SECONDS)
-                continue
-            ports = {id: state for id, state in self._states.items() if self._reported.get(id) != state}
-            try:
-                await self.servers.report(self.applied, ports)
-            except Fault as fault:
-                log.warning("status: %s", fault)
-                await asyncio.sleep(PAUSE_SECONDS[0])
-                self._report.set()
-            else:
-                self._reported.update(ports)
-                await asyncio.sleep(REPORT_SECONDS)
+        """Report after a change, or as a sign of life."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ALIVE_SECONDS):
+                await self._report.wait()
+        self._report.clear()
+        if not self.connected:
+            return
+        ports = {id: state for id, state in self._states.items() if self._reported.get(id) != state}
+        try:
+            await self.servers.report(self.applied, ports)
+        except Fault as fault:
+            log.warning("status: %s", fault)
+            await asyncio.sleep(PAUSE_SECONDS[0])
+            self._report.set()
+        else:
+            self._reported.update(ports)
+            await asyncio.sleep(REPORT_SECONDS)
 
     # Links.
 
@@ -407,6 +433,8 @@ class Agent:
         for port in ports:
             record = self._records.get(port) or self._named.get(port)
             if record is not None:
+                if port in self._named and (link := self._by_name.get(record.device)):
+                    record = self._named[port] = adopted(port, link)
                 changed[port] = self._body(record)
         self.plan.bodies(changed)
         self._judge |= ports
@@ -425,10 +453,20 @@ class Agent:
         except OSError as fault:
             log.error("cannot hook %s: %s", record.device, fault)
             return None
-        if record.body != "veth" and not link.up:
-            with suppress(OSError):
-                self.links.set(link.ifindex, up=True)
+        if not record.made:
+            self._fit(record, link)
         return body_of(record, link)
+
+    def _fit(self, record: Record, link: Link) -> None:
+        """Have a link that others made up, and of the size that the port's network has."""
+        port = self.plan.port(record.port)
+        network = self.plan.network(port.network) if port is not None else None
+        mtu = network.mtu if network is not None and not record.vlan and network.mtu != link.mtu else None
+        if mtu is not None or not link.up:
+            try:
+                self.links.set(link.ifindex, mtu=mtu, up=None if link.up else True)
+            except OSError as fault:
+                log.error("cannot set up %s: %s", record.device, fault)
 
     def _take_uplinks(self) -> None:
         """Find the devices of provider networks."""
@@ -750,16 +788,12 @@ class Agent:
 
     async def _sweep(self) -> None:
         """Now and then delete what has expired and what gone ports have left."""
-        plane = self.plane.object
-        idle, shape = sweep.Idle.of(plane.configured()), sweep.Shape.of(plane.btf)
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            if not self._synced:
-                continue
-            try:
-                await self._sweep_once(idle, shape)
-            except OSError as fault:
-                log.error("sweep: %s", fault)
+        await asyncio.sleep(SWEEP_SECONDS)
+        if self._complete and not self._synced:
+            self._apply()
+        if self._synced:
+            plane = self.plane.object
+            await self._sweep_once(sweep.Idle.of(plane.configured()), sweep.Shape.of(plane.btf))
 
     async def _sweep_once(self, idle: sweep.Idle, shape: sweep.Shape) -> None:
         flows, fragments, dropped = (self.plane.object.table(name) for name in ("flows", "fragments", "drops"))

@@ -80,5 +80,6 @@ def purge(run_dir: Path = Path("/run/crossway")) -> None:
         links.close()
     bpffs.unmount(run_dir / "bpf")
     shutil.rmtree(run_dir / "bodies", ignore_errors=True)
-    with suppress(FileNotFoundError):
-        (run_dir / "agent.sock").unlink()
+    for name in ("agent.sock", "lock"):
+        with suppress(FileNotFoundError):
+            (run_dir / name).unlink()
