@@ -52,8 +52,10 @@ def up(
     json: Json = False,
 ) -> None:
     """Build a lab: hosts with agents, a server, a provider network with an outside machine."""
-    _terminable()
     from crossway.lab import Lab
+    from crossway.lab.process import interruptible
+
+    interruptible()
 
     with show.waiting(f"building lab {name}"):
         lab = Lab.up(name, hosts=hosts, uplinks=uplinks, mtu=mtu, underlay=underlay, stays=True)
@@ -195,14 +197,3 @@ def _told(lab: Any) -> dict[str, Any]:
         "cut": wire.cuts(lab.state) if "switch" in places else [],
         "impaired": impair.impaired(lab.state),
     }
-
-
-def _terminable() -> None:
-    """Let SIGTERM and a hang-up end a command as Ctrl-C does, so that it cleans up after itself."""
-    import signal
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGHUP, interrupt)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import signal
 import sys
 import threading
 import time
@@ -30,7 +29,7 @@ from crossway.errors import Fault, Unavailable
 from crossway.lab import container
 from crossway.lab.container import Container
 from crossway.lab.lab import Lab, Workload, down, sweep
-from crossway.lab.process import last_words
+from crossway.lab.process import interruptible, last_words
 
 # ---- The declared policy: what follows is built from it, and judged by it.
 
@@ -150,6 +149,7 @@ class Scene:
     lab: Lab
     workloads: dict[Member, Workload] = field(default_factory=dict)
     containers: dict[Member, Container] = field(default_factory=dict)
+    stopped: threading.Event = field(default_factory=threading.Event)
 
 
 def attempts() -> list[Attempt]:
@@ -271,27 +271,52 @@ def refusal(scene: Scene, one: Attempt, since: float) -> Object | None:
     return None
 
 
+def together(scene: Scene, work: Callable[[Any], None], items: Iterable[Any], threads: int) -> None:
+    """Do *work* on all items, several at once; the first fault stops it.
+
+    The main thread only sleeps meanwhile: were it to wait for a future, Ctrl-C
+    could reach it while it holds the lock that the future's thread needs.
+    """
+    wanted = list(items)
+    ended: list[Any] = []
+    faults: list[BaseException] = []
+
+    def one(item: Any) -> None:
+        try:
+            if not scene.stopped.is_set():
+                work(item)
+        except BaseException as fault:  # the main thread raises it
+            faults.append(fault)
+        ended.append(item)
+
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in wanted:
+                pool.submit(one, item)
+            while len(ended) < len(wanted) and not faults:
+                time.sleep(0.02)
+        except BaseException:
+            scene.stopped.set()
+            raise
+        if faults:
+            scene.stopped.set()
+    if faults:
+        raise faults[0]
+
+
 def try_all(scene: Scene, all_attempts: list[Attempt], note: Callable[[], None]) -> None:
     """Try everything: different targets at once, the same one in turn, so that its last drop is the attempt's."""
     by_target: dict[str, list[Attempt]] = {}
     for one in all_attempts:
-        by_target.setdefault(f"{one.target.full if one.target else one.source.full + '?'}", []).append(one)
+        by_target.setdefault(one.target.full if one.target else f"{one.source.full}?", []).append(one)
 
     def in_turn(turn: list[Attempt]) -> None:
         for one in turn:
-            if stopped.is_set():
-                return
-            attempt(scene, one)
-            note()
+            if not scene.stopped.is_set():
+                attempt(scene, one)
+                note()
 
-    stopped = threading.Event()
-    with ThreadPoolExecutor(len(by_target)) as pool:
-        try:
-            for done in [pool.submit(in_turn, turn) for turn in by_target.values()]:
-                done.result()
-        except BaseException:
-            stopped.set()
-            raise
+    together(scene, in_turn, by_target.values(), len(by_target))
 
 
 @dataclass(frozen=True)
@@ -410,8 +435,8 @@ def play(lab: Lab, console: Console) -> bool:
     container.prepare(lab.state)
     with console.status("two tenants with the same addresses: networks, routers, groups"):
         ports = {name: tenant(lab, name) for name in TENANTS}
-    with console.status(f"{len(MEMBERS)} containers"), ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda member: settle(scene, member, ports[member.tenant]), MEMBERS))
+    with console.status(f"{len(MEMBERS)} containers"):
+        together(scene, lambda member: settle(scene, member, ports[member.tenant]), MEMBERS, 4)
     tried = attempts()
     done = 0
 
@@ -454,11 +479,7 @@ def main() -> None:
     parser.add_argument("--name", default="demo", help="what the lab is called that stays")
     args = parser.parse_args()
 
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+    interruptible()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     if os.geteuid() != 0:
         console.print("the demo makes network namespaces: run it as root")

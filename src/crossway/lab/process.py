@@ -191,3 +191,17 @@ def _stat(pid: int) -> tuple[str, int]:
     # The name, in parentheses, may hold anything.
     fields = text.rpartition(")")[2].split()
     return fields[0], int(fields[19])
+
+
+def interruptible() -> None:
+    """Let Ctrl-C, SIGTERM and a hang-up end this program once, by KeyboardInterrupt; what follows is cleaning up."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(_number: int, _frame: object) -> None:
+        # Some send it twice, to the process and to its group.
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
