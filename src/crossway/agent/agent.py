@@ -603,12 +603,9 @@ class Agent:
         if self.plane.program(link.ifindex) == UPLINK:
             raise Conflict(f"{record.device} is the device of a provider network")
         for port in self._devices.get(record.device, ()):
-            other = self._records.get(port)
-            if (
-                other is not None
-                and port != record.port
-                and (other.vlan == record.vlan or "vlan" not in (other.body, record.body))
-            ):
+            other = self._records.get(port) or self._named.get(port)
+            # Untagged and tagged ports may share a device: a trunk with its native network.
+            if other is not None and port != record.port and other.vlan == record.vlan:
                 raise Conflict(f"{record.device} is the body of port {port}")
 
     def _replace(self, record: Record) -> None:
@@ -657,12 +654,17 @@ class Agent:
         network = self.plan.network(port.network) if port is not None else None
         if port is None or network is None:
             return None
+        if reason := self.plan.faults.get(("port", record.port)):
+            raise Invalid(f"port {record.port} cannot be: {reason}")
         addresses, routes, defaults = [], [], set()
         for address in port.addresses:
             subnet = self.plan.subnet(address.subnet)
             if subnet is None:
                 continue
-            net = ip_network(subnet.cidr, strict=False)
+            try:
+                net = ip_network(subnet.cidr, strict=False)
+            except ValueError as fault:
+                raise Invalid(f"subnet {subnet.id} cannot be: {fault}") from fault
             addresses.append(f"{address.ip}/{net.prefixlen}")
             if subnet.gateway is not None and net.version not in defaults and subnet.gateway != address.ip:
                 defaults.add(net.version)
@@ -707,7 +709,11 @@ class Agent:
             ports = {d.id for d in documents if d.kind == "port"} & self._records.keys()
         for id in ports:
             record = self._records[id]
-            inside = self._inside(record)
+            try:
+                inside = self._inside(record)
+            except Invalid as fault:
+                log.error("%s", fault)
+                continue
             if record.inside is None or record.netns is None or inside is None or inside == record.inside:
                 continue  # not set up yet: its plug will do that
             try:
@@ -719,7 +725,7 @@ class Agent:
                 link = self._by_name.get(record.device)
                 if link is not None and link.mtu != inside.mtu:
                     self.links.set(link.ifindex, mtu=inside.mtu)
-            except (Fault, OSError) as fault:
+            except (Fault, OSError, ValueError) as fault:
                 log.warning("cannot set up port %s inside %s as it is now: %s", id, record.netns, fault)
             self._keep(record, inside)
 

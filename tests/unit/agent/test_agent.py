@@ -1,0 +1,401 @@
+"""One host's agent over a kernel and a server that are not there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from crossway.agent import agent as module
+from crossway.agent.agent import Agent
+from crossway.agent.body import Record, Records
+from crossway.errors import Conflict, NotFound, Unavailable
+from crossway.kernel.links import ALIAS, Link, link_name
+from crossway.model import rows as r
+from unit.agent.test_tables import Kernel
+
+A, B = "aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000002"
+
+
+class Machine:
+    """The links and tables of a host; they outlive the agents that use them."""
+
+    def __init__(self) -> None:
+        self.kernel = Kernel()
+        self.links: dict[str, Link] = {}
+        self.hooks: dict[int, str] = {}
+        self.inside: dict[str, Any] = {}
+        self._next = 10
+
+    def add(self, name: str, kind: str, alias: str = "", mtu: int = 1500) -> Link:
+        self._next += 1
+        self.links[name] = Link(self._next, name, False, mtu, "", kind, alias)
+        return self.links[name]
+
+
+class FakeObject(Kernel):
+    """What the agent asks of a loaded data plane."""
+
+    build_id = "build"
+
+    def __init__(self, machine: Machine) -> None:
+        self.done, self.refused, self.rows = machine.kernel.done, machine.kernel.refused, machine.kernel.rows
+        self.btf = self
+
+    def enum(self, _: str) -> dict[str, int]:
+        return {"DROP_POLICY_IN": 1}
+
+
+class FakePlane:
+    machine: Machine
+
+    def __init__(self, *_: object) -> None:
+        self.object = FakeObject(self.machine)
+        self.overlay = Link(1, "cw-overlay", True, 65000, "", "vxlan", "")
+
+    def hook(self, program: str, ifindex: int) -> None:
+        self.machine.hooks[ifindex] = program
+
+    def program(self, ifindex: int) -> str | None:
+        return self.machine.hooks.get(ifindex)
+
+    def unhook(self, ifindex: int) -> None:
+        self.machine.hooks.pop(ifindex, None)
+
+    def gone(self, ifindex: int) -> None:
+        self.machine.hooks.pop(ifindex, None)
+
+    def start(self) -> None: ...
+    def filled(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class FakeLinks:
+    machine: Machine
+
+    def all(self) -> list[Link]:
+        return list(self.machine.links.values())
+
+    def veth(self, port: str, netns: int, inside: Any) -> Link:
+        name = link_name(port)
+        return self.machine.links.get(name) or self.machine.add(name, "veth", ALIAS + port)
+
+    def set(self, ifindex: int, **what: Any) -> None:
+        for name, link in self.machine.links.items():
+            if link.ifindex == ifindex:
+                self.machine.links[name] = link._replace(**{k: v for k, v in what.items() if v is not None})
+
+    def remove(self, *names: str) -> None:
+        for name in names:
+            self.machine.links.pop(name, None)
+
+    def close(self) -> None: ...
+
+
+class FakeServers:
+    """A server in the same process: what it was told, and whether it answers."""
+
+    server = "fake"
+
+    def __init__(self) -> None:
+        self.bound: list[tuple[str, str | None]] = []
+        self.ports: dict[str, str | None] = {}
+        self.silent = False
+        self.on_bind: Callable[[str, str | None], None] = lambda id, host: None
+
+    async def port(self, id: str) -> dict[str, Any]:
+        if id not in self.ports:
+            raise NotFound("port", id)
+        return {"id": id, "binding:host_id": self.ports[id]}
+
+    async def hosts(self) -> list[dict[str, Any]]:
+        return [{"name": "h2", "alive": True}, {"name": "h3", "alive": False}]
+
+    async def bind(self, id: str, *, host: str | None) -> None:
+        if self.silent:
+            raise Unavailable("no answer")
+        self.bound.append((id, host))
+        self.ports[id] = host
+        self.on_bind(id, host)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    machine = Machine()
+    monkeypatch.setattr(FakePlane, "machine", machine, raising=False)
+    monkeypatch.setattr(FakeLinks, "machine", machine, raising=False)
+    monkeypatch.setattr(module, "Plane", FakePlane)
+    monkeypatch.setattr(module, "netns_of", lambda name: os.open("/dev/null", os.O_RDONLY))
+    monkeypatch.setattr(module, "refurnish", lambda netns, old, new: machine.inside.update({new.ifname: new}))
+    monkeypatch.setattr(module, "furnish", lambda netns, inside: machine.inside.update({inside.ifname: inside}))
+    monkeypatch.setattr("crossway.agent.remover.Links", FakeLinks)
+    return machine
+
+
+class World:
+    """An agent whose server is the test."""
+
+    def __init__(self, machine: Machine, run: Path) -> None:
+        self.machine, self.run = machine, run
+        self.revision = 0
+        self.objects: dict[tuple[str, str], Any] = {}
+        self.servers = FakeServers()
+        self.begin()
+
+    def begin(self) -> None:
+        """Let a new agent begin where the last one was killed."""
+        self.agent = Agent(["unix:/nowhere"], "h1", "192.0.2.1", {}, self.run, 4789)
+        self.agent.servers = self.servers  # type: ignore[assignment]
+        self.agent.links = FakeLinks()  # type: ignore[assignment]
+        self.agent._remover = module.Remover()
+        self.agent._begin()
+
+    def tell(self, *documents: tuple[str, str, Any], whole: bool = False) -> None:
+        for kind, id, found in documents:
+            if found is None:
+                self.objects.pop((kind, id), None)
+            else:
+                self.objects[kind, id] = found
+        self.revision += 1
+        told = [(kind, id, o) for (kind, id), o in self.objects.items()] if whole else documents
+        batch = [{"kind": kind, "id": id, "object": o} for kind, id, o in told]
+        self.agent._bookmark(self.revision, batch, whole=whole)
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        return self.machine.kernel.rows
+
+    def plug(self, id: str = A, **more: Any) -> Any:
+        body = {"port": id, "body": "veth", "netns": "red", **more}
+        return self.agent._answer_plug(json.dumps(body).encode(), {})
+
+    def unplug(self, id: str = A) -> Any:
+        return self.agent._answer_unplug(msgspec.json.encode({"port": id}), {})
+
+    def up(self, id: str = A) -> str | None:
+        return self.agent._states.get(id)
+
+
+def a_port(id: str = A, host: str | None = None, **more: Any) -> tuple[str, str, Any]:
+    mac = f"fa:16:3e:00:00:{id[0]}{id[0]}"
+    addresses = [{"ip": f"10.0.0.{int(id[-1])}", "subnet": "s"}]
+    port = {"id": id, "network": "n", "mac": mac, "addresses": addresses, "identity": 0, "host": host, **more}
+    return "port", id, port
+
+
+NETWORK = ("network", "n", {"id": "n", "number": 10, "mtu": 1400})
+SUBNET = ("subnet", "s", {"id": "s", "network": "n", "cidr": "10.0.0.0/24", "gateway": "10.0.0.254"})
+
+
+def story(machine: Machine, run: Path) -> Callable[[Callable[[World], Awaitable[None]]], None]:
+    """Return what lets a story happen in a world that knows a network and two ports."""
+
+    def tell(what: Callable[[World], Awaitable[None]]) -> None:
+        async def whole() -> None:
+            world = World(machine, run)
+            world.servers.ports = {A: None, B: "h2"}
+            world.servers.on_bind = lambda id, host: world.tell(a_port(id, host))
+            world.tell(NETWORK, SUBNET, a_port(A), a_port(B), whole=True)
+            await what(world)
+            await world.agent._remover.close()
+
+        asyncio.run(whole())
+
+    return tell
+
+
+@pytest.fixture
+def tell(machine: Machine, tmp_path: Path) -> Callable[[Callable[[World], Awaitable[None]]], None]:
+    return story(machine, tmp_path)
+
+
+Tell = Callable[[Callable[[World], Awaitable[None]]], None]
+
+
+def test_a_plugged_port_has_rows_link_and_file_and_an_unplugged_one_none(tell: Tell, tmp_path: Path) -> None:
+    async def what(world: World) -> None:
+        answer = await world.plug()
+        assert answer == {
+            "port": A,
+            "ifname": "eth0",
+            "mac": "fa:16:3e:00:00:aa",
+            "addresses": ["10.0.0.1/24"],
+            "gateways": ["10.0.0.254"],
+            "mtu": 1400,
+        }
+        assert world.servers.bound == [(A, "h1")]
+        link = world.machine.links[link_name(A)]
+        assert link.up
+        assert world.machine.hooks[link.ifindex] == "from_workload"
+        assert world.rows["ports"].keys() == {r.PortKey(link.ifindex)}
+        assert world.up() == "up"
+        assert await world.plug() == answer, "repeated, it answers the same"
+        assert await world.unplug() == {"port": A} == await world.unplug()
+        assert not world.rows["ports"]
+        assert not world.machine.links
+        assert not list((tmp_path / "bodies").iterdir())
+        assert world.servers.bound[-1] == (A, None)
+
+    tell(what)
+
+
+def test_a_port_of_another_living_host_is_refused_and_one_of_a_dead_host_is_not(tell: Tell) -> None:
+    async def what(world: World) -> None:
+        world.tell(a_port(B, "h2"))
+        with pytest.raises(Conflict, match="on host h2"):
+            await world.plug(B)
+        await world.agent._remover.gone(link_name(B))
+        assert not world.machine.links
+        world.tell(a_port(B, "h3"))
+        assert (await world.plug(B))["port"] == B
+
+    tell(what)
+
+
+def test_a_plug_that_the_server_does_not_hear_is_undone(tell: Tell, tmp_path: Path) -> None:
+    async def what(world: World) -> None:
+        world.servers.silent = True
+        with pytest.raises(Unavailable):
+            await world.plug()
+        await world.agent._remover.gone(link_name(A))
+        assert not world.machine.links
+        assert not list((tmp_path / "bodies").iterdir())
+
+    tell(what)
+
+
+@pytest.mark.parametrize("gone", [None, "h2"], ids=["deleted", "bound elsewhere"])
+def test_a_port_that_is_no_longer_this_hosts_loses_its_body(tell: Tell, tmp_path: Path, gone: str | None) -> None:
+    async def what(world: World) -> None:
+        await world.plug()
+        world.tell(a_port(A, gone) if gone else ("port", A, None))
+        assert not world.rows["ports"], "rows go at once"
+        await world.agent._remover.gone(link_name(A))
+        assert not world.machine.links
+        assert not list((tmp_path / "bodies").iterdir())
+        assert world.up() is None
+
+    tell(what)
+
+
+def test_a_restart_writes_nothing_that_is_there(tell: Tell) -> None:
+    async def what(world: World) -> None:
+        await world.plug()
+        before = {table: dict(rows) for table, rows in world.rows.items()}
+        world.machine.kernel.done.clear()
+        world.begin()
+        assert not world.machine.kernel.done, "nothing before the view is whole"
+        world.tell(whole=True)
+        assert {table for _, table, _ in world.machine.kernel.done} <= {"generations"}
+        before["generations"] = world.rows["generations"]
+        assert world.rows == before
+        assert world.up() == "up"
+
+    tell(what)
+
+
+def test_what_changed_while_the_agent_was_away_is_made_up_for(tell: Tell, tmp_path: Path) -> None:
+    async def what(world: World) -> None:
+        await world.plug()
+        world.machine.add("cwffffffffff", "veth", ALIAS + "never heard of")
+        Records(tmp_path / "bodies").write(Record(port=B, body="tap", device="tap9"))
+        world.begin()
+        world.objects.pop(("port", A))
+        world.tell(whole=True)
+        assert not any(rows for table, rows in world.rows.items() if table not in ("networks", "generations"))
+        for name in (link_name(A), "cwffffffffff"):
+            await world.agent._remover.gone(name)
+        assert not world.machine.links
+        assert not list((tmp_path / "bodies").iterdir())
+
+    tell(what)
+
+
+def test_one_bad_object_is_down_and_the_others_go_on(tell: Tell) -> None:
+    async def what(world: World) -> None:
+        await world.plug()
+        world.tell(a_port(B, "h2", mac="nonsense"), ("host", "h2", {"id": "h2"}))
+        assert world.up() == "up"
+        world.tell(a_port(A, "h1", mac="nonsense"))
+        assert world.up() == "down"
+        assert not world.rows["ports"]
+        world.tell(("subnet", "s", {**SUBNET[2], "cidr": "nonsense"}))
+        world.tell(a_port(A, "h1"))
+        assert world.up() == "up", "its rows need no subnet"
+        world.tell(SUBNET, a_port(A, "h1", addresses=[{"ip": "10.0.0.9", "subnet": "s"}]))
+        assert world.machine.inside["eth0"].addresses == ("10.0.0.9/24",)
+
+    tell(what)
+
+
+def test_a_change_that_failed_half_way_is_made_up_for_by_the_next(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def what(world: World) -> None:
+        await world.plug()
+        tables = world.agent.tables
+        with monkeypatch.context() as patch:
+            patch.setattr(tables, "apply", lambda change: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                world.tell(a_port(A, "h1", mac="fa:16:3e:00:00:77"))
+        assert not world.agent._synced
+        world.tell(("network", "n", {**NETWORK[2], "mtu": 1300}))
+        assert {key.mac for key in world.rows["macs"]} == {bytes.fromhex("fa163e000077")}
+        assert world.agent._synced
+
+    tell(what)
+
+
+def test_a_link_that_a_binding_names_comes_and_goes(tell: Tell) -> None:
+    async def what(world: World) -> None:
+        world.tell(a_port(A, "h1", device="tap7"))
+        assert world.up() == "down"
+        link = world.machine.add("tap7", "tun")
+        world.agent._link_came(link)
+        world.agent._names_changed({"tap7"})
+        assert world.up() == "up"
+        assert next(iter(world.rows["ports"].values())).body == r.Body.TAP
+        assert world.machine.links["tap7"][2:4] == (True, 1400), "it is set up, with the network's MTU"
+        world.agent._link_gone(link.ifindex)
+        world.agent._names_changed({"tap7"})
+        assert world.up() == "down"
+        assert not world.rows["ports"]
+        again = world.machine.add("tap7", "veth")
+        world.agent._link_came(again)
+        world.agent._names_changed({"tap7"})
+        assert next(iter(world.rows["ports"].values())).body == r.Body.VETH
+        world.tell(("port", A, None))
+        assert "tap7" in world.machine.links, "what others made stays"
+        assert not world.machine.hooks
+
+    tell(what)
+
+
+def test_one_device_is_the_body_of_one_port_a_tag(tell: Tell) -> None:
+    async def what(world: World) -> None:
+        world.agent._link_came(world.machine.add("eth1", ""))
+        await world.plug(A, body="vlan", device="eth1", vlan=5, netns=None)
+        world.tell(a_port(B))
+        world.servers.ports[B] = None
+        with pytest.raises(Conflict, match=f"eth1 is the body of port {A}"):
+            await world.plug(B, body="vlan", device="eth1", vlan=5, netns=None)
+        await world.plug(B, body="vlan", device="eth1", vlan=6, netns=None)
+        assert len(world.rows["ports"]) == 2
+        await world.unplug(A)
+        assert world.machine.hooks, "the other port still needs it"
+        await world.unplug(B)
+        assert not world.machine.hooks
+
+    tell(what)
+
+
+def test_only_one_agent_has_a_directory(machine: Machine, tmp_path: Path) -> None:
+    first, second = (Agent(["unix:/nowhere"], "h1", "192.0.2.1", {}, tmp_path, 4789) for _ in range(2))
+    with first._alone(), pytest.raises(Conflict, match="another agent runs"), second._alone():
+        pass
+    with second._alone():
+        pass
