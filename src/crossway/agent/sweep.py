@@ -33,7 +33,9 @@ class Idle(NamedTuple):
 
 def is_expired(proto: int, flags: int, silent: int, idle: Idle) -> bool:
     """Return whether a flow that was silent for that many nanoseconds is over, as the firewall judges it."""
-    if not flags & FlowFlag.REPLIED:
+    if flags & FlowFlag.REVOKED:
+        limit = idle.udp
+    elif not flags & FlowFlag.REPLIED:
         limit = idle.new
     elif proto != TCP:
         limit = idle.udp
