@@ -50,7 +50,7 @@ ALIVE_SECONDS = 5.0  # between signs of life
 PAUSE_SECONDS = (0.1, 2.0)  # before coming again to a server that went: at first, at most
 SWEEP_SECONDS = 5.0
 PLUG_SECONDS = 30.0
-REPORT_SECONDS = 0.01  # between reports at least: changes in a burst are reported together
+REPORT_SECONDS = 0.02  # between reports at least: changes in a burst are reported together
 
 
 class Agent:
