@@ -51,7 +51,9 @@ def read(tap: int) -> list[bytes]:
     found = []
     try:
         while True:
-            found.append(os.read(tap, 65536)[10:])
+            came = os.read(tap, 65536)
+            assert came[0] & NEEDS_CSUM == 0, "a checksum is still to be made"
+            found.append(came[10:])
     except BlockingIOError:
         return found
 
