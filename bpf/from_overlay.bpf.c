@@ -60,6 +60,7 @@ int from_overlay(struct __sk_buff *skb)
 		return drop(p, DROP_UNKNOWN_HOST);
 	if (p->bad == DROP_SPOOFED_VLAN || skb->vlan_present)
 		return drop(p, DROP_SPOOFED_VLAN);
+	remember(p);
 	if (p->dst_mac[0] & 1)
 		return go(skb, p, FLOOD);
 	mac.network = p->network;

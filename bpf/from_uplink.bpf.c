@@ -59,6 +59,7 @@ int from_uplink(struct __sk_buff *skb)
 	if (strip(skb, p))
 		return drop(p, DROP_ERROR);
 	parse(skb, p);
+	remember(p);
 	// A port elsewhere on the provider network is known by its address: the
 	// wire carries no identity.
 	if (p->flags & PACKET_IP) {

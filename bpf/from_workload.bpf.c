@@ -82,6 +82,7 @@ int from_workload(struct __sk_buff *skb)
 		if (why)
 			return drop(p, why);
 	}
+	remember(p);
 	if (!(p->flags & PACKET_IP) || p->flags & PACKET_ND)
 		if (is_solicitation(skb, p))
 			return go(skb, p, ANSWER);

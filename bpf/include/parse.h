@@ -19,6 +19,7 @@ enum {
 	IP_WHOLE = 0x4000,
 	IP_MORE = 0x2000,
 	IP_OFFSET = 0x1fff,
+	GSO_BY_FRAGS = 0xffff,  // SCTP's segments are made already, each as large as its path allows
 	PULL = 512,            // of a packet whose headers are not in one piece
 	MAX_EXTENSIONS = 8,    // IPv6 extension headers in a row
 	PROTO_HOP = 0, PROTO_ROUTING = 43, PROTO_FRAGMENT = 44, PROTO_AH = 51, PROTO_OPTIONS = 60,
@@ -341,32 +342,49 @@ __noinline int parse_linear(struct __sk_buff *skb, struct packet *p)
 	return 0;
 }
 
-// Give the later fragments of a packet the ports of its first.
-__noinline int parse_fragment(struct packet *p)
+static __always_inline struct fragment_key fragment_key_of(const struct packet *p)
 {
-	const __u64 lifetime = 30000000000ull;
-	struct fragment_key key = {};
-	struct fragment *first;
-	__u64 now;
+	return (struct fragment_key){
+		.network = p->network, .id = p->fragment_id, .src = p->src, .dst = p->dst, .proto = p->proto,
+	};
+}
+
+// Keep the ports of a first fragment for the others. To be called when the
+// source is known to be right, or one port could speak for another's packets.
+__noinline int remember_fragment(struct packet *p)
+{
+	struct fragment_key key;
+	struct fragment row = {};
 
 	if (!p)
 		return DROP_ERROR;
-	now = p->now;
-	key.network = p->network;
-	key.id = p->fragment_id;
-	key.src = p->src;
-	key.dst = p->dst;
-	key.proto = p->proto;
-	if (!(p->flags & PACKET_LATER)) {
-		struct fragment row = {
-			.seen = now, .src_port = p->src_port, .dst_port = p->dst_port, .rule_port = p->rule_port,
-		};
+	key = fragment_key_of(p);
+	row.seen = p->now;
+	row.src_port = p->src_port;
+	row.dst_port = p->dst_port;
+	row.rule_port = p->rule_port;
+	bpf_map_update_elem(&fragments, &key, &row, BPF_ANY);
+	return 0;
+}
 
-		bpf_map_update_elem(&fragments, &key, &row, BPF_ANY);
-		return 0;
-	}
+static __always_inline void remember(struct packet *p)
+{
+	if ((p->flags & (PACKET_FRAGMENT | PACKET_LATER)) == PACKET_FRAGMENT && !p->bad)
+		remember_fragment(p);
+}
+
+// Give a later fragment the ports of its first.
+__noinline int recall_fragment(struct packet *p)
+{
+	const __u64 lifetime = 30000000000ull;
+	struct fragment_key key;
+	struct fragment *first;
+
+	if (!p)
+		return DROP_ERROR;
+	key = fragment_key_of(p);
 	first = bpf_map_lookup_elem(&fragments, &key);
-	if (!first || now - first->seen > lifetime) {
+	if (!first || p->now - first->seen > lifetime) {
 		p->flags |= PACKET_UNSEEN;
 		return 0;
 	}
@@ -393,13 +411,13 @@ static __always_inline void parse(struct __sk_buff *skb, struct packet *p)
 		bad = parse_linear(skb, p);
 	}
 	p->bad = bad;
-	if (!bad && p->flags & PACKET_FRAGMENT)
-		parse_fragment(p);
+	if (!bad && p->flags & PACKET_LATER)
+		recall_fragment(p);
 	if (p->flags & PACKET_IP && addr_is_group(&p->dst))
 		p->flags |= PACKET_GROUP;
 	segment = skb->gso_size;
 	length = skb->len;
 	barrier_on(segment);  // or the compiler makes the two loads one, of a pointer that varies
 	barrier_on(length);
-	p->size = segment ? p->head + segment : length - ETH_HLEN;
+	p->size = !segment ? length - ETH_HLEN : segment == GSO_BY_FRAGS ? p->head : p->head + segment;
 }

@@ -567,6 +567,14 @@ def test_fragments_of_an_answer_pass(w: World, v: int) -> None:
     assert [w.receive(p).drop for p in parts(v, 10, port=3, src=FAR, dst=A)] == ["POLICY_IN", "POLICY_IN"]
 
 
+@pytest.mark.parametrize("v", [4, 6])
+def test_nobody_speaks_for_anothers_fragments(w: World, v: int) -> None:
+    first, later = parts(v, 7, src=B)
+    assert w.send(first, A).drop == "SPOOFED_MAC"
+    assert w.send(first[:6] + A.mac + first[12:], A).drop == f"SPOOFED_IPV{v}"
+    assert w.send(later, B).drop == "FRAGMENT"
+
+
 def test_a_first_fragment_is_forgotten(w: World) -> None:
     first, later = parts(4, 7)
     w.send(first)

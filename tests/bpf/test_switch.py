@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from bpf.packets import BROADCAST, IPV4, IPV6, TCP, UDP, eth, ip, mac, tcp, udp
+from bpf.packets import BROADCAST, IPV4, IPV6, SCTP, TCP, UDP, eth, ip, mac, tcp, udp
 from bpf.world import (
     BARE,
     BLUE,
@@ -125,6 +125,10 @@ def test_larger_than_the_network_allows(w: World, v: int) -> None:
 def test_what_will_be_segmented_is_judged_by_its_segments(w: World, segment: int, passes: bool) -> None:
     done = w.send(frame(A, B, TCP, tcp(1, 2, data=bytes(2600))), gso_size=segment, gso_segs=2)
     assert done.drop == (None if passes else "TOO_BIG")
+
+
+def test_what_is_segmented_already_is_as_large_as_its_path_allows(w: World) -> None:
+    assert w.send(frame(A, B, SCTP, udp(1, 2, bytes(2600))), gso_size=0xFFFF, gso_segs=2).passed
 
 
 # ---- Floods.
