@@ -98,7 +98,9 @@ def measure(paths: Sequence[Path], spaces: Spaces, options: argparse.Namespace, 
                 if job.changes:
                     stack.enter_context(changers[id(job.path)].running())
                     time.sleep(0.1)
-                samples[job].append(spaces.measure(job.path.client, job.case, job.path.ip, options.seconds))
+                samples[job].append(
+                    spaces.measure(job.path.client, job.case, job.path.ip, options.seconds, calm=not job.changes)
+                )
             show.advance(task)
     for changer in changers.values():
         if changer.made:
@@ -194,7 +196,12 @@ def side_by_side(options: argparse.Namespace, console: Console) -> list[Row]:
             wait_for(spaces, path.client, path.ip)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         show = stack.enter_context(Progress(*columns, console=console))
-        return rows(measure(paths, spaces, options, show))
+        taken = measure(paths, spaces, options, show)
+        if spaces.disturbed:
+            console.print(
+                f"[yellow]{spaces.disturbed} of {spaces.measured} measurements were disturbed by other programs[/]"
+            )
+        return rows(taken)
 
 
 def main() -> int:
