@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bench import peers, ready
-from bench.judge import GROUPS, UNITS, Row, Series, Spread, rows
+from bench.judge import FILLING, GROUPS, UNITS, Row, Series, Spread, rows
 from bench.ours import Crossway
 from bench.peers import Path
 from bench.spaces import Spaces, wait_for
@@ -99,7 +99,13 @@ def measure(paths: Sequence[Path], spaces: Spaces, options: argparse.Namespace, 
                     stack.enter_context(changers[id(job.path)].running())
                     time.sleep(0.1)
                 samples[job].append(
-                    spaces.measure(job.path.client, job.case, job.path.ip, options.seconds, calm=not job.changes)
+                    spaces.measure(
+                        job.path.client,
+                        job.case,
+                        job.path.ip,
+                        options.seconds,
+                        calm=job.case in FILLING and not job.changes,
+                    )
                 )
             show.advance(task)
     for changer in changers.values():
@@ -161,8 +167,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", choices=[*GROUPS, *UNITS, "ready"], help="measure only this (repeatable)"
     )
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=0.4, help="of one measurement")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=0.2, help="of one measurement")
     parser.add_argument("--rules", default="10,1000,10000", help="sizes of the groups")
     parser.add_argument("--no-changes", dest="changes", action="store_false", help="leave out measuring under changes")
     parser.add_argument("--peers", choices=["all", "bare"], default="all", help="bare: bare veth and kernel VXLAN only")

@@ -30,6 +30,8 @@ GROUPS = {
     "packets": ("packets",),
     "connections": ("connect",),
 }
+# What fills its cores, and so cannot come before other programs (see load.c).
+FILLING = {"stream", "packets"}
 SMALLER_IS_BETTER = {case for case, unit in UNITS.items() if unit == "µs"}
 
 
