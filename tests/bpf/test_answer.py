@@ -113,7 +113,7 @@ def test_an_unknown_address_is_asked_for_by_flooding_where_addresses_may_be_unkn
     sent = arp(1, CAUTIOUS.mac, CAUTIOUS.ip4, nobody.ip4) if v == 4 else ns(CAUTIOUS.mac, CAUTIOUS.ip6, nobody.ip6)
     with Ears(BARE.device, CAUTIOUS.device) as ears:
         assert w.send(sent, CAUTIOUS).verdict == STOLEN
-        assert ears.heard() == {BARE.device: [sent]}
+        ears.must_hear({BARE.device: [sent]})
 
 
 @pytest.mark.parametrize("v", [4, 6])

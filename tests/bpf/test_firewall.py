@@ -520,7 +520,7 @@ def test_listener_reports_go_out_without_a_rule(w: World, type: int) -> None:
     sent = eth(bytes.fromhex("333300000016"), A.mac, IPV6, ip(A.link_local, "ff02::16", ICMPV6, icmp(type)))
     with Ears("vxlan") as ears:
         assert w.send(sent).verdict == STOLEN
-        assert ears.heard() == {"vxlan": [sent]}
+        ears.must_hear({"vxlan": [sent]})
 
 
 # ---- Fragments.

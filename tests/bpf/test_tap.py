@@ -81,8 +81,7 @@ def test_headers_in_pieces_are_read(w: World, tap: int, v: int, linear: int) -> 
         write(tap, frame(GUEST, TAP, UDP, udp(1, 2, BIG), v), linear)
         write(tap, frame(GUEST, TAP, TCP, tcp(1, 2, ACK, BIG), v), linear)
         write(tap, frame(A, TAP, UDP, udp(1, 2, BIG), v), linear)
-        heard = ears.heard()
-    assert heard == {"dt": [frame(GUEST, TAP, UDP, udp(1, 2, BIG), v)]}
+        ears.must_hear({"dt": [frame(GUEST, TAP, UDP, udp(1, 2, BIG), v)]})
     counted = {w.reasons[k.why]: row for k, row in w.bpf.table("drops").read().items()}
     assert set(counted) == {"DROP_POLICY_OUT", "DROP_SPOOFED_MAC"}
     assert (counted["DROP_POLICY_OUT"].proto, counted["DROP_POLICY_OUT"].dst_port) == (TCP, 2)
@@ -98,7 +97,7 @@ def test_extension_headers_in_pieces_are_walked(w: World, tap: int) -> None:
     sent = frame(GUEST, TAP, 44, ipv6_fragment(UDP, 0, True, 1, udp(1, 2, BIG)), 6)
     with Ears("dt") as ears:
         write(tap, sent, 14)
-        assert ears.heard() == {"dt": [sent]}
+        ears.must_hear({"dt": [sent]})
     assert [(k.proto, k.local_port, k.remote_port) for k in w.flows() if k.port == GUEST.key] == [(UDP, 1, 2)]
 
 

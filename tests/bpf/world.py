@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -324,9 +325,20 @@ class Ears:
             s.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
             s.setblocking(False)
 
-    def heard(self) -> dict[str, list[bytes]]:
-        """Return the frames that have come since, by device."""
-        found: dict[str, list[bytes]] = {}
+    def must_hear(self, wanted: Mapping[str | None, list[bytes]], seconds: float = 5) -> None:
+        """Hold what comes against what should, by device; wait for the missing, and a little for more."""
+        heard: dict[str | None, list[bytes]] = {}
+        end = time.monotonic() + seconds
+        while heard != wanted and time.monotonic() < end:
+            self._listen(heard)
+            if not wanted:
+                break
+            time.sleep(0.001)
+        time.sleep(0.005)
+        self._listen(heard)
+        assert heard == wanted
+
+    def _listen(self, heard: dict[str | None, list[bytes]]) -> None:
         for d, s in self.sockets.items():
             with suppress(BlockingIOError):
                 while True:
@@ -334,8 +346,7 @@ class Ears:
                     status, _, _, _, _, tag, proto = struct.unpack("=IIIHHHH", extra[0][2])
                     if status & TP_STATUS_VLAN_VALID:
                         frame = frame[:12] + struct.pack("!HH", proto, tag) + frame[12:]
-                    found.setdefault(d, []).append(frame)
-        return found
+                    heard.setdefault(d, []).append(frame)
 
     def __enter__(self) -> Ears:
         return self
