@@ -149,6 +149,29 @@ def table(found: Sequence[Row], console: Console) -> None:
         console.print(made)
 
 
+def summary(found: Sequence[Row], console: Console) -> None:
+    """Print what came of each target: how often it was met, and the ratios from best to worst."""
+    made = Table(title="Targets", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("case", "beside", "target", "met", "ratios"):
+        made.add_column(name, justify="right" if name in ("target", "met", "ratios") else "left", no_wrap=True)
+    kinds: dict[tuple[str, str, str], list[Row]] = {}
+    for row in found:
+        if row.target:
+            peer = row.peer.split(" · ")[0]
+            if peer == "Crossway":
+                peer = "without changes" if "changes" in row.title else "10 rules, with 10,000"
+            kinds.setdefault(
+                (row.case.replace(", one core", "").replace(", two cores", ""), peer, row.target), []
+            ).append(row)
+    for (case, peer, target), of_kind in kinds.items():
+        ratios = sorted(row.ratio.median for row in of_kind)
+        met = sum(bool(row.met) for row in of_kind)
+        colour = "green" if met == len(of_kind) else "yellow" if met else "red"
+        told = f"{ratios[0]:.2f}–{ratios[-1]:.2f}" if len(ratios) > 1 else f"{ratios[0]:.2f}"
+        made.add_row(case, peer, target, f"[{colour}]{met} of {len(of_kind)}[/]", told)
+    console.print(made)
+
+
 def machine() -> dict[str, str]:
     """Return what was measured on what."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
@@ -205,7 +228,7 @@ def side_by_side(options: argparse.Namespace, console: Console) -> list[Row]:
         taken = measure(paths, spaces, options, show)
         if spaces.disturbed:
             console.print(
-                f"[yellow]{spaces.disturbed} of {spaces.measured} measurements were disturbed by other programs[/]"
+                f"[yellow]{spaces.disturbed} of {spaces.measured} measurements that fill a core were disturbed[/]"
             )
         return rows(taken)
 
@@ -213,7 +236,7 @@ def side_by_side(options: argparse.Namespace, console: Console) -> list[Row]:
 def main() -> int:
     options = parse()
     # A table in a log needs no less room than one on a screen.
-    console = Console(width=None if sys.stdout.isatty() else 130)
+    console = Console(width=None if sys.stdout.isatty() else 150)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     about = machine()
     console.print(f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, commit {about['commit']}")
@@ -223,6 +246,8 @@ def main() -> int:
     )
     found = side_by_side(options, console) if options.cases else []
     table(found, console)
+    if found:
+        summary(found, console)
     fresh = [ready.measure(ports, options.samples, console) for ports in options.ports] if options.ready else []
     missed = [row for row in found if row.met is False]
     judged = [row for row in found if row.met is not None]
