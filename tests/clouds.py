@@ -8,25 +8,28 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from crossway.control import group, host, network, port, router, rule, subnet
-from crossway.control.caller import Caller
+from crossway.control import group, host, network, policy, port, router, rule, subnet
+from crossway.control.caller import Caller, implied
 from crossway.control.cloud import Cloud
+from crossway.control.collection import Collection
+from crossway.control.collections import every
 from crossway.control.decision import Decision, decide
 from crossway.control.status import Status
 from crossway.control.view import Views
-from crossway.model.group import GROUP, Group
+from crossway.model.group import Group
 from crossway.model.host import Host
-from crossway.model.network import NETWORK, Network
-from crossway.model.port import PORT, Port
-from crossway.model.router import ROUTER, Router
-from crossway.model.rule import RULE, Rule
-from crossway.model.subnet import SUBNET, Subnet
+from crossway.model.network import Network
+from crossway.model.port import Port
+from crossway.model.router import Router
+from crossway.model.rule import Rule
+from crossway.model.subnet import Subnet
 from crossway.store import Store
 from crossway.store.sqlite import SqliteStore
 from rules import take_rule
 
 T = TypeVar("T")
-ALICE, BOB, ADMIN = Caller("alice", admin=False), Caller("bob", admin=False), Caller()
+COLLECTIONS = {collection.kind.table: collection for collection in every()}
+ALICE, BOB, ADMIN = Caller("alice", roles=implied(["member"])), Caller("bob", roles=implied(["member"])), Caller()
 
 
 class World:
@@ -61,38 +64,72 @@ class World:
         self.writing.cancel()
         self.runner.run(self.cloud.stop())
 
+    def make(self, collection: Collection, caller: Caller = ADMIN, parent: str = "", **body: Any) -> Any:
+        """POST: check, policy, verb."""
+        create = collection.create
+        assert create is not None
+        body = wire(body)
+        given = collection.kind.given(body)
+        if parent and collection.kind.parent:
+            given[collection.kind.parent[0]] = parent
+
+        def verb(decision: Decision) -> Any:
+            policy.create(decision, caller, collection, body, given)
+            return create(decision, caller, dict(given))
+
+        return self.do(verb)
+
     def network(self, caller: Caller = ADMIN, **body: Any) -> Network:
-        return self.do(lambda d: network.create(d, caller, NETWORK.given(wire(body), caller.admin)))
+        made: Network = self.make(network.NETWORKS, caller, **body)
+        return made
 
     def subnet(self, of: Network, cidr: str, caller: Caller = ADMIN, **body: Any) -> Subnet:
         body = {"network_id": of.id, "cidr": cidr, "ip_version": 6 if ":" in cidr else 4, **body}
-        return self.do(lambda d: subnet.create(d, caller, SUBNET.given(wire(body), caller.admin)))
+        made: Subnet = self.make(subnet.SUBNETS, caller, **body)
+        return made
 
     def port(self, of: Network, caller: Caller = ADMIN, **body: Any) -> Port:
-        body = {"network_id": of.id, **body}
-        return self.do(lambda d: port.create(d, caller, PORT.given(wire(body), caller.admin)))
+        made: Port = self.make(port.PORTS, caller, **{"network_id": of.id, **body})
+        return made
 
     def router(self, caller: Caller = ADMIN, **body: Any) -> Router:
-        return self.do(lambda d: router.create(d, caller, ROUTER.given(wire(body), caller.admin)))
+        made: Router = self.make(router.ROUTERS, caller, **body)
+        return made
 
     def group(self, caller: Caller = ADMIN, **body: Any) -> Group:
-        return self.do(lambda d: group.create(d, caller, GROUP.given(wire(body), caller.admin)))
+        made: Group = self.make(group.GROUPS, caller, **body)
+        return made
 
     def rule(self, of: Group | str, caller: Caller = ADMIN, direction: str = "ingress", **body: Any) -> Rule:
         body = {"security_group_id": of if isinstance(of, str) else of.id, "direction": direction, **body}
-        return self.do(lambda d: rule.create(d, caller, RULE.given(wire(body), caller.admin)))
+        made: Rule = self.make(rule.RULES, caller, **body)
+        return made
 
     def host(self, name: str, underlay: str = "192.0.2.1") -> Host:
         return self.do(lambda d: host.register(d, Host(id=name, underlay=underlay)))
 
     def change(self, what: Any, caller: Caller = ADMIN, **body: Any) -> Any:
-        verbs = {Network: network, Subnet: subnet, Port: port, Router: router, Group: group, Rule: rule}
-        given = type(what).kind.given(wire(body), caller.admin, update=True)
-        return self.do(lambda d: verbs[type(what)].update(d, caller, what.id, given))
+        """PUT: check, policy, verb."""
+        body, collection = wire(body), COLLECTIONS[what.kind.table]
+        given, update = what.kind.given(body, update=True), collection.update
+        assert update is not None
+
+        def verb(decision: Decision) -> Any:
+            policy.update(decision, caller, collection, what.id, body)
+            return update(decision, caller, what.id, given)
+
+        return self.do(verb)
 
     def delete(self, what: Any, caller: Caller = ADMIN) -> None:
-        verbs = {Network: network, Subnet: subnet, Port: port, Router: router, Group: group, Rule: rule}
-        self.do(lambda d: verbs[type(what)].delete(d, caller, what.id))
+        collection = COLLECTIONS[what.kind.table]
+        remove = collection.delete
+        assert remove is not None
+
+        def verb(decision: Decision) -> None:
+            policy.delete(decision, caller, collection, what.id)
+            remove(decision, caller, what.id)
+
+        self.do(verb)
 
     def join(self, to: Router, caller: Caller = ADMIN, **body: Any) -> dict[str, Any]:
         return self.do(lambda d: router.add_interface(d, caller, to.id, body))

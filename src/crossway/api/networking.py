@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,19 +13,29 @@ from starlette.responses import Response
 from crossway.api import query
 from crossway.api.answer import ENCODER, Answer, answer, body, empty
 from crossway.api.extensions import EXTENSIONS, listed
-from crossway.api.resources import COLLECTIONS, Collection, Shapes
-from crossway.control import group, router
-from crossway.control.caller import ADMIN, Caller, seen
+from crossway.api.resources import Place, Shapes, path_of, place
+from crossway.control import policy
+from crossway.control.caller import ADMIN, MEMBER, Caller, implied, seen
 from crossway.control.cloud import Cloud, Table
+from crossway.control.collection import Collection
+from crossway.control.collections import COLLECTIONS
 from crossway.control.decision import Decision, decide
 from crossway.control.tag import checked, set_tags
 from crossway.errors import Fault, Invalid, NotFound
+from crossway.model.kinds import BY_TABLE
 from crossway.model.resource import Resource
 
 BULK_MAX = 10_000
 # Objects that are encoded before others have their turn.
 TOGETHER = 1_000
 Verb = Callable[[Decision], Any]
+Handler = Callable[[Request, Place, Caller], Awaitable[Response]]
+
+
+class NotAllowed(Fault):
+    """The resource is there, but not for this method."""
+
+    status = 405
 
 
 class Precondition(Fault):
@@ -35,13 +45,17 @@ class Precondition(Fault):
 
 
 def caller_of(request: Request) -> Caller:
-    """Return who asks, by the request's headers; without any it is an admin."""
+    """Return who asks: as authentication found, or by the request's headers; without any it is an admin."""
+    found = request.scope.get("crossway.caller")
+    if isinstance(found, Caller):
+        return found
     headers = request.headers
     project, roles = headers.get("x-project-id"), headers.get("x-roles")
     if project is None and roles is None:
         return Caller()
-    admin = ADMIN in [role.strip().lower() for role in (roles or "").split(",")]
-    return Caller(project=project or ADMIN, user=headers.get("x-user-id", ""), admin=admin)
+    return Caller(
+        project=project or ADMIN, user=headers.get("x-user-id", ""), roles=implied((roles or MEMBER).split(","))
+    )
 
 
 class Networking:
@@ -58,8 +72,12 @@ class Networking:
         """Tell the version, and the collections under it as links."""
         base = str(request.base_url).rstrip("/")
         resources = [
-            {"name": kind.name, "collection": plural, "links": [{"rel": "self", "href": f"{base}/v2.0/{plural}"}]}
-            for plural, kind in ((plural, collection.kind) for plural, collection in COLLECTIONS.items())
+            {
+                "name": c.kind.name,
+                "collection": c.kind.plural,
+                "links": [{"rel": "self", "href": f"{base}/v2.0/{path_of(c)}"}],
+            }
+            for c in COLLECTIONS
         ]
         return answer({"version": _version(request), "versions": [_version(request)], "resources": resources})
 
@@ -71,126 +89,181 @@ class Networking:
             raise NotFound("extension", alias)
         return answer({"extension": next(e for e in listed() if e["alias"] == alias)})
 
-    async def index(self, request: Request) -> Response:
-        collection, caller = _collection(request), caller_of(request)
-        if collection.table == "group" and caller.project not in self.cloud.defaults:
-            await decide(self.cloud, lambda decision: group.default(decision, caller.project))
-        asked = query.read(collection, request.query_params.multi_items(), caller.admin)
-        page = query.run(self.cloud, collection, caller, asked)
+    async def dispatch(self, request: Request) -> Response:
+        """Find what a path below /v2.0/ names, and do there what the method says."""
+        at = place(request.path_params["path"])
+        if at is None:
+            raise NotFound("resource", request.url.path)
+        verb = self._verb(at, request.method)
+        if verb is None:
+            raise NotAllowed(f"{request.method} is not possible on {request.url.path}", type="HTTPMethodNotAllowed")
+        return await verb(request, at, caller_of(request))
+
+    def _verb(self, at: Place, method: str) -> Handler | None:
+        collection = at.collection
+        if method == "HEAD":
+            method = "GET"
+        if at.action is not None:
+            return self.act if method == at.action.method else None
+        if at.tag is not None:
+            if at.tag:
+                return self.tag if method in ("GET", "PUT", "DELETE") else None
+            return self.tags if method in ("GET", "PUT", "POST", "DELETE") else None
+        if at.id:
+            verbs: dict[str, tuple[Any, Handler]] = {
+                "GET": (True, self.show),
+                "PUT": (collection.update, self.update),
+                "DELETE": (collection.delete, self.delete),
+            }
+        else:
+            verbs = {"GET": (True, self.index), "POST": (collection.create, self.create)}
+        possible, verb = verbs.get(method, (None, self.show))
+        return verb if possible else None
+
+    async def index(self, request: Request, at: Place, caller: Caller) -> Response:
+        collection = at.collection
+        if collection.prepare and (first := collection.prepare(self.cloud, caller)):
+            await decide(self.cloud, first)
+        if at.parent:
+            self._parent(at, caller)
+        asked = query.read(collection, request.query_params.multi_items(), caller)
+        page = query.run(self.cloud, collection, caller, asked, at.parent)
         plural = collection.kind.plural
         if asked.fields:
-            shapes = [self.shapes.fields(collection, found, caller.admin, asked.fields) for found in page.found]
+            shapes = [self.shapes.fields(collection, found, caller, asked.fields) for found in page.found]
             parts = [ENCODER.encode(shapes)]
         else:
-            parts = [b"[", b",".join(await self._encoded(collection, page.found, caller.admin)), b"]"]
+            parts = [b"[", b",".join(await self._encoded(collection, page.found, caller)), b"]"]
         links = _links(request, asked, page)
         tail = [b',"%s_links":%s' % (plural.encode(), ENCODER.encode(links))] if links else []
         return Answer(b"".join([b'{"%s":' % plural.encode(), *parts, *tail, b"}"]))
 
-    async def _encoded(self, collection: Collection, found: list[Any], admin: bool) -> list[bytes]:
+    async def _encoded(self, collection: Collection, found: list[Any], caller: Caller) -> list[bytes]:
         """Encode many objects, letting others have the loop now and then."""
         encoded: list[bytes] = []
         for start in range(0, len(found), TOGETHER):
             if start:
                 await asyncio.sleep(0)
-            encoded += [self.shapes.encode(collection, one, admin) for one in found[start : start + TOGETHER]]
+            encoded += [self.shapes.encode(collection, one, caller) for one in found[start : start + TOGETHER]]
         return encoded
 
-    async def create(self, request: Request) -> Response:
+    async def create(self, request: Request, at: Place, caller: Caller) -> Response:
         """Make one, or several all or none."""
-        collection, caller = _collection(request), caller_of(request)
-        kind = collection.kind
+        kind = at.collection.kind
         asked = await body(request)
         if isinstance(asked, dict) and len(asked) == 1:
             if kind.name in asked:
-                given = kind.given(asked[kind.name], caller.admin)
-                made = await decide(self.cloud, lambda decision: collection.create(decision, caller, given))
-                return self._one(collection, made, caller, 201)
+                (made,) = await self._create(at, caller, [asked[kind.name]])
+                return self._one(at.collection, made, caller, 201)
             if isinstance(asked.get(kind.plural), list):
-                return await self._create_all(collection, caller, asked[kind.plural])
+                bodies = asked[kind.plural]
+                if not 0 < len(bodies) <= BULK_MAX:
+                    raise Invalid(f"{kind.plural} has {len(bodies)} entries; should be from 1 to {BULK_MAX}")
+                all_made = self._fresh(at.collection, await self._create(at, caller, bodies))
+                encoded = b",".join([self.shapes.encode(at.collection, one, caller) for one in all_made])
+                return Answer(b'{"%s":[%s]}' % (kind.plural.encode(), encoded), 201)
         raise Invalid(f"The body should be {{'{kind.name}': {{…}}}} or {{'{kind.plural}': [{{…}}, …]}}")
 
-    async def _create_all(self, collection: Collection, caller: Caller, bodies: list[Any]) -> Response:
-        if not 0 < len(bodies) <= BULK_MAX:
-            raise Invalid(f"{collection.kind.plural} has {len(bodies)} entries; should be from 1 to {BULK_MAX}")
-        all_given = [collection.kind.given(one, caller.admin) for one in bodies]
+    async def _create(self, at: Place, caller: Caller, bodies: list[Any]) -> list[Resource]:
+        collection = at.collection
+        create = collection.create
+        assert create is not None
+        all_given = [collection.kind.given(one) for one in bodies]
+        if collection.kind.parent and at.parent:
+            for given in all_given:
+                given[collection.kind.parent[0]] = at.parent
 
-        def create(decision: Decision) -> list[Resource]:
-            return [collection.create(decision, caller, dict(given)) for given in all_given]
+        def verb(decision: Decision) -> list[Resource]:
+            made = []
+            for one, given in zip(bodies, all_given, strict=True):
+                policy.create(decision, caller, collection, one, given)
+                made.append(create(decision, caller, dict(given)))
+            return made
 
-        made = await decide(self.cloud, create)
-        encoded = b",".join(
-            [self.shapes.encode(collection, one, caller.admin) for one in self._fresh(collection, made)]
-        )
-        return Answer(b'{"%s":[%s]}' % (collection.kind.plural.encode(), encoded), 201)
+        return await decide(self.cloud, verb)
 
-    async def show(self, request: Request) -> Response:
-        collection, caller = _collection(request), caller_of(request)
-        found = self._seen(collection, caller, request.path_params["id"])
+    async def show(self, request: Request, at: Place, caller: Caller) -> Response:
+        collection = at.collection
+        found = self._seen(at, caller)
         fields = [f for value in request.query_params.getlist("fields") for f in value.split(",") if f]
         if fields:
-            return answer({collection.kind.name: self.shapes.fields(collection, found, caller.admin, fields)})
+            return answer({collection.kind.name: self.shapes.fields(collection, found, caller, fields)})
         return self._one(collection, found, caller, 200)
 
-    async def update(self, request: Request) -> Response:
-        collection, caller, id = _collection(request), caller_of(request), request.path_params["id"]
-        kind = collection.kind
+    async def update(self, request: Request, at: Place, caller: Caller) -> Response:
+        collection, kind, change = at.collection, at.collection.kind, at.collection.update
+        assert change is not None
         asked = await body(request)
         if not isinstance(asked, dict) or kind.name not in asked or len(asked) != 1:
             raise Invalid(f"The body should be {{'{kind.name}': {{…}}}}")
-        given = kind.given(asked[kind.name], caller.admin, update=True)
-        verb = self._matching(request, collection, id, lambda d: collection.update(d, caller, id, given))
-        return self._one(collection, await decide(self.cloud, verb), caller, 200)
+        self._seen(at, caller)
+        given = kind.given(asked[kind.name], update=True)
 
-    async def delete(self, request: Request) -> Response:
-        collection, caller, id = _collection(request), caller_of(request), request.path_params["id"]
-        await decide(self.cloud, self._matching(request, collection, id, lambda d: collection.delete(d, caller, id)))
+        def verb(decision: Decision) -> Any:
+            policy.update(decision, caller, collection, at.id, asked[kind.name])
+            return change(decision, caller, at.id, given)
+
+        return self._one(collection, await decide(self.cloud, self._matching(request, at, verb)), caller, 200)
+
+    async def delete(self, request: Request, at: Place, caller: Caller) -> Response:
+        remove = at.collection.delete
+        assert remove is not None
+        self._seen(at, caller)
+
+        def verb(decision: Decision) -> Any:
+            policy.delete(decision, caller, at.collection, at.id)
+            remove(decision, caller, at.id)
+
+        await decide(self.cloud, self._matching(request, at, verb))
         return empty()
 
-    async def act(self, request: Request) -> Response:
-        """Add or remove a router's interface."""
-        collection, caller, id = _collection(request), caller_of(request), request.path_params["id"]
-        verbs = {"add_router_interface": router.add_interface, "remove_router_interface": router.remove_interface}
-        verb = verbs.get(request.path_params["action"])
-        if verb is None or collection.table != "router":
-            raise NotFound("action", request.path_params["action"])
-        asked = await body(request)
-        return answer(await decide(self.cloud, lambda decision: verb(decision, caller, id, asked)))
+    async def act(self, request: Request, at: Place, caller: Caller) -> Response:
+        """Do one of a collection's own actions on a resource."""
+        action = at.action
+        assert action is not None
+        asked = await body(request) if action.method != "GET" else None
+        self._seen(at, caller)
 
-    async def tags(self, request: Request) -> Response:
-        """Show, replace or drop all tags of a resource."""
-        collection, caller, id = _collection(request), caller_of(request), request.path_params["id"]
-        if request.method == "GET":
-            return answer({"tags": self._seen(collection, caller, id).tags})
+        def verb(decision: Decision) -> Any:
+            policy.act(decision, caller, at.collection, at.id, at.name, action)
+            return action.verb(decision, caller, at.id, asked)
+
+        done = await decide(self.cloud, self._matching(request, at, verb))
+        return answer(done, action.status) if action.status != 204 else empty()
+
+    async def tags(self, request: Request, at: Place, caller: Caller) -> Response:
+        """Show, add to, replace or drop all tags of a resource."""
+        if request.method in ("GET", "HEAD"):
+            return answer({"tags": self._seen(at, caller).tags})
         wanted: tuple[str, ...] = ()
-        if request.method == "PUT":
+        if request.method in ("PUT", "POST"):
             asked = await body(request)
             if not isinstance(asked, dict) or asked.keys() != {"tags"}:
                 raise Invalid("The body should be {'tags': […]}")
             wanted = checked(asked["tags"])
-        tags = await self._tag(collection, caller, id, lambda old: wanted)
-        return empty() if request.method == "DELETE" else answer({"tags": tags})
+        more = request.method == "POST"
+        tags = await self._tag(at, caller, lambda old: (*old, *wanted) if more else wanted)
+        return empty() if request.method == "DELETE" else answer({"tags": tags}, 201 if more else 200)
 
-    async def tag(self, request: Request) -> Response:
+    async def tag(self, request: Request, at: Place, caller: Caller) -> Response:
         """Ask for, put or drop one tag."""
-        collection, caller, id = _collection(request), caller_of(request), request.path_params["id"]
-        (tag,) = checked([request.path_params["tag"]])
-        if request.method != "PUT" and tag not in self._seen(collection, caller, id).tags:
+        (tag,) = checked([at.tag])
+        if request.method != "PUT" and tag not in self._seen(at, caller).tags:
             raise NotFound("tag", tag)
         if request.method == "PUT":
-            await self._tag(collection, caller, id, lambda old: (*old, tag))
+            await self._tag(at, caller, lambda old: (*old, tag))
             return empty(201)
         if request.method == "DELETE":
-            await self._tag(collection, caller, id, lambda old: tuple(t for t in old if t != tag))
+            await self._tag(at, caller, lambda old: tuple(t for t in old if t != tag))
         return empty()
 
     async def _tag(
-        self, collection: Collection, caller: Caller, id: str, turn: Callable[[tuple[str, ...]], tuple[str, ...]]
+        self, at: Place, caller: Caller, turn: Callable[[tuple[str, ...]], tuple[str, ...]]
     ) -> tuple[str, ...]:
-        table: Table[Resource] = self.shapes.table(collection)
-        return await decide(self.cloud, lambda d: set_tags(d, caller, table, collection.kind.name, id, turn))
+        table: Table[Resource] = self.shapes.table(at.collection)
+        return await decide(self.cloud, lambda d: set_tags(d, caller, table, at.collection.kind.name, at.id, turn))
 
-    def _matching(self, request: Request, collection: Collection, id: str, verb: Verb) -> Verb:
+    def _matching(self, request: Request, at: Place, verb: Verb) -> Verb:
         """Have the verb done only if the resource is at the revision that If-Match names."""
         wanted = request.headers.get("if-match")
         if wanted is None:
@@ -200,7 +273,7 @@ class Networking:
             raise Invalid(f"If-Match '{wanted}' should be revision_number=NUMBER")
 
         def match(decision: Decision) -> Any:
-            found = decision.read(self.shapes.table(collection), id)
+            found = decision.read(self.shapes.table(at.collection), at.id)
             if found is not None and found.revision_number != int(number):
                 raise Precondition(
                     f"Constrained to {number}, but current revision is {found.revision_number}",
@@ -210,25 +283,36 @@ class Networking:
 
         return match
 
-    def _seen(self, collection: Collection, caller: Caller, id: str) -> Any:
-        return seen(self.cloud, caller, collection.kind.name, id, self.shapes.table(collection).get(id))
+    def _parent(self, at: Place, caller: Caller) -> None:
+        """Raise NotFound if there is no such parent, or none that the caller may see."""
+        parent = at.collection.kind.parent
+        assert parent is not None
+        table = self.cloud.tables[parent[1]]
+        seen(self.cloud, caller, BY_TABLE[parent[1]].name, at.parent, table.get(at.parent))
+
+    def _seen(self, at: Place, caller: Caller) -> Any:
+        collection = at.collection
+        if at.parent:
+            self._parent(at, caller)
+        if collection.rows is not None:
+            found = next((row for row in collection.rows(self.cloud, caller) if row.id == at.id), None)
+        else:
+            found = self.shapes.table(collection).get(at.id)
+        if found is not None and at.parent and collection.kind.parent:
+            found = found if getattr(found, collection.kind.parent[0]) == at.parent else None
+        return seen(self.cloud, caller, collection.kind.name, at.id, found)
 
     def _fresh(self, collection: Collection, made: list[Resource]) -> list[Resource]:
         """Return the copy's own objects where they are still what was made, so that their JSON is kept."""
+        if collection.rows is not None:
+            return made
         rows = self.shapes.table(collection).rows
         return [row if (row := rows.get(one.id)) == one and row is not None else one for one in made]
 
     def _one(self, collection: Collection, found: Resource, caller: Caller, status: int) -> Answer:
         (fresh,) = self._fresh(collection, [found])
-        encoded = self.shapes.encode(collection, fresh, caller.admin)
+        encoded = self.shapes.encode(collection, fresh, caller)
         return Answer(b'{"%s":%s}' % (collection.kind.name.encode(), encoded), status)
-
-
-def _collection(request: Request) -> Collection:
-    collection = COLLECTIONS.get(request.path_params["collection"].replace("-", "_"))
-    if collection is None:
-        raise NotFound("resource", request.path_params["collection"])
-    return collection
 
 
 def _version(request: Request) -> dict[str, Any]:

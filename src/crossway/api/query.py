@@ -9,13 +9,17 @@ from typing import Any
 
 import msgspec
 
-from crossway.api.resources import Collection
-from crossway.control.caller import Caller, sees
+from crossway.control.caller import Caller, anywhere, sees, shared, visible
 from crossway.control.cloud import Bucket, Cloud, Table
+from crossway.control.collection import Collection
 from crossway.errors import Invalid, NotFound
+from crossway.model.check import Check, boolean
+from crossway.model.resource import Attribute
 
 Params = Iterable[tuple[str, str]]
 Test = Callable[[Any], bool]
+# No cloud has more of anything.
+LIMIT_MAX = 1 << 31
 TAGS: dict[str, Callable[[set[str], set[str]], bool]] = {
     "tags": lambda wanted, have: wanted <= have,
     "tags-any": lambda wanted, have: bool(wanted & have),
@@ -43,7 +47,7 @@ class Page(msgspec.Struct):
     before: bool
 
 
-def read(collection: Collection, params: Params, admin: bool) -> Query:
+def read(collection: Collection, params: Params, caller: Caller) -> Query:
     """Read the parameters of a list, or raise Invalid naming the one that is wrong."""
     query = Query()
     keys: list[str] = []
@@ -67,7 +71,7 @@ def read(collection: Collection, params: Params, admin: bool) -> Query:
         raise Invalid(f"The number of sort_keys ({len(keys)}) and sort_dirs ({len(directions)}) must be same")
     for key, direction in zip(keys, directions or ["asc"] * len(keys), strict=True):
         declared = collection.kind.names.get(key)
-        if declared is None or not declared.sort or (declared.admin == "all" and not admin):
+        if declared is None or not declared.sort or _withheld(declared, caller):
             raise Invalid(f"['{key}'] is invalid attribute for sort_key")
         if direction not in ("asc", "desc"):
             raise Invalid(f"sort_dir '{direction}' should be asc or desc")
@@ -75,20 +79,27 @@ def read(collection: Collection, params: Params, admin: bool) -> Query:
     return query
 
 
-def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query) -> Page:
-    """Find what a query asks for. Costs follow the smallest index that serves, and the page."""
-    table: Table[Any] = cloud.tables[collection.table]
-    tests = [
-        test for name, values in query.filters.items() for test in [_test(collection, caller, name, values)] if test
-    ]
-    if not caller.admin:
+def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, parent: str = "") -> Page:
+    """Find what a query asks for, below *parent*. Costs follow the smallest index that serves, and the page."""
+    tests = [_test(cloud, collection, caller, name, values) for name, values in query.filters.items()]
+    if parent and collection.kind.parent:
+        field = collection.kind.parent[0]
+        tests.append(lambda resource: getattr(resource, field) == parent)
+    if not anywhere(caller, collection.kind.get):
         tests.append(lambda resource: sees(cloud, caller, resource))
-    candidates = _candidates(table, collection, caller, query)
+    if collection.rows is not None:
+        return _page([row for row in collection.rows(cloud, caller) if all(test(row) for test in tests)], query)
+    table: Table[Any] = cloud.tables[collection.kind.table]
+    candidates = _candidates(cloud, table, collection, caller, query, parent)
     by_id = not query.order or query.order[0][0] == "id"
     if query.limit and by_id and isinstance(candidates, Bucket):
         descending = bool(query.order and query.order[0][1])
         return _page_by_id(table, candidates, tests, query, descending)
     found = [r for id in candidates if (r := table.rows.get(id)) is not None and all(test(r) for test in tests)]
+    return _page(found, query)
+
+
+def _page(found: list[Any], query: Query) -> Page:
     if query.order or query.limit:
         found.sort(key=lambda r: r.id)
         for field, descending in reversed(query.order):
@@ -138,21 +149,27 @@ def _turned(found: list[Any], query: Query) -> Page:
     return Page(found, more=further, before=bool(query.marker))
 
 
-def _candidates(table: Table[Any], collection: Collection, caller: Caller, query: Query) -> Bucket | list[str]:
+def _candidates(
+    cloud: Cloud, table: Table[Any], collection: Collection, caller: Caller, query: Query, parent: str
+) -> Bucket | list[str]:
     """Return ids among which all that is asked for are, from the smallest index at hand."""
     if ids := query.filters.get("id"):
         return list(dict.fromkeys(ids))
     best: Bucket | list[str] = table.all
+    if parent and collection.kind.parent and collection.kind.parent[0] in table.indexes:
+        best = _smaller(best, [table.ids(collection.kind.parent[0], parent)])
     for name, values in query.filters.items():
-        field = {"tenant_id": "project_id", "binding:host_id": "host"}.get(name, name)
-        if field in collection.indexes and "" not in values:
-            best = _smaller(best, [table.ids(field, value) for value in values])
-        elif name == "fixed_ips" and (subnets := _given(values, "subnet_id")):
+        declared = collection.kind.names.get(name)
+        if declared and declared.field in table.indexes and "" not in values:
+            best = _smaller(best, [table.ids(declared.field, value) for value in values])
+        elif name == "fixed_ips" and (subnets := [v[10:] for v in values if v.startswith("subnet_id=")]):
             best = _smaller(best, [table.ids("subnet_id", subnet) for subnet in subnets])
-    if not caller.admin and table.name not in ("network", "subnet"):
-        best = _smaller(best, [table.ids("project_id", caller.project)])
-    elif not caller.admin and table.name == "network":
-        best = _smaller(best, [table.ids("project_id", caller.project), table.ids("shared", True)])
+    mine = visible(cloud, caller, table.name)
+    if mine is not None:
+        if len(mine) == 1 and isinstance(mine[0], Bucket):
+            return _smaller(best, [mine[0]])
+        union = Bucket(*(id for ids in mine for id in ids))
+        best = _smaller(best, [union])
     return best
 
 
@@ -164,47 +181,44 @@ def _smaller(best: Bucket | list[str], buckets: list[Bucket]) -> Bucket | list[s
     return list({id: None for bucket in buckets for id in bucket})
 
 
-def _test(collection: Collection, caller: Caller, name: str, values: list[str]) -> Test | None:
-    if name in TAGS:
+def _test(cloud: Cloud, collection: Collection, caller: Caller, name: str, values: list[str]) -> Test:
+    if name in collection.filters:
+        return collection.filters[name](cloud, caller, values)
+    if name in TAGS and "tags" in collection.kind.attributes:
         wanted = {tag for value in values for tag in value.split(",")}
         return lambda r: TAGS[name](wanted, set(r.tags))
-    if name == "fixed_ips":
-        return _fixed_ips(values)
+    if name == "shared" and collection.kind.rbac:
+        told = _checked(name, boolean, values)
+        return lambda r: shared(cloud, caller.project, r) in told
     declared = collection.kind.names.get(name)
-    if declared is None or not declared.filter or (declared.admin == "all" and not caller.admin):
+    if declared is None or not declared.filter or _withheld(declared, caller):
         raise Invalid(f"['{name}'] is invalid attribute for filtering")
-    field, check = declared.field, declared.filter_check
-    if check:
-        try:
-            checked = {check(value) for value in values}
-        except ValueError as error:
-            raise Invalid(f"Invalid input for {name}. Reason: {error}.") from None
+    field = declared.field
+    if declared.filter_check:
+        checked = _checked(name, declared.filter_check, values)
         return lambda r: getattr(r, field) in checked
     strings = set(values)
-    if field == "security_groups":
-        return lambda r: not strings.isdisjoint(r.security_groups)
-    # An empty filter finds what is empty or not set.
-    return lambda r: (getattr(r, field) or "") in strings
 
-
-def _fixed_ips(values: list[str]) -> Test:
-    ips, subnets, parts = (_given(values, key) for key in ("ip_address", "subnet_id", "ip_address_substr"))
-    if len(ips) + len(subnets) + len(parts) != len(values):
-        raise Invalid(f"fixed_ips '{values}' should be ip_address=…, subnet_id=… or ip_address_substr=…")
-
-    def test(port: Any) -> bool:
-        return any(
-            (not ips or fixed.ip_address in ips)
-            and (not subnets or fixed.subnet_id in subnets)
-            and all(part in fixed.ip_address for part in parts)
-            for fixed in port.fixed_ips
-        )
+    def test(resource: Any) -> bool:
+        value = getattr(resource, field)
+        if isinstance(value, tuple):
+            return not strings.isdisjoint(value)
+        # An empty filter finds what is empty or not set.
+        return (value or "") in strings
 
     return test
 
 
-def _given(values: list[str], key: str) -> list[str]:
-    return [value[len(key) + 1 :] for value in values if value.startswith(f"{key}=")]
+def _checked(name: str, check: Check, values: list[str]) -> set[Any]:
+    try:
+        return {check(value) for value in values}
+    except ValueError as error:
+        raise Invalid(f"Invalid input for {name}. Reason: {error}.") from None
+
+
+def _withheld(declared: Attribute, caller: Caller) -> bool:
+    """Say whether the caller may not ask by an attribute that it may not see."""
+    return declared.see is not None and not anywhere(caller, declared.see)
 
 
 def _limit(value: str) -> int:
@@ -214,7 +228,7 @@ def _limit(value: str) -> int:
         raise Invalid(f"Limit must be an integer 0 or greater and not '{value}'") from None
     if limit < 0:
         raise Invalid(f"Limit must be an integer 0 or greater and not '{value}'")
-    return limit
+    return min(limit, LIMIT_MAX)
 
 
 def _no_marker(marker: str) -> NotFound:

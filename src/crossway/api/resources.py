@@ -1,155 +1,149 @@
-"""The collections of the Networking API: which verbs make, change and delete each, and how each is shown."""
+"""Where each collection stands below /v2.0, and the JSON of its resources."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from crossway.control import group, network, port, router, rule, subnet
-from crossway.control.caller import Caller
+from crossway.control.caller import Caller, shared
 from crossway.control.cloud import Cloud, Step, Table
-from crossway.control.decision import Decision
-from crossway.model.group import GROUP
-from crossway.model.network import NETWORK
-from crossway.model.port import PORT
-from crossway.model.resource import Given, Kind, Resource
-from crossway.model.router import ROUTER
-from crossway.model.rule import RULE
-from crossway.model.subnet import SUBNET
+from crossway.control.collection import Action, Collection
+from crossway.control.collections import COLLECTIONS, every
+from crossway.control.policy import hidden
+from crossway.model.resource import Resource
 
 ENCODER = msgspec.json.Encoder()
-# Encoded objects that are kept of one collection; beyond, it begins anew.
+# Encoded objects that are kept of one collection for one kind of eyes; beyond, it begins anew.
 KEPT = 50_000
-
-Create = Callable[[Decision, Caller, Given], Resource]
-Update = Callable[[Decision, Caller, str, Given], Resource]
-Delete = Callable[[Decision, Caller, str], None]
+NOTHING: frozenset[str] = frozenset()
 
 
-class Collection(msgspec.Struct, frozen=True):
-    """One collection: its kind, its table in the cloud, its verbs."""
-
-    kind: Kind[Any]
-    table: str
-    create: Create
-    update: Update
-    delete: Delete
-    # What is shown beside an object's own attributes, read from the cloud.
-    derived: dict[str, Callable[[Cloud, Any], Any]] = {}
-    # A name that holds the attribute's values in `Table.indexes`, for filters.
-    indexes: tuple[str, ...] = ("project_id",)
+def path_of(collection: Collection) -> str:
+    """Return where a collection stands: below /v2.0, or below one of its parents."""
+    return collection.path or collection.kind.plural
 
 
-def _subnets(cloud: Cloud, network: Any) -> list[str]:
-    return list(cloud.subnets.ids("network_id", network.id))
+# Hyphens and underscores are one: clients use both.
+TOP = {path_of(c).replace("-", "_"): c for c in COLLECTIONS}
+STALE: dict[str, list[tuple[str, Any]]] = {}
+for _collection in every():
+    for _table, _of in _collection.stale.items():
+        STALE.setdefault(_table, []).append((_collection.kind.table, _of))
 
 
-def _rules(cloud: Cloud, group: Any) -> list[dict[str, Any]]:
-    return [RULE.show(rule) for rule in cloud.rules.by("security_group_id", group.id)]
+class Place(msgspec.Struct, frozen=True):
+    """What a path names: a collection, maybe below a *parent*, one *id* of it, and what is to be done there."""
+
+    collection: Collection
+    parent: str = ""
+    id: str = ""
+    action: Action | None = None
+    name: str = ""
+    # None: not about tags; "": all of them.
+    tag: str | None = None
 
 
-COLLECTIONS = {
-    collection.kind.plural: collection
-    for collection in (
-        Collection(
-            NETWORK,
-            "network",
-            network.create,
-            network.update,
-            network.delete,
-            {"subnets": _subnets, "l2_adjacency": lambda cloud, network: True},
-            ("project_id", "name"),
-        ),
-        Collection(SUBNET, "subnet", subnet.create, subnet.update, subnet.delete, {}, ("project_id", "network_id")),
-        Collection(
-            PORT,
-            "port",
-            port.create,
-            port.update,
-            port.delete,
-            {},
-            ("project_id", "network_id", "device_id", "host", "mac_address", "security_groups"),
-        ),
-        Collection(ROUTER, "router", router.create, router.update, router.delete),
-        Collection(
-            GROUP,
-            "group",
-            group.create,
-            group.update,
-            group.delete,
-            {"security_group_rules": _rules},
-            ("project_id", "name"),
-        ),
-        Collection(
-            RULE,
-            "rule",
-            rule.create,
-            rule.update,
-            rule.delete,
-            {},
-            ("project_id", "security_group_id", "remote_group_id"),
-        ),
-    )
-}
-BY_TABLE = {collection.table: collection for collection in COLLECTIONS.values()}
+def place(path: str) -> Place | None:
+    """Find what a path below /v2.0/ names; None if it names nothing."""
+    segments = [segment for segment in path.removesuffix(".json").split("/") if segment]
+    for length in (1, 2):
+        collection = TOP.get("/".join(segments[:length]).replace("-", "_"))
+        if collection is not None and len(segments) >= length:
+            return _within(collection, "", segments[length:])
+    return None
+
+
+def _within(collection: Collection, parent: str, rest: list[str]) -> Place | None:
+    if not rest:
+        return Place(collection, parent)
+    id, rest = rest[0], rest[1:]
+    if not rest:
+        return Place(collection, parent, id)
+    name = rest[0]
+    if name == "tags" and "tags" in collection.kind.attributes and len(rest) <= 2:
+        return Place(collection, parent, id, tag=rest[1] if len(rest) == 2 else "")
+    action = collection.actions.get(name)
+    if action is not None and len(rest) == 1:
+        return Place(collection, parent, id, action=action, name=name)
+    for child in collection.children:
+        if path_of(child).replace("-", "_") == name.replace("-", "_"):
+            return _within(child, id, rest[1:])
+    return None
 
 
 class Shapes:
-    """JSON of each object, kept until it changes."""
+    """JSON of each object as eyes of a kind see it, kept until it changes."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
-        self._kept: dict[tuple[str, bool], dict[str, bytes]] = {
-            (table, admin): {} for table in BY_TABLE for admin in (True, False)
+        # By table; then by what is hidden and whether it is shared with who looks.
+        self._kept: dict[str, dict[tuple[frozenset[str], bool], dict[str, bytes]]] = {
+            c.kind.table: {} for c in every() if c.rows is None
         }
         cloud.listeners.append(self._change)
 
     def table(self, collection: Collection) -> Table[Any]:
-        return self.cloud.tables[collection.table]
+        return self.cloud.tables[collection.kind.table]
 
-    def encode(self, collection: Collection, resource: Resource, admin: bool) -> bytes:
-        kept = self._kept[collection.table, admin]
+    def encode(self, collection: Collection, resource: Resource, caller: Caller) -> bytes:
+        if collection.rows is not None:
+            return ENCODER.encode(self.shape(collection, resource, caller))
+        unseen = hidden(self.cloud, caller, resource)
+        told_shared = bool(collection.kind.rbac) and shared(self.cloud, caller.project, resource)
+        kept = self._kept[collection.kind.table].setdefault((unseen, told_shared), {})
         encoded = kept.get(resource.id)
         if encoded is None:
             if len(kept) >= KEPT:
                 kept.clear()
-            encoded = ENCODER.encode(self.shape(collection, resource, admin))
+            encoded = ENCODER.encode(self._shape(collection, resource, unseen, told_shared))
             if self.table(collection).rows.get(resource.id) is resource:
                 kept[resource.id] = encoded
         return encoded
 
-    def shape(self, collection: Collection, resource: Resource, admin: bool) -> dict[str, Any]:
+    def shape(self, collection: Collection, resource: Resource, caller: Caller) -> dict[str, Any]:
+        told_shared = bool(collection.kind.rbac) and shared(self.cloud, caller.project, resource)
+        return self._shape(collection, resource, hidden(self.cloud, caller, resource), told_shared)
+
+    def _shape(
+        self, collection: Collection, resource: Resource, unseen: frozenset[str], told_shared: bool
+    ) -> dict[str, Any]:
         shape = collection.kind.show(resource)
         for name, derive in collection.derived.items():
             shape[name] = derive(self.cloud, resource)
-        if not admin:
-            for wire in collection.kind.unseen:
-                del shape[wire]
+        if collection.kind.rbac:
+            shape["shared"] = told_shared
+        for wire in unseen:
+            del shape[wire]
         return shape
 
-    def fields(self, collection: Collection, resource: Resource, admin: bool, fields: list[str]) -> dict[str, Any]:
+    def fields(
+        self, collection: Collection, resource: Resource, caller: Caller, fields: Iterable[str]
+    ) -> Mapping[str, Any]:
         """Return only these attributes; those that there are not are left out."""
         shape: dict[str, Any] = {}
+        unseen = hidden(self.cloud, caller, resource)
         for name in fields:
             declared = collection.kind.names.get(name)
-            if declared:
-                if admin or declared.admin != "all":
+            if name == "shared" and collection.kind.rbac:
+                shape[name] = shared(self.cloud, caller.project, resource)
+            elif declared:
+                if declared.wire not in unseen:
                     shape[name] = getattr(resource, declared.field)
             elif name in collection.derived:
                 shape[name] = collection.derived[name](self.cloud, resource)
         return shape
 
     def _change(self, revision: int, steps: list[Step]) -> None:
-        for kind, id, old, new in steps:
-            self._forget(kind, id)
-            if kind == "subnet":
-                self._forget("network", (new or old).network_id)
-            elif kind == "rule":
-                self._forget("group", (new or old).security_group_id)
+        for table, id, old, new in steps:
+            self._forget(table, id)
+            for other, of in STALE.get(table, ()):
+                for row in (old, new):
+                    if row is not None:
+                        for stale in of(row):
+                            self._forget(other, stale)
 
     def _forget(self, table: str, id: str) -> None:
-        if table in BY_TABLE:
-            self._kept[table, True].pop(id, None)
-            self._kept[table, False].pop(id, None)
+        for kept in self._kept.get(table, {}).values():
+            kept.pop(id, None)

@@ -44,21 +44,14 @@ BACKLOG = 1024
 
 def application(networking: Networking, hosts: Hosts) -> ASGIApp:
     """Return the HTTP application."""
-    one, host = "/v2.0/{collection}/{id}", "/v1/hosts/{host}"
+    host = "/v1/hosts/{host}"
     routes = [
         Route("/", networking.versions),
         Route("/v2.0", networking.version),
         Route("/v2.0/", networking.version),
         Route("/v2.0/extensions", networking.extensions),
         Route("/v2.0/extensions/{alias}", networking.extensions),
-        Route("/v2.0/{collection}", networking.index),
-        Route("/v2.0/{collection}", networking.create, methods=["POST"]),
-        Route(one, networking.show),
-        Route(one, networking.update, methods=["PUT"]),
-        Route(one, networking.delete, methods=["DELETE"]),
-        Route(f"{one}/tags", networking.tags, methods=["GET", "PUT", "DELETE"]),
-        Route(f"{one}/tags/{{tag}}", networking.tag, methods=["GET", "PUT", "DELETE"]),
-        Route(f"{one}/{{action}}", networking.act, methods=["PUT"]),
+        Route("/v2.0/{path:path}", networking.dispatch, methods=["GET", "POST", "PUT", "DELETE"]),
         Route("/v1/status", for_admins(hosts.status_of_all)),
         Route("/v1/hosts", for_admins(hosts.index)),
         Route(host, for_admins(hosts.show)),

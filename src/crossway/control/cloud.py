@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -16,15 +16,18 @@ import msgspec
 from crossway.control.address import Addresses
 from crossway.model.group import Group
 from crossway.model.host import Host, Identity
+from crossway.model.kinds import KINDS
 from crossway.model.network import Network
 from crossway.model.port import Port
+from crossway.model.rbac import RbacPolicy
+from crossway.model.resource import Index, Resource
 from crossway.model.router import Router
 from crossway.model.rule import Rule
 from crossway.model.subnet import Subnet
 from crossway.store import Change, Compacted, Entry, Event, Store
 
 T = TypeVar("T", bound=msgspec.Struct)
-Index = Callable[[Any], Iterable[Any]]
+R = TypeVar("R", bound=Resource)
 
 
 class Bucket:
@@ -142,50 +145,18 @@ class Cloud:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.revision = 0
-        self.networks = Table("network", Network, {"project_id": _project, "name": _name, "shared": _shared})
-        self.subnets = Table("subnet", Subnet, {"project_id": _project, "network_id": lambda s: (s.network_id,)})
-        self.ports = Table(
-            "port",
-            Port,
-            {
-                "project_id": _project,
-                "network_id": lambda p: (p.network_id,),
-                "device_id": lambda p: (p.device_id,) if p.device_id else (),
-                "host": lambda p: (p.host,) if p.host else (),
-                "subnet_id": lambda p: {f.subnet_id: None for f in p.fixed_ips},
-                "mac_address": lambda p: (p.mac_address,),
-                "security_groups": lambda p: p.security_groups,
-                "identity": lambda p: (p.identity,) if p.identity else (),
-            },
-        )
-        self.routers = Table("router", Router, {"project_id": _project})
-        self.groups = Table("group", Group, {"project_id": _project, "name": _name})
-        self.rules = Table(
-            "rule",
-            Rule,
-            {
-                "project_id": _project,
-                "security_group_id": lambda r: (r.security_group_id,),
-                "remote_group_id": lambda r: (r.remote_group_id,) if r.remote_group_id else (),
-                "meaning": lambda r: (r.meaning,),
-            },
-        )
+        self.tables: dict[str, Table[Any]] = {kind.table: Table(kind.table, kind.model, kind.indexes) for kind in KINDS}
+        self.networks = self.of(Network)
+        self.subnets = self.of(Subnet)
+        self.ports = self.of(Port)
+        self.routers = self.of(Router)
+        self.groups = self.of(Group)
+        self.rules = self.of(Rule)
+        self.rbac = self.of(RbacPolicy)
         self.hosts = Table("host", Host, {})
         sets: dict[str, Index] = {"groups": lambda i: (i.groups,), "group": lambda i: i.groups}
         self.identities = Table("identity", Identity, sets)
-        self.tables: dict[str, Table[Any]] = {
-            table.name: table
-            for table in (
-                self.networks,
-                self.subnets,
-                self.ports,
-                self.routers,
-                self.groups,
-                self.rules,
-                self.hosts,
-                self.identities,
-            )
-        }
+        self.tables |= {table.name: table for table in (self.hosts, self.identities)}
         self.addresses = Addresses()
         self.defaults: dict[str, str] = {}
         self.counters: dict[str, int] = {}
@@ -197,6 +168,10 @@ class Cloud:
         self.listeners: list[Callable[[int, list[Step]], None]] = []
         self._moved = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
+
+    def of(self, model: type[R]) -> Table[R]:
+        """Return the table of a resource's class."""
+        return self.tables[model.kind.table]
 
     async def start(self) -> None:
         """Read everything, then follow the store."""
@@ -274,15 +249,3 @@ def _network_first(entry: Entry) -> int:
     """Order what is loaded so that a thing comes after what it refers to."""
     kind = entry.key.partition("/")[0]
     return {"network": 0, "subnet": 1, "group": 2, "identity": 3, "router": 4}.get(kind, 5)
-
-
-def _project(resource: Any) -> tuple[str, ...]:
-    return (resource.project_id,)
-
-
-def _name(resource: Any) -> tuple[str, ...]:
-    return (resource.name,)
-
-
-def _shared(resource: Any) -> tuple[bool, ...]:
-    return (True,) if resource.shared or resource.external else ()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from crossway.control import identity
-from crossway.control.caller import Caller, owned, project_of
+from crossway.control.caller import Caller, project_of, seen
+from crossway.control.cloud import Cloud
+from crossway.control.collection import Collection
 from crossway.control.decision import Decision
 from crossway.control.rule import insert, remove
 from crossway.errors import Conflict
-from crossway.model.group import DEFAULT, Group
+from crossway.model.group import DEFAULT, GROUP, Group
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.rule import EGRESS, INGRESS, IPV4, IPV6, Rule
+from crossway.model.rule import EGRESS, INGRESS, IPV4, IPV6, RULE, Rule
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Group:
@@ -38,7 +42,7 @@ def default(decision: Decision, project: str) -> str:
 
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Group:
     cloud = decision.cloud
-    old: Group = owned(cloud, caller, "security_group", id, decision.read(cloud.groups, id))
+    old: Group = seen(cloud, caller, "security_group", id, decision.read(cloud.groups, id))
     if given.get("name", old.name) != old.name and DEFAULT in (old.name, given["name"]):
         raise Conflict(
             "Default security group cannot be renamed, nor another take its name.",
@@ -56,7 +60,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Group:
 def delete(decision: Decision, caller: Caller, id: str) -> None:
     """Delete a group that no port has, its rules, and the rules that name it as remote."""
     cloud = decision.cloud
-    group: Group = owned(cloud, caller, "security_group", id, decision.read(cloud.groups, id))
+    group: Group = seen(cloud, caller, "security_group", id, decision.read(cloud.groups, id))
     if cloud.defaults.get(group.project_id) == id and not caller.admin:
         raise Conflict(
             "Insufficient rights for removing default security group.", type="SecurityGroupCannotRemoveDefault"
@@ -98,3 +102,26 @@ def _default_rule(decision: Decision, group: Group, direction: str, ethertype: s
         updated_at=group.created_at,
     )
     insert(decision, rule)
+
+
+def _default_first(cloud: Cloud, caller: Caller) -> Callable[[Decision], str] | None:
+    """Return what gives the caller's project its default group, if it has none."""
+    if caller.project in cloud.defaults or not caller.project:
+        return None
+    return lambda decision: default(decision, caller.project)
+
+
+GROUPS = Collection(
+    kind=GROUP,
+    create=create,
+    update=update,
+    delete=delete,
+    derived={
+        "security_group_rules": lambda cloud, group: [
+            RULE.show(rule) for rule in cloud.rules.by("security_group_id", group.id)
+        ]
+    },
+    stale={"rule": lambda rule: (rule.security_group_id,)},
+    prepare=_default_first,
+    aliases={"security-group": "security-group", "stateful-security-group": "Stateful security group"},
+)

@@ -6,12 +6,14 @@ from typing import Any
 
 from msgspec import UNSET
 
-from crossway.control.caller import Caller, owned, project_of
+from crossway.control.caller import Caller, project_of, seen
+from crossway.control.collection import Collection
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid
-from crossway.model.network import FLAT, VLAN, VLAN_MAX, VNI_MAX, VXLAN, Network
+from crossway.model.network import FLAT, NETWORK, VLAN, VLAN_MAX, VNI_MAX, VXLAN, Network
 from crossway.model.port import ROUTER_GATEWAY
 from crossway.model.resource import Given, changed, new_id, now
+from crossway.model.subnet import Subnet
 from crossway.settings import UNDERLAY_MTU
 
 # Outer Ethernet, IP, UDP and VXLAN headers.
@@ -36,7 +38,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Network:
 
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Network:
     cloud = decision.cloud
-    old: Network = owned(cloud, caller, "network", id, decision.read(cloud.networks, id))
+    old: Network = seen(cloud, caller, "network", id, decision.read(cloud.networks, id))
     if "mtu" in given:
         given = {**given, "mtu": _mtu(decision, old.type, given["mtu"])}
     if old.shared and given.get("shared") is False:
@@ -62,7 +64,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Network
 def delete(decision: Decision, caller: Caller, id: str) -> None:
     """Delete a network without ports, and its subnets."""
     cloud = decision.cloud
-    network: Network = owned(cloud, caller, "network", id, decision.read(cloud.networks, id))
+    network: Network = seen(cloud, caller, "network", id, decision.read(cloud.networks, id))
     ports = cloud.ports.by("network_id", id)
     if ports:
         raise Conflict(
@@ -158,3 +160,27 @@ def _mtu(decision: Decision, type: str, wanted: int) -> int:
             type="InvalidInput",
         )
     return wanted
+
+
+def _stale_network(subnet: Subnet) -> tuple[str]:
+    return (subnet.network_id,)
+
+
+NETWORKS = Collection(
+    kind=NETWORK,
+    create=create,
+    update=update,
+    delete=delete,
+    derived={
+        "subnets": lambda cloud, network: list(cloud.subnets.ids("network_id", network.id)),
+        "l2_adjacency": lambda cloud, network: True,
+    },
+    stale={"subnet": _stale_network},
+    aliases={
+        "external-net": "Neutron external network",
+        "l2_adjacency": "L2 Adjacency",
+        "net-mtu": "Network MTU",
+        "net-mtu-writable": "Network MTU (writable)",
+        "provider": "Provider Network",
+    },
+)

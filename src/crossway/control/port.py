@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -12,12 +12,15 @@ from msgspec import UNSET
 
 from crossway.control import group, identity
 from crossway.control.address import by_mac
-from crossway.control.caller import Caller, owned, project_of, seen
+from crossway.control.caller import Caller, project_of, seen
+from crossway.control.cloud import Cloud
+from crossway.control.collection import Collection
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.network import Network
 from crossway.model.port import (
     DOWN,
+    PORT,
     ROUTER_GATEWAY,
     ROUTER_INTERFACE,
     FixedIp,
@@ -93,7 +96,7 @@ def insert(decision: Decision, network: Network, given: Mapping[str, Any]) -> Po
 
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
     cloud = decision.cloud
-    old: Port = owned(cloud, caller, "port", id, decision.read(cloud.ports, id))
+    old: Port = seen(cloud, caller, "port", id, decision.read(cloud.ports, id))
     new = dict(given)
     network = decision.rely(cloud.networks, old.network_id)
     if network is None:
@@ -146,7 +149,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
 
 def delete(decision: Decision, caller: Caller, id: str) -> None:
     cloud = decision.cloud
-    port: Port = owned(cloud, caller, "port", id, decision.read(cloud.ports, id))
+    port: Port = seen(cloud, caller, "port", id, decision.read(cloud.ports, id))
     if port.device_owner in ROUTER_OWNED:
         raise Conflict(
             f"Port {id} cannot be deleted directly via the port API: has device owner {port.device_owner}.",
@@ -381,3 +384,41 @@ def _check_security(secured: bool, groups: Iterable[str], pairs: Iterable[Pair])
 
 def _full(network: str) -> Conflict:
     return Conflict(f"No more IP addresses available on network {network}.", type="IpAddressGenerationFailure")
+
+
+def _by_fixed_ips(cloud: Cloud, caller: Caller, values: list[str]) -> Callable[[Port], bool]:
+    """Judge ports by `fixed_ips=ip_address=…`, `subnet_id=…` and `ip_address_substr=…`."""
+    ips, subnets, parts = (
+        [value[len(key) + 1 :] for value in values if value.startswith(f"{key}=")]
+        for key in ("ip_address", "subnet_id", "ip_address_substr")
+    )
+    if len(ips) + len(subnets) + len(parts) != len(values):
+        raise Invalid(f"fixed_ips '{values}' should be ip_address=…, subnet_id=… or ip_address_substr=…")
+
+    def test(port: Port) -> bool:
+        return any(
+            (not ips or fixed.ip_address in ips)
+            and (not subnets or fixed.subnet_id in subnets)
+            and all(part in fixed.ip_address for part in parts)
+            for fixed in port.fixed_ips
+        )
+
+    return test
+
+
+PORTS = Collection(
+    kind=PORT,
+    create=create,
+    update=update,
+    delete=delete,
+    filters={"fixed_ips": _by_fixed_ips},
+    aliases={
+        "allowed-address-pairs": "Allowed Address Pairs",
+        "binding": "Port Binding",
+        "ip-substring-filtering": "IP address substring filtering",
+        "ip_allocation": "IP Allocation",
+        "port-mac-address-regenerate": "Neutron Port MAC address regenerate",
+        "port-security": "Port Security",
+        "port-security-groups-filtering": "Port filtering on security groups",
+    },
+)

@@ -11,12 +11,13 @@ from msgspec import UNSET
 from crossway.control import identity
 from crossway.control import port as ports
 from crossway.control.caller import Caller, owned, project_of, seen
+from crossway.control.collection import Action, Collection
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.network import Network
 from crossway.model.port import ACTIVE, ROUTER_GATEWAY, ROUTER_INTERFACE, FixedIp, Port, Wish
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.router import Gateway, GatewayWish, Router
+from crossway.model.router import ROUTER, Gateway, GatewayWish, Router
 from crossway.model.subnet import Route, Subnet
 
 NUMBER_MAX = (1 << 32) - 1
@@ -40,7 +41,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Router:
 
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Router:
     cloud = decision.cloud
-    old: Router = owned(cloud, caller, "router", id, decision.read(cloud.routers, id))
+    old: Router = seen(cloud, caller, "router", id, decision.read(cloud.routers, id))
     new: dict[str, Any] = dict(given)
     if "gateway" in given:
         wish: GatewayWish | None = given["gateway"]
@@ -65,7 +66,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Router:
 
 def delete(decision: Decision, caller: Caller, id: str) -> None:
     cloud = decision.cloud
-    router: Router = owned(cloud, caller, "router", id, decision.read(cloud.routers, id))
+    router: Router = seen(cloud, caller, "router", id, decision.read(cloud.routers, id))
     if interfaces := _interfaces(decision, id):
         raise Conflict(f"Router {id} still has ports ({', '.join(p.id for p in interfaces[:10])}).", type="RouterInUse")
     if router.gateway_port and (port := cloud.ports.get(router.gateway_port)):
@@ -77,7 +78,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
 def add_interface(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
     """Join a network by one of its subnets, or by a port that is there."""
     cloud = decision.cloud
-    router: Router = owned(cloud, caller, "router", id, decision.read(cloud.routers, id))
+    router: Router = seen(cloud, caller, "router", id, decision.read(cloud.routers, id))
     subnet_id, port_id = _named(body)
     if bool(subnet_id) == bool(port_id):
         raise Invalid("Either subnet_id or port_id must be specified, and not both", type="BadRequest")
@@ -94,7 +95,7 @@ def add_interface(decision: Decision, caller: Caller, id: str, body: Any) -> dic
 
 def remove_interface(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
     cloud = decision.cloud
-    router: Router = owned(cloud, caller, "router", id, decision.read(cloud.routers, id))
+    router: Router = seen(cloud, caller, "router", id, decision.read(cloud.routers, id))
     subnet_id, port_id = _named(body)
     if not subnet_id and not port_id:
         raise Invalid("Either subnet_id or port_id must be specified", type="BadRequest")
@@ -300,3 +301,16 @@ def _not_found(message: str, type: str) -> NotFound:
     fault = NotFound("router_interface", "")
     fault.args, fault.type = (message,), type
     return fault
+
+
+ROUTERS = Collection(
+    kind=ROUTER,
+    create=create,
+    update=update,
+    delete=delete,
+    actions={
+        "add_router_interface": Action(add_interface),
+        "remove_router_interface": Action(remove_interface),
+    },
+    aliases={"extraroute": "Neutron Extra Route", "router": "Neutron L3 Router"},
+)

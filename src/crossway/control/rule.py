@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 
-from crossway.control.caller import Caller, owned
+from crossway.control.caller import Caller, owned, seen
+from crossway.control.collection import Collection
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.group import DEFAULT, Group
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.rule import ICMP, ICMPV6, IPV4, IPV6, IPV6_ONLY, WITH_PORTS, Rule, normal
+from crossway.model.rule import ICMP, ICMPV6, IPV4, IPV6, IPV6_ONLY, RULE, WITH_PORTS, Rule, normal
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Rule:
@@ -47,7 +48,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Rule:
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Rule:
     """Change a rule's description; the rest of a rule stays as it is."""
     cloud = decision.cloud
-    old: Rule = owned(cloud, caller, "security_group_rule", id, decision.read(cloud.rules, id))
+    old: Rule = seen(cloud, caller, "security_group_rule", id, decision.read(cloud.rules, id))
     new = changed(old, given)
     decision.put(cloud.rules, new)
     return new
@@ -55,7 +56,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Rule:
 
 def delete(decision: Decision, caller: Caller, id: str) -> None:
     cloud = decision.cloud
-    remove(decision, owned(cloud, caller, "security_group_rule", id, decision.read(cloud.rules, id)))
+    remove(decision, seen(cloud, caller, "security_group_rule", id, decision.read(cloud.rules, id)))
 
 
 def insert(decision: Decision, rule: Rule) -> None:
@@ -134,3 +135,15 @@ def _unique_key(rule: Rule) -> str:
 
 def _exists(id: str) -> Conflict:
     return Conflict(f"Security group rule already exists. Rule id is {id}.", type="SecurityGroupRuleExists")
+
+
+RULES = Collection(
+    kind=RULE,
+    create=create,
+    update=update,
+    delete=delete,
+    aliases={
+        "security-groups-normalized-cidr": "Normalized CIDR field for security group rules",
+        "security-groups-rules-belongs-to-default-sg": "Security group rule belongs to the default group",
+    },
+)

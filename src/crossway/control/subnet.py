@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from msgspec import UNSET
 
 from crossway.control.address import by_mac, default_pools, number
-from crossway.control.caller import Caller, owned, project_of, seen
+from crossway.control.caller import Caller, project_of, seen
+from crossway.control.collection import Collection
 from crossway.control.decision import Decision
-from crossway.errors import Conflict, Forbidden, Invalid
+from crossway.errors import Conflict, Invalid
 from crossway.model.network import Network
 from crossway.model.port import ROUTER_INTERFACE, FixedIp, Port
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.subnet import SLAAC, STATELESS, Pool, Route, Subnet
+from crossway.model.subnet import SLAAC, STATELESS, SUBNET, Pool, Route, Subnet
 
 Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -25,8 +26,6 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
     network: Network = seen(
         cloud, caller, "network", given["network_id"], decision.rely(cloud.networks, given["network_id"])
     )
-    if not caller.admin and network.project_id != caller.project:
-        raise Forbidden(f"network {network.id} belongs to another project", type="PolicyNotAuthorized")
     project = project_of(caller, given)
     prefix = ipaddress.ip_network(given["cidr"])
     if prefix.version != given["ip_version"]:
@@ -73,7 +72,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
 
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Subnet:
     cloud = decision.cloud
-    old: Subnet = owned(cloud, caller, "subnet", id, decision.read(cloud.subnets, id))
+    old: Subnet = seen(cloud, caller, "subnet", id, decision.read(cloud.subnets, id))
     prefix = ipaddress.ip_network(old.cidr)
     gateway = given.get("gateway_ip", old.gateway_ip)
     pools = given.get("allocation_pools", old.allocation_pools)
@@ -99,7 +98,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Subnet:
 def delete(decision: Decision, caller: Caller, id: str) -> None:
     """Delete a subnet that no port has an address of, but those that follow from the MAC."""
     cloud = decision.cloud
-    subnet: Subnet = owned(cloud, caller, "subnet", id, decision.read(cloud.subnets, id))
+    subnet: Subnet = seen(cloud, caller, "subnet", id, decision.read(cloud.subnets, id))
     ports = cloud.ports.by("subnet_id", id)
     automatic = subnet.by_mac and all(p.device_owner != ROUTER_INTERFACE for p in ports)
     if ports and not automatic:
@@ -225,3 +224,6 @@ def _check_routes(prefix: Prefix, routes: Iterable[Route]) -> None:
 
 def _invalid(reason: str) -> Invalid:
     return Invalid(f"Invalid input for operation: {reason}.", type="InvalidInput")
+
+
+SUBNETS = Collection(kind=SUBNET, create=create, update=update, delete=delete)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from crossway.model.check import boolean
 from crossway.model.resource import Kind, Resource, attribute, told
+from crossway.model.who import READER, SHARED
 
 DEFAULT = "default"
 
@@ -15,4 +16,12 @@ class Group(Resource, frozen=True, kw_only=True, gc=False):
     shared: Annotated[bool, told()] = False
 
 
-GROUP = Kind(Group, "security_group", "security_groups")
+GROUP = Kind(
+    Group,
+    "security_group",
+    "security_groups",
+    table="group",
+    get=READER | SHARED,
+    indexes=("project_id", "name"),
+    rbac="security_group",
+)

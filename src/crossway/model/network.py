@@ -6,6 +6,7 @@ from typing import Annotated
 
 from crossway.model.check import boolean, integer, one_of, or_none, text
 from crossway.model.resource import Kind, Resource, attribute, told
+from crossway.model.who import ADMIN, READER, SERVICE, SHARED
 
 FLAT, VLAN, VXLAN = "flat", "vlan", "vxlan"
 VNI_MAX = (1 << 24) - 1
@@ -29,14 +30,25 @@ class Network(
     number: int
     admin_state_up: Annotated[bool, attribute(boolean, default=True)] = True
     status: Annotated[str, told()] = "ACTIVE"
-    shared: Annotated[bool, attribute(boolean, default=False, admin="write")] = False
-    external: Annotated[bool, attribute(boolean, default=False, admin="write")] = False
-    is_default: Annotated[bool, attribute(boolean, default=False, admin="write")] = False
+    shared: Annotated[bool, attribute(boolean, default=False, set_by=ADMIN)] = False
+    external: Annotated[bool, attribute(boolean, default=False, set_by=ADMIN)] = False
+    is_default: Annotated[bool, attribute(boolean, default=False, set_by=ADMIN)] = False
     mtu: Annotated[int, attribute(integer(0, 65535), default=0)] = 0
     port_security_enabled: Annotated[bool, attribute(boolean, default=True)] = True
-    type: Annotated[str, attribute(one_of(FLAT, VLAN, VXLAN), put=False, admin="all")] = VXLAN
-    physnet: Annotated[str | None, attribute(or_none(text(64)), put=False, admin="all")] = None
-    segment: Annotated[int | None, attribute(or_none(integer(1, VNI_MAX)), put=False, admin="all")] = None
+    type: Annotated[str, attribute(one_of(FLAT, VLAN, VXLAN), put=False, set_by=ADMIN, see=ADMIN)] = VXLAN
+    physnet: Annotated[str | None, attribute(or_none(text(64)), put=False, set_by=ADMIN, see=ADMIN)] = None
+    segment: Annotated[int | None, attribute(or_none(integer(1, VNI_MAX)), put=False, set_by=ADMIN, see=ADMIN)] = None
 
 
-NETWORK = Kind(Network, "network", "networks")
+NETWORK = Kind(
+    Network,
+    "network",
+    "networks",
+    get=READER | SHARED | SERVICE,
+    indexes={
+        "project_id": None,
+        "name": None,
+        "open": lambda network: (True,) if network.shared or network.external else (),
+    },
+    rbac="network",
+)

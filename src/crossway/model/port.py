@@ -21,6 +21,7 @@ from crossway.model.check import (
     uuid,
 )
 from crossway.model.resource import Kind, Resource, attribute, told
+from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER, SERVICE
 
 ACTIVE, DOWN = "ACTIVE", "DOWN"
 ROUTER_INTERFACE = "network:router_interface"
@@ -92,13 +93,13 @@ class Port(
     device_id: Annotated[str, attribute(text(255), default="")] = ""
     device_owner: Annotated[str, attribute(text(255), default="")] = ""
     ip_allocation: Annotated[str, told()] = "immediate"
-    host: Annotated[str, attribute(or_none(text(255)), default="", admin="all")] = ""
-    profile: Annotated[dict[str, Any], attribute(dictionary, default={}, admin="all", filter=False, sort=False)] = (
-        msgspec.field(default_factory=dict)
-    )
+    host: Annotated[str, attribute(or_none(text(255)), default="", set_by=SERVICE, see=SERVICE)] = ""
+    profile: Annotated[
+        dict[str, Any], attribute(dictionary, default={}, set_by=SERVICE, see=SERVICE, filter=False, sort=False)
+    ] = msgspec.field(default_factory=dict)
     vnic_type: Annotated[str, attribute(one_of(*VNIC_TYPES), default="normal")] = "normal"
-    vif_type: Annotated[str, told(admin="all")] = "unbound"
-    vif_details: Annotated[dict[str, Any], told(admin="all", filter=False, sort=False)] = NOTHING
+    vif_type: Annotated[str, told(see=SERVICE)] = "unbound"
+    vif_details: Annotated[dict[str, Any], told(see=SERVICE, filter=False, sort=False)] = NOTHING
 
     @property
     def device(self) -> str | None:
@@ -112,7 +113,26 @@ class Port(
         return bool(self.host) and self.device_owner not in (ROUTER_INTERFACE, ROUTER_GATEWAY)
 
 
-PORT = Kind(Port, "port", "ports")
+PORT = Kind(
+    Port,
+    "port",
+    "ports",
+    create=MEMBER | SERVICE,
+    get=READER | PARENT_READER | SERVICE,
+    update=MEMBER | PARENT_MEMBER | SERVICE,
+    delete=MEMBER | PARENT_MEMBER | SERVICE,
+    parent=("network_id", "network"),
+    indexes={
+        "project_id": None,
+        "network_id": None,
+        "device_id": None,
+        "host": None,
+        "subnet_id": lambda port: {fixed.subnet_id: None for fixed in port.fixed_ips},
+        "mac_address": None,
+        "security_groups": None,
+        "identity": None,
+    },
+)
 
 
 def bound_as(host: str) -> Mapping[str, Any]:

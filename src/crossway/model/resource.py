@@ -9,26 +9,30 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import UNSET
 
-from crossway.errors import Forbidden, Invalid
+from crossway.errors import Invalid
 from crossway.model.check import Check, anything, boolean, integer, text
+from crossway.model.who import MEMBER, READER, Who
 
 REQUIRED: Any = msgspec.NODEFAULT
 # What was asked for: attributes by field name, checked; UNSET where nothing was said.
 Given = dict[str, Any]
+# How to find the values under which an object stands in an index.
+Index = Callable[[Any], Iterable[Any]]
 
 
 class Attribute(msgspec.Struct, frozen=True, kw_only=True):
     """How one attribute behaves in the API.
 
     *default* is what POST takes if nothing is said: a value, REQUIRED, or UNSET
-    where the rules between resources decide. *admin*: "write" where only an
-    admin may set it, "all" where only an admin may even see it.
+    where the rules between resources decide. *create* and *update* say who may
+    set it, *see* who may see it; None: who may make, change and see the
+    resource. *parts* are rules for members of an object, or of each object of a list.
     """
 
     check: Check = anything
@@ -37,15 +41,20 @@ class Attribute(msgspec.Struct, frozen=True, kw_only=True):
     default: Any = UNSET
     filter: bool = True
     sort: bool = True
-    admin: str = ""
+    create: Who | None = None
+    update: Who | None = None
+    see: Who | None = None
+    parts: Mapping[str, Who] = {}
     wire: str = ""
     field: str = ""
     # How to read a filter's string; None compares strings.
     filter_check: Check | None = None
 
 
-def attribute(check: Check = anything, **options: Any) -> Attribute:
-    """Declare an attribute that callers may set."""
+def attribute(check: Check = anything, *, set_by: Who | None = None, **options: Any) -> Attribute:
+    """Declare an attribute that callers may set, or those of *set_by* alone."""
+    if set_by is not None:
+        options = {"create": set_by, "update": set_by, **options}
     if check is boolean or getattr(check, "__qualname__", "").startswith("integer."):
         options.setdefault("filter_check", check)
     return Attribute(check=check, **options)
@@ -75,30 +84,58 @@ R = TypeVar("R", bound=Resource)
 
 
 class Kind(Generic[R]):
-    """A resource's names and attributes, read off its class."""
+    """A resource's names, attributes, indexes and who may what, read off its class.
 
-    def __init__(self, model: type[R], name: str, plural: str) -> None:
-        self.model, self.name, self.plural = model, name, plural
+    *table* is its table in the cloud and the beginning of its keys in the store.
+    *without* are attributes of every resource that this one lacks. *parent* is
+    the field that names what it belongs to, and the table where that is.
+    *indexes* are fields by which it is found, or names with how to find their
+    values. *rbac* is its name as the object type of RBAC policies.
+    """
+
+    def __init__(
+        self,
+        model: type[R],
+        name: str,
+        plural: str,
+        *,
+        table: str = "",
+        create: Who = MEMBER,
+        get: Who = READER,
+        update: Who = MEMBER,
+        delete: Who = MEMBER,
+        without: Iterable[str] = (),
+        parent: tuple[str, str] | None = None,
+        indexes: Iterable[str] | Mapping[str, Index | None] = ("project_id",),
+        rbac: str = "",
+    ) -> None:
+        self.model, self.name, self.plural, self.table = model, name, plural, table or name
+        self.create, self.get, self.update, self.delete = create, get, update, delete
+        self.parent, self.rbac = parent, rbac
         self.attributes: dict[str, Attribute] = {}
-        hidden = []
+        hidden, without = [], set(without)
         hints = get_type_hints(model, include_extras=True)
         for field in msgspec.structs.fields(model):
             declared = [a for a in getattr(hints[field.name], "__metadata__", ()) if isinstance(a, Attribute)]
-            if not declared:
+            if not declared or field.name in without:
                 hidden.append(field.encode_name)
                 continue
             whole = msgspec.structs.replace(declared[0], wire=field.encode_name, field=field.name)
             self.attributes[whole.wire] = whole
         self.hidden = tuple(hidden)
-        self.unseen = tuple(a.wire for a in self.attributes.values() if a.admin == "all")
-        # Older clients say tenant where newer ones say project.
-        self.names = {**self.attributes, "tenant_id": self.attributes["project_id"]}
+        self.guarded = tuple(a for a in self.attributes.values() if a.see is not None)
+        self.names = dict(self.attributes)
+        if "project_id" in self.attributes:
+            # Older clients say tenant where newer ones say project.
+            self.names["tenant_id"] = self.attributes["project_id"]
+        named = dict(indexes) if isinstance(indexes, Mapping) else dict.fromkeys(indexes)
+        self.indexes: dict[str, Index] = {name: of or _value_of(name) for name, of in named.items()}
         self._defaults = {a.field: a.default for a in self.attributes.values() if a.post and a.default is not REQUIRED}
         self._required = [a.wire for a in self.attributes.values() if a.post and a.default is REQUIRED]
         model.kind = self
 
-    def given(self, body: Any, admin: bool, update: bool = False) -> Given:
-        """Check what POST, or PUT if *update*, was given; raise Invalid or Forbidden naming the attribute."""
+    def given(self, body: Any, update: bool = False) -> Given:
+        """Check what POST, or PUT if *update*, was given; raise Invalid naming the attribute."""
         if not isinstance(body, dict):
             raise Invalid(f"Invalid input for {self.name}. Reason: '{body}' is not a dictionary.")
         given: Given = {} if update else dict(self._defaults)
@@ -112,11 +149,6 @@ class Kind(Generic[R]):
                 if update and (declared.post or declared.field in ("id", "tags")):
                     raise Invalid(f"Cannot update read-only attribute {wire}")
                 raise Invalid(f"Attribute '{wire}' not allowed in {'PUT' if update else 'POST'}")
-            if declared.admin and not admin:
-                if not update and value == declared.default:
-                    continue
-                verb = "update" if update else "create"
-                raise Forbidden(f"({verb}_{self.name}:{wire}) is for admins only", type="PolicyNotAuthorized")
             try:
                 given[declared.field] = declared.check(value)
             except ValueError as error:
@@ -132,8 +164,19 @@ class Kind(Generic[R]):
         shape: dict[str, Any] = msgspec.to_builtins(resource)
         for wire in self.hidden:
             del shape[wire]
-        shape["tenant_id"] = shape["project_id"]
+        if "project_id" in shape:
+            shape["tenant_id"] = shape["project_id"]
         return shape
+
+
+def _value_of(field: str) -> Index:
+    def values(resource: Any) -> tuple[Any, ...]:
+        value = getattr(resource, field)
+        if isinstance(value, tuple):
+            return value
+        return (value,) if value else ()
+
+    return values
 
 
 def new_id() -> str:

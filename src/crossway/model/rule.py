@@ -8,6 +8,7 @@ import msgspec
 
 from crossway.model.check import cidr, ip_or_cidr, one_of, or_none, uuid
 from crossway.model.resource import Kind, Resource, attribute, told
+from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER
 
 INGRESS, EGRESS = "ingress", "egress"
 IPV4, IPV6 = "IPv4", "IPv6"
@@ -125,7 +126,24 @@ class Rule(Resource, frozen=True, kw_only=True, gc=False):
         return int(self.id[:8], 16)
 
 
-RULE = Kind(Rule, "security_group_rule", "security_group_rules")
+RULE = Kind(
+    Rule,
+    "security_group_rule",
+    "security_group_rules",
+    table="rule",
+    create=MEMBER | PARENT_MEMBER,
+    get=READER | PARENT_READER,
+    update=MEMBER | PARENT_MEMBER,
+    delete=MEMBER | PARENT_MEMBER,
+    without=("name", "tags"),
+    parent=("security_group_id", "group"),
+    indexes={
+        "project_id": None,
+        "security_group_id": None,
+        "remote_group_id": None,
+        "meaning": lambda rule: (rule.meaning,),
+    },
+)
 
 
 def normal(value: str | None) -> str | None:

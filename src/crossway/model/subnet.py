@@ -8,6 +8,7 @@ import msgspec
 
 from crossway.model.check import boolean, cidr, integer, ip, list_of, mapping, one_of, or_none, text, uuid
 from crossway.model.resource import Kind, Resource, attribute
+from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER, SHARED
 
 SLAAC, STATEFUL, STATELESS = "slaac", "dhcpv6-stateful", "dhcpv6-stateless"
 MODES = one_of(SLAAC, STATEFUL, STATELESS, None)
@@ -54,4 +55,14 @@ class Subnet(Resource, frozen=True, kw_only=True, gc=False):
         return self.ipv6_address_mode in (SLAAC, STATELESS)
 
 
-SUBNET = Kind(Subnet, "subnet", "subnets")
+SUBNET = Kind(
+    Subnet,
+    "subnet",
+    "subnets",
+    create=PARENT_MEMBER,
+    get=READER | PARENT_READER | SHARED,
+    update=MEMBER | PARENT_MEMBER,
+    delete=MEMBER | PARENT_MEMBER,
+    parent=("network_id", "network"),
+    indexes=("project_id", "network_id"),
+)

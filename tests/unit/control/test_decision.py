@@ -36,7 +36,7 @@ def at_once(world: World, *verbs: Any) -> list[Any]:
 
 
 def creates(of: Any, **body: Any) -> Any:
-    return lambda d: port.create(d, ADMIN, PORT.given({"network_id": of.id, **body}, True))
+    return lambda d: port.create(d, ADMIN, PORT.given({"network_id": of.id, **body}))
 
 
 def test_ports_made_at_once_have_addresses_of_their_own(world: World) -> None:
@@ -86,7 +86,7 @@ def test_overlapping_subnets_made_at_once_are_refused(world: World) -> None:
 
     def makes(cidr: str) -> Any:
         body = {"network_id": net.id, "ip_version": 4, "cidr": cidr}
-        return lambda d: subnet.create(d, ADMIN, SUBNET.given(body, True))
+        return lambda d: subnet.create(d, ADMIN, SUBNET.given(body))
 
     made = at_once(world, *[makes(cidr) for cidr in ("10.0.0.0/24", "10.0.0.0/25", "10.0.0.128/25", "10.0.1.0/24")])
     prefixes = [one.cidr for one in made if not isinstance(one, Fault)]
@@ -95,7 +95,7 @@ def test_overlapping_subnets_made_at_once_are_refused(world: World) -> None:
 
 
 def test_networks_and_routers_made_at_once_have_numbers_of_their_own(world: World) -> None:
-    made = at_once(world, *[lambda d: network.create(d, ADMIN, NETWORK.given({}, True))] * 50)
+    made = at_once(world, *[lambda d: network.create(d, ADMIN, NETWORK.given({}))] * 50)
     assert sorted(one.number for one in made) == list(range(1, 51))
 
 
@@ -134,7 +134,7 @@ def test_bulk_is_all_or_nothing(world: World) -> None:
 
     def too_many(decision: Decision) -> None:
         for _ in range(6):
-            port.create(decision, ADMIN, PORT.given({"network_id": net.id}, True))
+            port.create(decision, ADMIN, PORT.given({"network_id": net.id}))
 
     with pytest.raises(Conflict):
         world.do(too_many)

@@ -77,7 +77,7 @@ class Story:
             world.port(self.pick(self.networks), binding__host_id=host, security_groups=groups)
         elif what == "bulk":
             bodies = [{"network_id": self.pick(self.networks).id, "binding:host_id": host} for _ in range(3)]
-            world.do(lambda d: [port_verbs.create(d, ADMIN, PORT.given(body, True)) for body in bodies])
+            world.do(lambda d: [port_verbs.create(d, ADMIN, PORT.given(body)) for body in bodies])
         elif what in ("link", "unlink"):
             router, subnet = self.pick(self.routers), self.pick(self.subnets)
             linked = any(
@@ -240,7 +240,7 @@ def test_documents_of_one_transaction_are_followed_by_one_bookmark(two: tuple[Wo
     world, one, _ = two
     one.told.clear()
     body = {"network_id": named(world, "network", "n1").id, "binding:host_id": "h2"}
-    world.do(lambda d: [port_verbs.create(d, ADMIN, PORT.given(body, True)) for _ in range(3)])
+    world.do(lambda d: [port_verbs.create(d, ADMIN, PORT.given(body)) for _ in range(3)])
     assert [("bookmark" in told) for told in one.told] == [False] * (len(one.told) - 1) + [True]
     assert one.told[-1] == {"bookmark": world.cloud.revision}
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from crossway.errors import Fault, Forbidden, Invalid
-from crossway.model.group import GROUP
+from crossway.errors import Fault, Invalid
 from crossway.model.network import NETWORK, Network
 from crossway.model.port import PORT
 from crossway.model.resource import Kind
@@ -21,15 +20,15 @@ UUID = "0d2f8a3e-90cc-4b0b-9e1e-0123456789ab"
 
 
 def test_defaults_and_what_the_rules_between_resources_decide() -> None:
-    given = NETWORK.given({"name": "n"}, admin=False)
+    given = NETWORK.given({"name": "n"})
     assert given["name"] == "n"
     assert given["admin_state_up"] is True
     assert given["type"] is UNSET
-    assert NETWORK.given({"name": "m"}, admin=False, update=True) == {"name": "m"}
+    assert NETWORK.given({"name": "m"}, update=True) == {"name": "m"}
 
 
 def test_older_names_are_taken() -> None:
-    assert NETWORK.given({"tenant_id": "p"}, admin=True)["project_id"] == "p"
+    assert NETWORK.given({"tenant_id": "p"})["project_id"] == "p"
 
 
 @pytest.mark.parametrize(
@@ -55,28 +54,8 @@ def test_older_names_are_taken() -> None:
 )
 def test_what_is_wrong_is_named(kind: Kind[Any], body: Any, update: bool, fault: type[Fault], says: str) -> None:
     with pytest.raises(fault) as caught:
-        kind.given(body, admin=True, update=update)
+        kind.given(body, update=update)
     assert says in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("kind", "body"),
-    [
-        (NETWORK, {"shared": True}),
-        (NETWORK, {"router:external": True}),
-        (NETWORK, {"provider:network_type": "vxlan"}),
-        (PORT, {"network_id": UUID, "binding:host_id": "h1"}),
-        (PORT, {"network_id": UUID, "binding:profile": {"device": "tap0"}}),
-    ],
-)
-def test_what_only_admins_may_set(kind: Kind[Any], body: dict[str, Any]) -> None:
-    kind.given(body, admin=True)
-    with pytest.raises(Forbidden):
-        kind.given(body, admin=False)
-
-
-def test_saying_the_default_of_what_only_admins_may_set_is_harmless() -> None:
-    NETWORK.given({"shared": False}, admin=False)
 
 
 def test_inner_fields_are_not_shown() -> None:
@@ -84,32 +63,6 @@ def test_inner_fields_are_not_shown() -> None:
     assert "number" not in shape
     assert shape["tenant_id"] == shape["project_id"] == "p"
     assert shape["router:external"] is False
-
-
-@pytest.mark.parametrize("kind", [NETWORK, SUBNET, PORT, ROUTER, GROUP, RULE], ids=lambda kind: kind.name)
-def test_every_attribute_is_one_of_the_networking_api(kind: Kind[Any]) -> None:
-    assert kind.attributes.keys() - KNOWN[kind.plural] == set()
-
-
-# What the Networking API v2.0 has, by collection (its api-ref).
-COMMON = {"id", "name", "description", "project_id", "created_at", "updated_at", "revision_number", "tags"}
-KNOWN = {
-    "networks": COMMON
-    | {"admin_state_up", "status", "shared", "router:external", "is_default", "mtu", "port_security_enabled"}
-    | {"provider:network_type", "provider:physical_network", "provider:segmentation_id"},
-    "subnets": COMMON
-    | {"network_id", "ip_version", "cidr", "gateway_ip", "allocation_pools", "dns_nameservers", "host_routes"}
-    | {"enable_dhcp", "ipv6_ra_mode", "ipv6_address_mode", "subnetpool_id", "segment_id", "service_types"},
-    "ports": COMMON
-    | {"network_id", "mac_address", "fixed_ips", "security_groups", "allowed_address_pairs", "port_security_enabled"}
-    | {"admin_state_up", "status", "device_id", "device_owner", "ip_allocation", "binding:host_id", "binding:profile"}
-    | {"binding:vnic_type", "binding:vif_type", "binding:vif_details"},
-    "routers": COMMON | {"admin_state_up", "status", "external_gateway_info", "routes"},
-    "security_groups": COMMON | {"stateful", "shared"},
-    "security_group_rules": COMMON
-    | {"security_group_id", "direction", "ethertype", "protocol", "port_range_min", "port_range_max"}
-    | {"remote_ip_prefix", "remote_group_id", "remote_address_group_id", "normalized_cidr", "belongs_to_default_sg"},
-}
 
 
 def test_shapes_are_json() -> None:

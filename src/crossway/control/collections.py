@@ -1,0 +1,30 @@
+"""Every collection of the Networking API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from crossway.control.collection import Collection
+from crossway.control.group import GROUPS
+from crossway.control.network import NETWORKS
+from crossway.control.port import PORTS
+from crossway.control.router import ROUTERS
+from crossway.control.rule import RULES
+from crossway.control.subnet import SUBNETS
+
+# Those that stand directly below /v2.0; their children with them.
+COLLECTIONS: tuple[Collection, ...] = (
+    NETWORKS,
+    SUBNETS,
+    PORTS,
+    ROUTERS,
+    GROUPS,
+    RULES,
+)
+
+
+def every(collections: tuple[Collection, ...] = COLLECTIONS) -> Iterator[Collection]:
+    """Return all collections, children after their parents."""
+    for collection in collections:
+        yield collection
+        yield from every(collection.children)

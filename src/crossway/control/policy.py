@@ -1,0 +1,135 @@
+"""Whether a caller may do what it asks: the rules of the declarations, applied; and the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from crossway.control.caller import SERVICE, Caller, may, project_of, seen
+from crossway.control.cloud import Cloud
+from crossway.control.collection import Action, Collection
+from crossway.control.decision import Decision
+from crossway.errors import Forbidden, NotFound
+from crossway.model.resource import Attribute, Given, Kind, Resource
+from crossway.model.who import Who
+
+
+def create(decision: Decision, caller: Caller, collection: Collection, body: Mapping[str, Any], given: Given) -> None:
+    """Let the caller make what was *given*, said as *body*; or raise Forbidden, or NotFound for its parent."""
+    if caller.admin:
+        return
+    cloud, kind = decision.cloud, collection.kind
+    target = _Target(kind, project_of(caller, given) if "project_id" in given else "", given)
+    if kind.parent:
+        field, table = kind.parent
+        parent = decision.get(cloud.tables[table], str(given.get(field)))
+        seen(cloud, caller, parent.kind.name if parent else table, str(given.get(field)), parent)
+    _require(cloud, caller, kind.create, target, f"create_{kind.name}")
+    _attributes(cloud, caller, kind, body, target, update=False)
+
+
+def update(decision: Decision, caller: Caller, collection: Collection, id: str, body: Mapping[str, Any]) -> None:
+    """Let the caller change a resource as *body* says; or raise Forbidden, or NotFound if it may not see it."""
+    if caller.admin:
+        return
+    cloud, kind = decision.cloud, collection.kind
+    resource = _resource(decision, caller, kind, id)
+    _require(cloud, caller, kind.update, resource, f"update_{kind.name}")
+    _attributes(cloud, caller, kind, body, resource, update=True)
+
+
+def delete(decision: Decision, caller: Caller, collection: Collection, id: str) -> None:
+    if caller.admin:
+        return
+    kind = collection.kind
+    resource = _resource(decision, caller, kind, id)
+    _require(decision.cloud, caller, kind.delete, resource, f"delete_{kind.name}")
+
+
+def act(decision: Decision, caller: Caller, collection: Collection, id: str, name: str, action: Action) -> None:
+    """Let the caller do one of a collection's own actions on a resource."""
+    if caller.admin:
+        return
+    resource = _resource(decision, caller, collection.kind, id)
+    _require(decision.cloud, caller, action.who, resource, name)
+
+
+def hidden(cloud: Cloud, caller: Caller, resource: Resource) -> frozenset[str]:
+    """Return the attributes of a resource that the caller may not see."""
+    if caller.admin or not resource.kind.guarded:
+        return frozenset()
+    if SERVICE in caller.roles and all("service" in a.see for a in resource.kind.guarded if a.see is not None):
+        return frozenset()
+    return frozenset(
+        a.wire for a in resource.kind.guarded if a.see is not None and not may(cloud, caller, a.see, resource)
+    )
+
+
+def table(collections: Iterator[Collection]) -> Iterator[tuple[str, Who]]:
+    """Return every operation and who may do it, as `crossway policy` prints it."""
+    for collection in collections:
+        kind = collection.kind
+        for verb, possible in (
+            ("create", collection.create),
+            ("get", True),
+            ("update", collection.update),
+            ("delete", collection.delete),
+        ):
+            if not possible:
+                continue
+            yield f"{verb}_{kind.name}", getattr(kind, verb)
+            for declared in kind.attributes.values():
+                yield from _rules_of(kind, declared, verb)
+        for name, action in collection.actions.items():
+            yield name if kind.name in name else f"{name}_{kind.name}", action.who
+
+
+def _rules_of(kind: Kind[Any], declared: Attribute, verb: str) -> Iterator[tuple[str, Who]]:
+    who = {"create": declared.create, "update": declared.update, "get": declared.see}.get(verb)
+    possible = {"create": declared.post, "update": declared.put, "get": True}.get(verb)
+    if who is not None and possible:
+        yield f"{verb}_{kind.name}:{declared.wire}", who
+    if verb != "get" and possible:
+        for part, rule in declared.parts.items():
+            yield f"{verb}_{kind.name}:{declared.wire}:{part}", rule
+
+
+class _Target:
+    """What something new would be, as far as rules ask."""
+
+    def __init__(self, kind: Kind[Any], project_id: str, given: Given) -> None:
+        self.kind, self.project_id, self.id = kind, project_id, ""
+        if kind.parent:
+            setattr(self, kind.parent[0], given.get(kind.parent[0]))
+
+
+def _resource(decision: Decision, caller: Caller, kind: Kind[Any], id: str) -> Resource:
+    found: Resource | None = decision.get(decision.cloud.tables[kind.table], id)
+    if found is None:
+        raise NotFound(kind.name, id)
+    resource: Resource = seen(decision.cloud, caller, kind.name, id, found)
+    return resource
+
+
+def _attributes(
+    cloud: Cloud, caller: Caller, kind: Kind[Any], body: Mapping[str, Any], target: Any, update: bool
+) -> None:
+    verb = "update" if update else "create"
+    for wire, value in body.items():
+        declared = kind.names[wire]
+        # What is the default anyway may be said by anyone.
+        if not update and value == declared.default:
+            continue
+        who = declared.update if update else declared.create
+        if who is not None:
+            _require(cloud, caller, who, target, f"{verb}_{kind.name}:{declared.wire}")
+        if declared.parts:
+            items = value if isinstance(value, list | tuple) else [value]
+            for part in dict.fromkeys(key for item in items if isinstance(item, dict) for key in item):
+                if part in declared.parts:
+                    _require(cloud, caller, declared.parts[part], target, f"{verb}_{kind.name}:{declared.wire}:{part}")
+
+
+def _require(cloud: Cloud, caller: Caller, who: Who, target: Any, rule: str) -> None:
+    if not may(cloud, caller, who, target):
+        raise Forbidden(f"({rule}) is disallowed by policy: it is for {who}", type="PolicyNotAuthorized")

@@ -1,0 +1,48 @@
+"""Who may do a thing: the words of which every rule of the policy table is made.
+
+A rule is a set of grants; one that holds is enough. An admin may do everything,
+so no rule says it. Roles include the lesser ones: a manager is a member, and a
+member a reader (`Caller` sees to that).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Grant(StrEnum):
+    """One reason why a caller may. Whose project is meant is the caller's own."""
+
+    SERVICE = "service"
+    MANAGER = "manager of its project"
+    MEMBER = "member of its project"
+    READER = "reader of its project"
+    PARENT_MANAGER = "manager of its parent's project"
+    PARENT_MEMBER = "member of its parent's project"
+    PARENT_READER = "reader of its parent's project"
+    SHARED = "reader of a project that it is shared with"
+    ANYONE = "reader of any project"
+
+
+class Who(frozenset[Grant]):
+    """A set of grants; printed as the policy table has it."""
+
+    def __or__(self, other: object) -> Who:
+        assert isinstance(other, Who)
+        return Who({*self, *other})
+
+    def __str__(self) -> str:
+        return " or ".join(["admin", *(grant.value for grant in Grant if grant in self)])
+
+
+ADMIN = Who()
+SERVICE = Who({Grant.SERVICE})
+MANAGER = Who({Grant.MANAGER})
+MEMBER = Who({Grant.MEMBER})
+READER = Who({Grant.READER})
+# The parent of a port or a subnet is its network; of a rule, its security group.
+PARENT_MANAGER = Who({Grant.PARENT_MANAGER})
+PARENT_MEMBER = Who({Grant.PARENT_MEMBER})
+PARENT_READER = Who({Grant.PARENT_READER})
+SHARED = Who({Grant.SHARED})
+ANYONE = Who({Grant.ANYONE})
