@@ -24,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
 
+from bpf.packets import checksum
 from crossway.kernel.bpf import REDIRECT, Object
 from crossway.lab.traffic import inside
 from crossway.model import rows as r
@@ -177,15 +178,6 @@ flows_of_world = st.lists(
 
 
 # ---- Packets, by hand.
-
-
-def checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) // 2 * 2])) + (
-        data[-1] << 8 if len(data) % 2 else 0
-    )
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def mac(number: int) -> bytes:

@@ -14,19 +14,13 @@ from typing import Any
 
 import pytest
 
+from bpf.packets import checksum
 from crossway.lab import Lab
 from crossway.lab.traffic import inside, open_in
 from lab.stories import dual, open_group, pings, wait_for
 
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 2, 0x1000
 TAG = 5
-
-
-def checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 class Guest:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from bpf.packets import checksum
 from crossway.lab import Lab, Workload
 from crossway.lab.traffic import inside, open_in
 from lab.stories import dual, open_group
@@ -42,13 +43,6 @@ def scene() -> Iterator[Scene]:
         yield Scene(liar, victim, raw, ear)
         raw.close()
         ear.close()
-
-
-def checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data + bytes(len(data) % 2)) // 2}H", data + bytes(len(data) % 2)))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def ipv4(src: str, dst: str, proto: int, body: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from bpf.packets import checksum
 from crossway.client import Client
 from crossway.lab import Lab, Workload
 from crossway.lab.traffic import inside, open_in
@@ -78,20 +79,15 @@ def datagram(src: Workload, dst: Workload, family: int, text: bytes) -> bytes:
     length = 8 + len(text)
     if family == 4:
         head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 1, 0, 64, 17, 0) + a + b
-        words = sum(struct.unpack("!10H", head))
-        words = (words & 0xFFFF) + (words >> 16)
-        head = head[:10] + struct.pack("!H", ~words & 0xFFFF) + head[12:]
+        head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
     else:
         head = struct.pack("!IHBB", 6 << 28, length, 17, 64) + a + b
     kind = b"\x08\x00" if family == 4 else b"\x86\xdd"
     macs = bytes.fromhex((dst.mac + src.mac).replace(":", ""))
     body = struct.pack("!HHHH", PORT, PORT, length, 0) + text
     if family == 6:
-        pseudo = a + b + struct.pack("!II", length, 17) + body + bytes(len(body) % 2)
-        words = sum(struct.unpack(f"!{len(pseudo) // 2}H", pseudo))
-        while words >> 16:
-            words = (words & 0xFFFF) + (words >> 16)
-        body = body[:6] + struct.pack("!H", ~words & 0xFFFF or 0xFFFF) + body[8:]
+        pseudo = a + b + struct.pack("!II", length, 17) + body
+        body = body[:6] + struct.pack("!H", checksum(pseudo) or 0xFFFF) + body[8:]
     return macs + kind + head + body
 
 

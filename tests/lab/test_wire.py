@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bpf.packets import checksum
 from crossway.lab import Lab, Workload
 from crossway.lab.traffic import open_in
 from lab.stories import dual, open_group, pings, wait_for
@@ -191,9 +192,7 @@ def test_overlay_packets_from_a_stranger_are_refused() -> None:
         sock.setblocking(False)
         inner = bytes.fromhex(a.mac.replace(":", "")) + bytes.fromhex("fa163e000001") + b"\x08\x00"
         head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 33, 1, 0, 64, 17, 0, b"\x0a\x01\x00\x63", socket.inet_aton(a.ip4))
-        words = sum(struct.unpack("!10H", head))
-        words = (words & 0xFFFF) + (words >> 16)
-        head = head[:10] + struct.pack("!H", ~words & 0xFFFF) + head[12:]
+        head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
         inner += head + struct.pack("!HHHH", 9, 7500, 13, 0) + b"hello"
         with open_in(lab.control.path, socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             for _ in range(5):

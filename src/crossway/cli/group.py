@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossway.cli import show
-from crossway.cli.options import Json, LabName, Project, Server, client, given
+from crossway.cli.options import Json, LabName, Project, Server, client, delete_all, given
 from crossway.errors import Invalid
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ def delete_groups(
     lab: LabName = None,
 ) -> None:
     """Delete security groups, in which no port may be any more."""
-    ask = client(server, lab)
-    for group in groups:
-        ask.delete("security_group", ask.find("security_group", group)["id"])
+    delete_all(client(server, lab), "security_group", groups)
 
 
 @app.command("allow")

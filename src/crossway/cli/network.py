@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from crossway.cli import show
-from crossway.cli.options import Json, LabName, Project, Server, client, given
+from crossway.cli.options import Json, LabName, Project, Server, client, delete_all, given
 
 app = typer.Typer(help="Networks: each one a broadcast domain of its own.", no_args_is_help=True)
 
@@ -86,6 +86,4 @@ def delete_networks(
     lab: LabName = None,
 ) -> None:
     """Delete networks, which must have no ports left."""
-    ask = client(server, lab)
-    for network in networks:
-        ask.delete("network", ask.find("network", network)["id"])
+    delete_all(client(server, lab), "network", networks)

@@ -78,3 +78,9 @@ def agent(host: str | None, lab: str | None, run: str | None) -> AgentClient:
 def given(**attrs: Any) -> dict[str, Any]:
     """Return the attributes about which something was said."""
     return {name: value for name, value in attrs.items() if value is not None}
+
+
+def delete_all(ask: Client, kind: str, names: list[str]) -> None:
+    """Delete all that are named, in turn, by names or ids."""
+    for name in names:
+        ask.delete(kind, ask.find(kind, name)["id"])

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crossway.cli import show
-from crossway.cli.options import HostName, Json, LabName, Project, Run, Server, agent, client, given, lab_state
+from crossway.cli.options import (
+    HostName,
+    Json,
+    LabName,
+    Project,
+    Run,
+    Server,
+    agent,
+    client,
+    delete_all,
+    given,
+    lab_state,
+)
 from crossway.errors import Invalid
 
 if TYPE_CHECKING:
@@ -128,9 +140,7 @@ def delete_ports(
     lab: LabName = None,
 ) -> None:
     """Delete ports; a body that one has goes with it."""
-    ask = client(server, lab)
-    for port in ports:
-        ask.delete("port", ask.find("port", port)["id"])
+    delete_all(client(server, lab), "port", ports)
 
 
 @app.command("plug")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossway.cli import show
-from crossway.cli.options import Json, LabName, Project, Server, client, given
+from crossway.cli.options import Json, LabName, Project, Server, client, delete_all, given
 from crossway.cli.subnet import route
 from crossway.errors import Invalid
 
@@ -93,9 +93,7 @@ def delete_routers(
     lab: LabName = None,
 ) -> None:
     """Delete routers, which must have no interfaces left."""
-    ask = client(server, lab)
-    for router in routers:
-        ask.delete("router", ask.find("router", router)["id"])
+    delete_all(client(server, lab), "router", routers)
 
 
 @app.command("add")

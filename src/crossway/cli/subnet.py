@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from crossway.cli import show
-from crossway.cli.options import Json, LabName, Project, Server, client, given
+from crossway.cli.options import Json, LabName, Project, Server, client, delete_all, given
 from crossway.errors import Invalid
 
 app = typer.Typer(help="Subnets: the addresses of a network.", no_args_is_help=True)
@@ -123,6 +123,4 @@ def delete_subnets(
     lab: LabName = None,
 ) -> None:
     """Delete subnets, which no port may use any more."""
-    ask = client(server, lab)
-    for subnet in subnets:
-        ask.delete("subnet", ask.find("subnet", subnet)["id"])
+    delete_all(client(server, lab), "subnet", subnets)
