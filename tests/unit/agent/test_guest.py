@@ -1,0 +1,237 @@
+"""What guests are told when they boot, byte by byte; real clients ask in tests/lab/test_boot.py."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bpf.packets import checksum
+from crossway.agent.guest import advert, dhcp, dhcpv6
+from crossway.agent.guest.facts import SERVICE_IP, SERVICE_MAC, SLAAC, STATEFUL, STATELESS, Guest, Lease, Prefix
+from crossway.agent.guest.frame import BROADCAST, ICMPV6, UDP, Frame, build, parse
+
+MAC, ROUTER = bytes.fromhex("fa163e000001"), bytes.fromhex("fa163e0000fe")
+LEASE = Lease(
+    IPv4Address("10.0.0.5"), IPv4Network("10.0.0.0/24"), IPv4Address("10.0.0.1"), (IPv4Address("9.9.9.9"),), ()
+)
+OTHER = Lease(IPv4Address("10.9.0.5"), IPv4Network("10.9.0.0/16"), None, (), ())
+
+
+def prefix(ra: str | None, mode: str | None, ip: str | None = "fd00::5", dns: str = "fd00::53") -> Prefix:
+    return Prefix((ip and IPv6Address(ip)) or None, IPv6Network("fd00::/64"), (IPv6Address(dns),), ra, mode)
+
+
+def guest(*leases: Lease, prefixes: tuple[Prefix, ...] = (), router: bytes | None = ROUTER) -> Guest:
+    return Guest(MAC, 1450, leases, prefixes, router)
+
+
+def ask(
+    kind: int,
+    *options: tuple[int, bytes],
+    mac: bytes = MAC,
+    flags: int = 0,
+    ciaddr: str = "0.0.0.0",
+    giaddr: str = "0.0.0.0",
+    op: int = 1,
+) -> Frame:
+    body = dhcp.HEAD.pack(
+        op, 1, 6, 0, 0xABCD, 0, flags, IPv4Address(ciaddr).packed, bytes(4), bytes(4), IPv4Address(giaddr).packed,
+        mac + bytes(10), dhcp.COOKIE,
+    )  # fmt: skip
+    body += b"".join(bytes([code, len(value)]) + value for code, value in ((dhcp.TYPE, bytes([kind])), *options))
+    return Frame(BROADCAST, mac, IPv4Address(ciaddr).packed, BROADCAST[:4], UDP, 68, 67, body + b"\xff")
+
+
+def told(frame: Frame | None) -> dict[int, bytes]:
+    assert frame is not None
+    return dhcp.options(frame.body[dhcp.HEAD.size :])
+
+
+def test_a_discovery_is_offered_what_the_port_has() -> None:
+    frame = dhcp.answer(ask(dhcp.DISCOVER), guest(LEASE))
+    assert frame is not None
+    assert (frame.src, frame.dst, frame.dst_mac) == (LEASE.server.packed, LEASE.ip.packed, MAC)
+    assert frame.body[16:20] == LEASE.ip.packed
+    options = told(frame)
+    assert options[dhcp.TYPE] == bytes([dhcp.OFFER])
+    assert options[dhcp.MASK] == bytes((255, 255, 255, 0))
+    assert options[dhcp.ROUTER] == options[dhcp.SERVER_ID] == LEASE.server.packed
+    assert options[dhcp.DNS] == bytes((9, 9, 9, 9))
+    assert options[dhcp.MTU] == struct.pack("!H", 1450)
+    assert len(frame.body) >= 300
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [
+        (ask(dhcp.REQUEST, (50, LEASE.ip.packed), (54, LEASE.server.packed)), dhcp.ACK),
+        (ask(dhcp.REQUEST, (50, LEASE.ip.packed)), dhcp.ACK),
+        (ask(dhcp.REQUEST, ciaddr="10.0.0.5"), dhcp.ACK),
+        (ask(dhcp.DISCOVER, (80, b"")), dhcp.ACK),
+        (ask(dhcp.REQUEST, (50, bytes((10, 0, 0, 77)))), dhcp.NAK),
+        (ask(dhcp.REQUEST, ciaddr="192.0.2.1"), dhcp.NAK),
+        (ask(dhcp.INFORM, ciaddr="10.0.0.5"), dhcp.ACK),
+        (ask(dhcp.REQUEST, (50, LEASE.ip.packed), (54, bytes((10, 0, 0, 2)))), None),
+        (ask(dhcp.RELEASE, ciaddr="10.0.0.5"), None),
+        (ask(dhcp.DECLINE, (50, LEASE.ip.packed)), None),
+        (ask(dhcp.DISCOVER, mac=ROUTER), None),
+        (ask(dhcp.DISCOVER, giaddr="10.0.0.3"), None),
+        (ask(dhcp.DISCOVER, op=2), None),
+        (ask(0), None),
+    ],
+    ids=lambda value: str(value) if isinstance(value, int | None) else "",
+)
+def test_each_message_of_dhcp(asked: Frame, kind: int | None) -> None:
+    frame = dhcp.answer(asked, guest(LEASE))
+    assert (told(frame)[dhcp.TYPE][0] if frame else None) == kind
+
+
+def test_a_refusal_reaches_a_guest_that_has_no_address() -> None:
+    frame = dhcp.answer(ask(dhcp.REQUEST, (50, bytes((10, 0, 0, 77)))), guest(LEASE))
+    assert frame is not None
+    assert (frame.dst_mac, frame.dst) == (BROADCAST, BROADCAST[:4])
+
+
+def test_who_can_hear_only_broadcasts_gets_one() -> None:
+    frame = dhcp.answer(ask(dhcp.DISCOVER, flags=0x8000), guest(LEASE))
+    assert frame is not None
+    assert (frame.dst_mac, frame.dst) == (BROADCAST, BROADCAST[:4])
+
+
+def test_a_guest_with_two_addresses_gets_the_one_that_it_asks_for() -> None:
+    both = guest(LEASE, OTHER)
+    asked = dhcp.answer(ask(dhcp.DISCOVER, (50, OTHER.ip.packed)), both)
+    assert asked is not None
+    assert asked.body[16:20] == OTHER.ip.packed
+    assert told(asked)[dhcp.SERVER_ID] == SERVICE_IP.packed
+    assert dhcp.ROUTER not in told(asked)
+
+
+def test_routes_bring_the_default_route_with_them() -> None:
+    routes = ((IPv4Network("192.168.0.0/20"), IPv4Address("10.0.0.9")),)
+    options = told(dhcp.answer(ask(dhcp.DISCOVER), guest(LEASE._replace(routes=routes))))
+    assert options[dhcp.ROUTES] == bytes((20, 192, 168, 0, 10, 0, 0, 9, 0, 10, 0, 0, 1))
+
+
+def six(kind: int, *options: tuple[int, bytes]) -> Frame:
+    body = bytes([kind]) + b"xid" + b"".join(struct.pack("!HH", c, len(v)) + v for c, v in options)
+    return Frame(bytes.fromhex("333300010002"), MAC, bytes(15) + b"\1", bytes(16), UDP, 546, 547, body)
+
+
+CLIENT = (dhcpv6.CLIENT_ID, b"\0\3\0\1" + MAC)
+SERVER = (dhcpv6.SERVER_ID, dhcpv6.DUID)
+IA = (dhcpv6.IA_NA, b"iaid" + bytes(8))
+
+
+def held(ip: str) -> tuple[int, bytes]:
+    address = struct.pack("!HH", 5, 24) + IPv6Address(ip).packed + bytes(8)
+    return (dhcpv6.IA_NA, b"iaid" + bytes(8) + address)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "has"),
+    [
+        (six(dhcpv6.SOLICIT, CLIENT, IA), dhcpv6.ADVERTISE, True),
+        (six(dhcpv6.SOLICIT, CLIENT, IA, (dhcpv6.RAPID, b"")), dhcpv6.REPLY, True),
+        (six(dhcpv6.REQUEST, CLIENT, SERVER, IA), dhcpv6.REPLY, True),
+        (six(dhcpv6.RENEW, CLIENT, SERVER, held("fd00::5")), dhcpv6.REPLY, True),
+        (six(dhcpv6.REBIND, CLIENT, held("fd00::5")), dhcpv6.REPLY, True),
+        (six(dhcpv6.CONFIRM, CLIENT, held("fd00::5")), dhcpv6.REPLY, False),
+        (six(dhcpv6.RELEASE, CLIENT, SERVER, held("fd00::5")), dhcpv6.REPLY, False),
+        (six(dhcpv6.INFORMATION), dhcpv6.REPLY, False),
+        (six(dhcpv6.REQUEST, CLIENT, IA), None, False),
+        (six(dhcpv6.REQUEST, CLIENT, (dhcpv6.SERVER_ID, b"other"), IA), None, False),
+        (six(dhcpv6.SOLICIT, IA), None, False),
+        (six(dhcpv6.CONFIRM, CLIENT, IA), None, False),
+        (six(99, CLIENT), None, False),
+    ],
+)
+def test_each_message_of_dhcpv6(asked: Frame, kind: int | None, has: bool) -> None:
+    frame = dhcpv6.answer(asked, guest(prefixes=(prefix(STATEFUL, STATEFUL),)))
+    assert (frame.body[0] if frame else None) == kind
+    if frame:
+        assert frame.body[1:4] == b"xid"
+        options = dict(dhcpv6.options(frame.body[4:]))
+        assert options[dhcpv6.DNS] == IPv6Address("fd00::53").packed
+        assert (IPv6Address("fd00::5").packed in options.get(dhcpv6.IA_NA, b"")) == has
+
+
+def test_an_address_that_the_port_lost_is_over_at_once() -> None:
+    frame = dhcpv6.answer(
+        six(dhcpv6.RENEW, CLIENT, SERVER, held("fd00::99")), guest(prefixes=(prefix(None, STATEFUL),))
+    )
+    assert frame is not None
+    inside = dhcpv6.options(dict(dhcpv6.options(frame.body[4:]))[dhcpv6.IA_NA][12:])
+    lifetimes = {value[:16]: value[16:24] for code, value in inside if code == dhcpv6.IA_ADDRESS}
+    assert lifetimes[IPv6Address("fd00::99").packed] == bytes(8)
+    assert lifetimes[IPv6Address("fd00::5").packed] != bytes(8)
+
+
+@pytest.mark.parametrize("mode", [SLAAC, STATELESS])
+def test_no_address_is_leased_where_guests_make_their_own(mode: str) -> None:
+    frame = dhcpv6.answer(six(dhcpv6.SOLICIT, CLIENT, IA), guest(prefixes=(prefix(mode, mode),)))
+    assert frame is not None
+    options = dict(dhcpv6.options(frame.body[4:]))
+    assert struct.pack("!HHH", dhcpv6.STATUS, 2, dhcpv6.NO_ADDRESSES) in options[dhcpv6.IA_NA]
+
+
+@pytest.mark.parametrize(("mode", "flags", "own"), [(SLAAC, 0, 0xC0), (STATELESS, 0x40, 0xC0), (STATEFUL, 0xC0, 0x80)])
+@pytest.mark.parametrize("router", [ROUTER, None])
+def test_an_advertisement_says_how_addresses_are_had(mode: str, flags: int, own: int, router: bytes | None) -> None:
+    asked = Frame(advert.ALL_NODES_MAC, MAC, bytes(16), advert.ALL_NODES, ICMPV6, 0, 0, bytes((133, 0, *bytes(6))))
+    frame = advert.answer(asked, guest(prefixes=(prefix(mode, mode),), router=router))
+    assert frame is not None
+    assert frame.body[5] == flags
+    assert struct.unpack_from("!H", frame.body, 6) == ((9000,) if router else (0,))
+    at = frame.body.index(bytes((3, 4, 64)), 16)
+    assert frame.body[at + 3] == own
+    assert frame.src_mac == (router or SERVICE_MAC)
+
+
+def test_a_network_without_advertised_prefixes_is_silent() -> None:
+    assert advert.advertisement(guest(LEASE, prefixes=(prefix(None, None),))) is None
+    assert dhcpv6.answer(six(dhcpv6.SOLICIT, CLIENT, IA), guest(LEASE, prefixes=(prefix(None, None),))) is None
+    assert dhcp.answer(ask(dhcp.DISCOVER), guest()) is None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        dhcp.answer(ask(dhcp.DISCOVER), guest(LEASE)),
+        dhcpv6.answer(six(dhcpv6.SOLICIT, CLIENT, IA), guest(prefixes=(prefix(STATEFUL, STATEFUL),))),
+        advert.advertisement(guest(prefixes=(prefix(SLAAC, SLAAC),))),
+    ],
+    ids=["dhcp", "dhcpv6", "ra"],
+)
+def test_what_is_built_can_be_taken_apart_and_adds_up(frame: Frame | None) -> None:
+    assert frame is not None
+    raw = build(frame)
+    again = parse(raw)
+    assert again is not None
+    if frame.proto == UDP:
+        assert again == frame
+    if len(frame.src) == 4:
+        assert checksum(raw[14:34]) == 0
+    l4 = raw[34:] if len(frame.src) == 4 else raw[54:]
+    assert checksum(frame.src + frame.dst + struct.pack("!II", len(l4), frame.proto) + l4) == 0
+
+
+VERBS: list[Callable[[Frame, Guest], Frame | None]] = [dhcp.answer, dhcpv6.answer, advert.answer]
+EVERYTHING = guest(LEASE, OTHER, prefixes=(prefix(SLAAC, STATEFUL), prefix(STATELESS, STATELESS, None)))
+
+
+@given(st.binary(max_size=700), st.sampled_from([ask(1), ask(3), six(1, CLIENT, IA), six(5, CLIENT, SERVER, IA)]))
+def test_no_question_breaks_who_answers(noise: bytes, honest: Frame) -> None:
+    for head in (b"", honest.body[:240], honest.body):
+        asked = honest._replace(body=head + noise)
+        for verb in VERBS:
+            if asked.body or verb is not advert.answer:
+                frame = verb(asked, EVERYTHING)
+                assert frame is None or parse(build(frame)) is not None
+    parse(noise)
+    parse(build(honest)[: len(noise)])
