@@ -79,5 +79,9 @@ class Unavailable(Fault):
     status = 503
 
 
+# Words that clients know spelled otherwise.
+_SPELLED = {"floatingip": "FloatingIP", "ip": "IP", "ndp": "NDP"}
+
+
 def _camel(kind: str) -> str:
-    return "".join(word.capitalize() for word in kind.replace("_", " ").split())
+    return "".join(_SPELLED.get(word, word.capitalize()) for word in kind.replace("_", " ").split())

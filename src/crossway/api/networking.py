@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlencode
 
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -97,7 +98,10 @@ class Networking:
         verb = self._verb(at, request.method)
         if verb is None:
             raise NotAllowed(f"{request.method} is not possible on {request.url.path}", type="HTTPMethodNotAllowed")
-        return await verb(request, at, caller_of(request))
+        caller = caller_of(request)
+        if at.id and at.collection.named is not None:
+            at = structs.replace(at, id=at.collection.named(caller, at.id))
+        return await verb(request, at, caller)
 
     def _verb(self, at: Place, method: str) -> Handler | None:
         collection = at.collection
@@ -184,8 +188,11 @@ class Networking:
 
     async def show(self, request: Request, at: Place, caller: Caller) -> Response:
         collection = at.collection
-        found = self._seen(at, caller)
         fields = [f for value in request.query_params.getlist("fields") for f in value.split(",") if f]
+        if (verb := collection.show) is not None:
+            told = await decide(self.cloud, lambda decision: verb(decision, caller, at.id, fields))
+            return answer({collection.kind.name: told})
+        found = self._seen(at, caller)
         if fields:
             return answer({collection.kind.name: self.shapes.fields(collection, found, caller, fields)})
         return self._one(collection, found, caller, 200)

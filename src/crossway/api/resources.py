@@ -28,9 +28,12 @@ def path_of(collection: Collection) -> str:
 # Hyphens and underscores are one: clients use both.
 TOP = {path_of(c).replace("-", "_"): c for c in COLLECTIONS}
 STALE: dict[str, list[tuple[str, Any]]] = {}
+STALE_BY: dict[str, list[tuple[str, str]]] = {}
 for _collection in every():
     for _table, _of in _collection.stale.items():
         STALE.setdefault(_table, []).append((_collection.kind.table, _of))
+    for _table, _index in _collection.stale_by.items():
+        STALE_BY.setdefault(_table, []).append((_collection.kind.table, _index))
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -58,7 +61,7 @@ def place(path: str) -> Place | None:
 def _within(collection: Collection, parent: str, rest: list[str]) -> Place | None:
     if not rest:
         return Place(collection, parent)
-    id, rest = rest[0], rest[1:]
+    id, rest = f"{parent}.{rest[0]}" if collection.within else rest[0], rest[1:]
     if not rest:
         return Place(collection, parent, id)
     name = rest[0]
@@ -129,7 +132,7 @@ class Shapes:
             if name == "shared" and collection.kind.rbac:
                 shape[name] = shared(self.cloud, caller.project, resource)
             elif declared:
-                if declared.wire not in unseen:
+                if declared.shown and declared.wire not in unseen:
                     shape[name] = getattr(resource, declared.field)
             elif name in collection.derived:
                 shape[name] = collection.derived[name](self.cloud, resource)
@@ -143,6 +146,9 @@ class Shapes:
                     if row is not None:
                         for stale in of(row):
                             self._forget(other, stale)
+            for other, index in STALE_BY.get(table, ()):
+                for stale in self.cloud.tables[other].ids(index, id):
+                    self._forget(other, stale)
 
     def _forget(self, table: str, id: str) -> None:
         for kept in self._kept.get(table, {}).values():

@@ -49,10 +49,15 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     `/v2.0/floatingips/ID/port_forwardings`; the field that their kind calls its
     parent is filled from the path. *derived* is shown beside an object's own
     attributes, read from the cloud; it may change only with the rows of tables
-    in *stale*, which tell the ids that a row makes stale. *filters* are beside those by
+    in *stale*, which tell the ids that a row makes stale, or in *stale_by*, which name the
+    index under which the row's own id finds them. *filters* are beside those by
     attribute. *rows* makes a collection that is computed, not kept: it has no
     table. *aliases* are the extensions of the API that it serves, with their names.
     *prepare* returns a verb that must be done before a list is read, or None.
+    *within* says that an id in the path names an object below its parent alone: its own
+    id is PARENT.ID. *show* is a verb that GET of one does instead of looking it up; it
+    gets the fields that were asked for and returns the JSON. *named* turns what stands in
+    the path into the id that the caller means.
     """
 
     kind: Kind[Any]
@@ -64,10 +69,14 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     actions: Mapping[str, Action] = {}
     derived: Mapping[str, Callable[[Cloud, Any], Any]] = {}
     stale: Mapping[str, Callable[[Any], Iterable[str]]] = {}
+    stale_by: Mapping[str, str] = {}
     filters: Mapping[str, Filter] = {}
     rows: Callable[[Cloud, Caller], Iterable[Any]] | None = None
     aliases: Mapping[str, str] = {}
     prepare: Callable[[Cloud, Caller], Callable[[Decision], Any] | None] | None = None
+    within: bool = False
+    named: Callable[[Caller, str], str] | None = None
+    show: Callable[[Decision, Caller, str, list[str]], Mapping[str, Any]] | None = None
 
 
 def make(decision: Decision, caller: Caller, model: type[R], given: Given, **more: Any) -> R:

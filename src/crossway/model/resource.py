@@ -33,6 +33,7 @@ class Attribute(msgspec.Struct, frozen=True, kw_only=True):
     where the rules between resources decide. *create* and *update* say who may
     set it, *see* who may see it; None: who may make, change and see the
     resource. *parts* are rules for members of an object, or of each object of a list.
+    What is not *shown* is a word of the request alone.
     """
 
     check: Check = anything
@@ -45,6 +46,7 @@ class Attribute(msgspec.Struct, frozen=True, kw_only=True):
     update: Who | None = None
     see: Who | None = None
     parts: Mapping[str, Who] = {}
+    shown: bool = True
     wire: str = ""
     field: str = ""
     # How to read a filter's string; None compares strings.
@@ -122,6 +124,8 @@ class Kind(Generic[R]):
                 continue
             whole = msgspec.structs.replace(declared[0], wire=field.encode_name, field=field.name)
             self.attributes[whole.wire] = whole
+            if not whole.shown:
+                hidden.append(field.encode_name)
         self.hidden = tuple(hidden)
         self.guarded = tuple(a for a in self.attributes.values() if a.see is not None)
         self.names = dict(self.attributes)
