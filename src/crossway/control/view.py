@@ -238,6 +238,9 @@ def _subnet(subnet: Subnet, cloud: Cloud) -> Shape:
         "gateway": subnet.gateway_ip,
         "dns": subnet.dns_nameservers,
         "routes": subnet.host_routes,
+        "dhcp": subnet.enable_dhcp,
+        "ra": subnet.ipv6_ra_mode,
+        "mode": subnet.ipv6_address_mode,
     }
 
 

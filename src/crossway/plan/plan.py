@@ -139,6 +139,18 @@ class Plan:
         """Return a subnet of the view."""
         return self._one(view.Subnet, id)
 
+    def router_at(self, network: str) -> str | None:
+        """Return the MAC of a network's router, preferably of one with an IPv6 address there."""
+        feet = [
+            foot
+            for id in sorted(self._network_routers.get(network, ()))
+            if (router := self._one(view.Router, id)) is not None and router.up
+            for foot in router.interfaces
+            if foot.network == network
+        ]
+        feet.sort(key=lambda foot: not any(":" in a.ip for a in foot.addresses))
+        return feet[0].mac if feet else None
+
     def local_bodies(self) -> dict[str, Body]:
         """Return the bodies on this host by port."""
         return self._bodies
@@ -193,7 +205,7 @@ class Plan:
         if new is not None:
             self._by_number.setdefault(new.number, set()).add(id)
         self._networks.add(id)
-        if old is None or new is None or (old.number, old.up) != (new.number, new.up):
+        if old is None or new is None or (old.number, old.up, old.mtu) != (new.number, new.up, new.mtu):
             self._ports |= self._network_ports.get(id, set())
             self._routers |= self._network_routers.get(id, set())
 

@@ -48,6 +48,9 @@ class Subnet(Object, frozen=True, kw_only=True):
     gateway: str | None = None
     dns: tuple[str, ...] = ()
     routes: tuple[Hop, ...] = ()
+    dhcp: bool = False
+    ra: str | None = None  # how router advertisements say that addresses are had
+    mode: str | None = None  # how they are had: slaac, dhcpv6-stateless, dhcpv6-stateful
 
 
 class Address(msgspec.Struct, frozen=True):

@@ -1,0 +1,131 @@
+"""Where guests' questions are answered: read off the data plane, looked up in the view, sent to the port alone.
+
+A question comes with the port that it was asked at, as the data plane knows it;
+nothing in the question itself is believed. An answer goes out of the port's own
+link, tagged if the port is a VLAN of it, and reaches nobody else.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from crossway.agent.guest import advert, dhcp, dhcpv6
+from crossway.agent.guest.facts import Guest, Lease, Prefix
+from crossway.agent.guest.frame import UDP, Frame, build, parse
+from crossway.model.rows import PortKey
+from crossway.plan import view
+from crossway.plan.address import mac
+from crossway.plan.plan import Plan
+
+log = logging.getLogger(__name__)
+
+DOT1Q = 0x8100
+# Guests forget no router before 9000 s; they are told again long before that.
+AGAIN_SECONDS = 600.0
+
+
+class Desk:
+    """Answers the guests of one host; *name_of* tells a link's name by its index."""
+
+    def __init__(self, plan: Plan, name_of: Callable[[int], str | None]) -> None:
+        self._plan, self._name_of = plan, name_of
+        self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        self._out.setblocking(False)
+        self._ports: dict[PortKey, str] = {}
+        self._told: dict[str, tuple[float, bytes]] = {}  # port -> when it was told of routers, and what
+
+    def close(self) -> None:
+        self._out.close()
+
+    def ask(self, key: PortKey, raw: bytes) -> None:
+        """Answer a question that was asked at a port, if there is an answer."""
+        asked, port = parse(raw), self._port_at(key)
+        if asked is None or port is None:
+            return
+        verb = _verb(asked)
+        guest = guest_of(self._plan, port)
+        if verb is not None and guest is not None and (told := verb(asked, guest)) is not None:
+            self._send(key, build(told))
+
+    def advertise(self) -> None:
+        """Tell of routers and prefixes to ports that were not told of late, or were told something else."""
+        now = time.monotonic()
+        bodies = self._plan.local_bodies()
+        for id in self._told.keys() - bodies.keys():
+            del self._told[id]
+        for id, body in bodies.items():
+            port = self._plan.port(id)
+            guest = (
+                guest_of(self._plan, port) if port is not None and any(":" in a.ip for a in port.addresses) else None
+            )
+            told = advert.advertisement(guest) if guest is not None else None
+            if told is None:
+                self._told.pop(id, None)
+                continue
+            raw = build(told)
+            when, what = self._told.get(id, (0.0, b""))
+            if raw != what or now - when > AGAIN_SECONDS:
+                self._told[id] = (now, raw)
+                self._send(body.key, raw)
+
+    def _port_at(self, key: PortKey) -> view.Port | None:
+        id = self._ports.get(key)
+        bodies = self._plan.local_bodies()
+        if id is None or id not in bodies or bodies[id].key != key:
+            self._ports = {body.key: port for port, body in bodies.items()}
+            id = self._ports.get(key)
+        return self._plan.port(id) if id is not None else None
+
+    def _send(self, key: PortKey, raw: bytes) -> None:
+        name = self._name_of(key.ifindex)
+        if name is None:
+            return
+        if key.vlan:
+            raw = raw[:12] + struct.pack("!HH", DOT1Q, key.vlan) + raw[12:]
+        try:
+            self._out.sendto(raw, (name, 0))
+        except OSError as fault:
+            # The link is down or gone, or its queue is full: guests ask again.
+            log.debug("an answer to %s was not sent: %s", name, fault)
+
+
+def _verb(asked: Frame) -> Callable[[Frame, Guest], Frame | None] | None:
+    if asked.proto != UDP:
+        return advert.answer
+    return {dhcp.SERVER: dhcp.answer, dhcpv6.SERVER: dhcpv6.answer}.get(asked.dst_port)
+
+
+def guest_of(plan: Plan, port: view.Port) -> Guest | None:
+    """Return what may be told to a port; None if its network is not known."""
+    network = plan.network(port.network)
+    if network is None or not port.up or not network.up:
+        return None
+    leases, prefixes = [], []
+    for address in port.addresses:
+        subnet, ip = plan.subnet(address.subnet), ip_address(address.ip)
+        if subnet is None or not subnet.dhcp:
+            continue
+        prefix = ip_network(subnet.cidr)
+        if isinstance(ip, IPv4Address) and isinstance(prefix, IPv4Network):
+            leases.append(_lease(ip, prefix, subnet))
+        elif isinstance(ip, IPv6Address) and isinstance(prefix, IPv6Network) and (subnet.ra or subnet.mode):
+            dns = tuple(d for d in map(ip_address, subnet.dns) if isinstance(d, IPv6Address))
+            prefixes.append(Prefix(ip, prefix, dns, subnet.ra, subnet.mode))
+    router = plan.router_at(port.network)
+    return Guest(mac(port.mac), network.mtu, tuple(leases), tuple(prefixes), mac(router) if router else None)
+
+
+def _lease(ip: IPv4Address, prefix: IPv4Network, subnet: view.Subnet) -> Lease:
+    gateway = IPv4Address(subnet.gateway) if subnet.gateway is not None else None
+    dns = tuple(d for d in map(ip_address, subnet.dns) if isinstance(d, IPv4Address))
+    routes = []
+    for hop in subnet.routes:
+        to, via = ip_network(hop.destination, strict=False), ip_address(hop.nexthop)
+        if isinstance(to, IPv4Network) and isinstance(via, IPv4Address):
+            routes.append((to, via))
+    return Lease(ip, prefix, gateway, dns, tuple(routes))
