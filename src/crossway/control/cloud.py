@@ -110,6 +110,10 @@ class Table(Generic[T]):
         found = self.indexes[index].get(value, EMPTY)
         return [self.rows[found]] if isinstance(found, str) else [self.rows[id] for id in found]
 
+    def values(self, index: str, row: T) -> tuple[Any, ...]:
+        """Return the values under which *index* finds a row."""
+        return tuple(self._of[index](row))
+
     def ids(self, index: str, value: Any) -> Bucket:
         found = self.indexes[index].get(value, EMPTY)
         return Bucket(found) if isinstance(found, str) else found

@@ -33,7 +33,7 @@ class Decision:
         # Objects that this decision makes or changes, by key: bulk verbs see what they did.
         self.made: dict[str, Any] = {}
         self._lent: list[tuple[Space, str]] = []
-        self._claimed: list[str] = []
+        self._claimed: dict[str, None] = {}
 
     def get(self, table: Table[S], id: str) -> S | None:
         """Look at an object without relying on it."""
@@ -59,6 +59,15 @@ class Decision:
             self.transaction.same[key] = table.modified[id]
         return found
 
+    def by(self, table: Table[S], index: str, value: Any) -> list[S]:
+        """Return the objects that *index* finds under *value*, as this decision leaves them."""
+        found = [row for row in table.by(index, value) if not self._changes(f"{table.name}/{row.id}")]  # type: ignore[attr-defined]
+        made = (one for one in self.made.values() if isinstance(one, table.model))
+        return found + [one for one in made if value in table.values(index, one)]
+
+    def _changes(self, key: str) -> bool:
+        return key in self.made or key in self.transaction.deletes
+
     def create(self, table: Table[S], new: S) -> None:
         key = f"{table.name}/{new.id}"  # type: ignore[attr-defined]
         self.made[key] = new
@@ -76,8 +85,11 @@ class Decision:
 
     def delete(self, table: Table[S], id: str) -> None:
         key = f"{table.name}/{id}"
-        self.transaction.same[key] = table.modified[id]
-        self.transaction.deletes.add(key)
+        self.made.pop(key, None)
+        self.transaction.puts.pop(key, None)
+        if id in table.modified:
+            self.transaction.same[key] = table.modified[id]
+            self.transaction.deletes.add(key)
 
     def claim(self, key: str, value: str = "") -> bool:
         """Take a key that nobody has; False if this decision has it already."""
@@ -91,11 +103,14 @@ class Decision:
         self.transaction.same[key] = 0
         self.transaction.puts[key] = value.encode()
         self.cloud.pending.add(key)
-        self._claimed.append(key)
+        self._claimed[key] = None
         return True
 
     def release(self, key: str) -> None:
-        self.transaction.deletes.add(key)
+        """Give back a key that is taken; one that this decision took itself was never."""
+        self.transaction.puts.pop(key, None)
+        if key not in self._claimed:
+            self.transaction.deletes.add(key)
 
     def quiet(self, prefix: str) -> None:
         """Rely on no key that begins so being put since the copy's revision."""
