@@ -213,7 +213,7 @@ def side_by_side(options: argparse.Namespace, console: Console) -> list[Row]:
     with ExitStack() as stack:
         spaces = stack.enter_context(Spaces())
         crossway = stack.enter_context(Crossway())
-        paths = [peers.bare(spaces), peers.kernel_vxlan(spaces)]
+        paths = [peers.bare(spaces), peers.kernel_vxlan(spaces), peers.bare_vxlan(spaces)]
         if options.peers == "all":
             paths += [peers.docker(spaces), peers.docker_published(spaces)]
         for rules in options.rules:

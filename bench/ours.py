@@ -39,6 +39,8 @@ class Crossway:
         cable(one, "direct0", two, "direct0")
         for own, other in ((one, two), (two, one)):
             own.script([f"route add {other.underlay}/32 dev direct0 src {own.underlay}"])
+        for host in self.lab.hosts:
+            host.agent.restart()  # finds by which links it reaches the others
 
     def group(self, rules: int) -> Object:
         """Make a group of so many ingress rules, one of which admits all that is measured."""

@@ -78,5 +78,5 @@ int from_overlay(struct __sk_buff *skb)
 	if (place->kind != PLACE_LOCAL)
 		return drop(p, DROP_LOOP);
 	p->place = *place;
-	return arrive(skb, p, &p->place.port);
+	return arrive(skb, p);
 }

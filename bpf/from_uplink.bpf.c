@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-// A packet comes from the provider network; what is not for a port of this
-// host stays with the host's own stack, which may share the device.
+// A packet comes from the provider network, or from another host by a device
+// of the underlay; what is not for a port of this host stays with the host's
+// own stack, which may share the device.
 //
-//     from_uplink ─┬─ arrive ──> a port
+//     from_uplink ─┬─ unwrap ── arrive ──> a port
+//                  ├─ arrive ──> a port
 //                  ├─ flood ──> ports of this host, and the host
 //                  └──> the host
 #pragma once
@@ -28,6 +30,15 @@ int from_uplink(struct __sk_buff *skb)
 
 	if (!p)
 		return TC_ACT_OK;
+	if (cfg.direct && !skb->vlan_present && skb->protocol == bpf_htons(ETH_P_IP) && unwrap(skb, p)) {
+		p->port = (struct port_key){};
+		p->flags = PACKET_OVERLAY;
+		parse(skb, p);
+		if (p->bad == DROP_SPOOFED_VLAN)
+			return drop(p, DROP_SPOOFED_VLAN);
+		remember(p);
+		return arrive(skb, p);
+	}
 	if (skb->vlan_present) {
 		uplink.vlan = skb->vlan_tci & 0xfff;
 	} else if (skb->protocol == bpf_htons(ETH_P_8021Q)) {
@@ -77,5 +88,5 @@ int from_uplink(struct __sk_buff *skb)
 			return go(skb, p, FLOOD);
 		return to_host(skb, p);
 	}
-	return arrive(skb, p, &p->place.port);
+	return arrive(skb, p);
 }

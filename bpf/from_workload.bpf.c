@@ -43,10 +43,10 @@ int from_workload(struct __sk_buff *skb)
 {
 	struct packet *p = packet_in_flight();
 	struct mac_key mac = {};
-	struct network *net;
 	struct place *place;
 	struct port *port;
 	enum drop why;
+	__u32 mtu;
 	int vlan;
 
 	if (!p)
@@ -72,6 +72,7 @@ int from_workload(struct __sk_buff *skb)
 	p->network = port->network;
 	p->identity = port->identity;
 	p->body = port->body;
+	mtu = port->mtu;
 	if (port->flags & PORT_SECURED)
 		p->flags |= PACKET_SECURED;
 	parse(skb, p);
@@ -87,10 +88,7 @@ int from_workload(struct __sk_buff *skb)
 		if (is_solicitation(skb, p))
 			return go(skb, p, ANSWER);
 
-	net = bpf_map_lookup_elem(&networks, &p->network);
-	if (!net)
-		return drop(p, DROP_NO_NETWORK);
-	if (p->size > net->mtu)
+	if (p->size > mtu)
 		return drop(p, DROP_TOO_BIG);
 	if (!(p->dst_mac[0] & 1)) {
 		mac.network = p->network;
@@ -102,10 +100,15 @@ int from_workload(struct __sk_buff *skb)
 				return go(skb, p, ROUTE);
 			if (place->kind == PLACE_LOCAL && port_number(&p->place.port) == port_number(&p->port))
 				return drop(p, DROP_LOOP);
-		} else if (!(net->flags & (NETWORK_FLOOD_UNKNOWN | NETWORK_PROVIDER))) {
-			return drop(p, DROP_NO_MAC);
-		} else if (!(net->flags & NETWORK_FLOOD_UNKNOWN)) {
-			p->place.kind = PLACE_UPLINK;
+		} else {
+			struct network *net = bpf_map_lookup_elem(&networks, &p->network);
+
+			if (!net)
+				return drop(p, DROP_NO_NETWORK);
+			if (!(net->flags & (NETWORK_FLOOD_UNKNOWN | NETWORK_PROVIDER)))
+				return drop(p, DROP_NO_MAC);
+			if (!(net->flags & NETWORK_FLOOD_UNKNOWN))
+				p->place.kind = PLACE_UPLINK;
 		}
 	}
 	why = leave_port(skb, p);
@@ -113,5 +116,5 @@ int from_workload(struct __sk_buff *skb)
 		return drop(p, why);
 	if (!p->place.kind)
 		return go(skb, p, FLOOD);
-	return forward(skb, p, net);
+	return forward(skb, p);
 }

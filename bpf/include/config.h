@@ -13,7 +13,8 @@ struct config {
 	__u8 tunnel_from_cb;   // packet tests: the tunnel's VNI and identity are in
 	                       // cb[0] and cb[1], the sender's IPv4 underlay address
 	                       // (network order) in cb[2]; a test run has no tunnel
-	__u8 pad[3];
+	__u8 direct;           // make and take off VXLAN here where it is plain
+	__be16 vxlan_port;
 	struct addr underlay;  // this host's own address in the underlay; all-zero: by route
 	union enums enums[0];   // see there
 };

@@ -70,6 +70,10 @@ TABLE(drops, HASH, struct drop_key, struct drop_record, 262144, BPF_F_NO_PREALLO
 // The packet in flight on this CPU. Hooks write; every stage reads.
 TABLE(current, PERCPU_ARRAY, __u32, struct packet, 1, 0);
 
+// When a packet to each 256th of the hosts last went the long way. Wrap writes
+// and reads.
+TABLE(refreshed, ARRAY, __u32, __u64, 256, 0);
+
 // What is quoted in an ICMP answer while the packet is rebuilt.
 TABLE(scratch, PERCPU_ARRAY, __u32, struct quote, 1, 0);
 

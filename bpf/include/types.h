@@ -37,6 +37,7 @@ struct port {
 	__u8 mac[6];
 	__u8 body;          // enum body
 	__u8 flags;         // enum port_flag
+	__u32 mtu;          // of its network
 	struct addr ip[2];  // its first IPv4 and first IPv6 address: the guard's
 	                    // short way; all-zero if none. `sources` has them all
 };
@@ -61,7 +62,9 @@ enum place_kind {
 // Where a destination is.
 struct place {
 	__u8 kind;             // enum place_kind
-	__u8 pad[3];
+	__u8 body;             // PLACE_LOCAL: enum body
+	__u8 flags;            // PLACE_LOCAL: enum port_flag
+	__u8 pad;
 	__u32 identity;        // of the port there
 	__u32 router;          // PLACE_ROUTER: number of the router
 	struct port_key port;  // PLACE_LOCAL

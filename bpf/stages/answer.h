@@ -158,7 +158,7 @@ int answer(struct __sk_buff *skb)
 	if (!who && net->flags & NETWORK_FLOOD_UNKNOWN)
 		return go(skb, p, FLOOD);
 	if (net->flags & NETWORK_PROVIDER)
-		return leave(skb, p, net);
+		return leave(skb, p);
 	if (who)
 		return TC_ACT_STOLEN;
 	// A solicitation goes to a group; what is missing is whom it asks for.

@@ -3,12 +3,13 @@
 // the overlay, or out to the provider network.
 //
 //     forward ─┬─ LOCAL ── firewall(ingress) ──> deliver
-//              ├─ REMOTE ──> encap               └─ DROP_POLICY_IN, DROP_NO_PORT, DROP_LOOP
+//              ├─ REMOTE ──> encap               └─ DROP_POLICY_IN
 //              ├─ UPLINK ──> leave
 //              └─ DROP_NO_UPLINK, DROP_ERROR
 #pragma once
 #include "../include/stage.h"
 #include "firewall.h"
+#include "wrap.h"
 
 enum { PKT_HOST = 0 };  // PACKET_HOST of linux/if_packet.h
 
@@ -61,14 +62,26 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, struct packet *p, c
 // To another host.
 static __always_inline int encap(struct __sk_buff *skb, struct packet *p)
 {
+	if (cfg.direct && addr_is_ipv4(&p->place.underlay)) {
+		int device = wrap(skb, p);
+
+		if (device > 0)
+			return redirect(p, device);
+		if (device < 0)
+			return drop(p, DROP_ERROR);
+	}
 	if (!cfg.overlay || set_tunnel(skb, p, &p->place.underlay))
 		return drop(p, DROP_ERROR);
 	return redirect(p, cfg.overlay);
 }
 
 // Out to the provider network.
-static __always_inline int leave(struct __sk_buff *skb, struct packet *p, const struct network *net)
+static __always_inline int leave(struct __sk_buff *skb, struct packet *p)
 {
+	struct network *net = bpf_map_lookup_elem(&networks, &p->network);
+
+	if (!net)
+		return drop(p, DROP_NO_NETWORK);
 	if (!net->uplink)
 		return drop(p, DROP_NO_UPLINK);
 	if (net->uplink_vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), net->uplink_vlan))
@@ -84,33 +97,30 @@ static __always_inline int to_host(struct __sk_buff *skb, struct packet *p)
 	return TC_ACT_OK;
 }
 
-// To a port of this host, past its firewall.
-static __always_inline int arrive(struct __sk_buff *skb, struct packet *p, const struct port_key *key)
+// To the port of this host at `place`, past its firewall.
+static __always_inline int arrive(struct __sk_buff *skb, struct packet *p)
 {
-	__u64 number = port_number(key);
-	struct port *to = bpf_map_lookup_elem(&ports, key);
+	__u64 number = port_number(&p->place.port);
 	enum drop why;
 
-	if (!to)
-		return drop_at(p, number, DROP_NO_PORT, 0);
-	if (to->flags & PORT_SECURED) {
-		why = pass_firewall(skb, p, number, WAY_IN, to->identity, p->identity);
+	if (p->place.flags & PORT_SECURED) {
+		why = pass_firewall(skb, p, number, WAY_IN, p->place.identity, p->identity);
 		if (why)
-			return drop_at(p, number, why, to->identity);
+			return drop_at(p, number, why, p->place.identity);
 	}
-	return deliver(skb, p, number, to->body);
+	return deliver(skb, p, number, p->place.body);
 }
 
 // From a port of this host to `place`.
-static __always_inline int forward(struct __sk_buff *skb, struct packet *p, const struct network *net)
+static __always_inline int forward(struct __sk_buff *skb, struct packet *p)
 {
 	switch (p->place.kind) {
 	case PLACE_LOCAL:
-		return arrive(skb, p, &p->place.port);
+		return arrive(skb, p);
 	case PLACE_REMOTE:
 		return encap(skb, p);
 	case PLACE_UPLINK:
-		return leave(skb, p, net);
+		return leave(skb, p);
 	}
 	return drop(p, DROP_ERROR);
 }

@@ -179,7 +179,6 @@ int route(struct __sk_buff *skb)
 {
 	struct packet *p = packet_in_flight();
 	enum hop hopped = HOP_ON;
-	struct network *net;
 	enum drop why;
 
 	if (!p)
@@ -222,10 +221,7 @@ int route(struct __sk_buff *skb)
 	if (why)
 		return drop(p, why);
 	p->network = p->exit;
-	net = bpf_map_lookup_elem(&networks, &p->network);
-	if (!net)
-		return drop(p, DROP_NO_NETWORK);
 	if (rewrite(skb, p))
 		return drop(p, DROP_ERROR);
-	return forward(skb, p, net);
+	return forward(skb, p);
 }

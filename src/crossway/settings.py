@@ -6,8 +6,13 @@ A setting is read from the command line first, then from the environment
 
 from __future__ import annotations
 
+import base64
 import os
 from dataclasses import dataclass
+from pathlib import Path
+
+
+from crossway.errors import Invalid
 
 
 @dataclass(frozen=True)
@@ -36,5 +41,60 @@ LAB = Setting("lab", "", "name of the lab that commands speak to")
 EXTERNAL = Setting("external", "172.24.4.1/24", "address of this machine on the external network of `crossway up`")
 UNDERLAY_MTU = Setting("underlay_mtu", "1500", "largest IP packet that the network between hosts carries")
 OBJECT = Setting("object", "", "path of another build of the data plane than the one that the package carries")
+DIRECT = Setting("direct", "1", "0: every packet between hosts passes the host's own stack (its IPsec, its firewall)")
 
-ALL = (SERVER, LISTEN, DATA, RUN, LAB, EXTERNAL, UNDERLAY_MTU, OBJECT)
+# Who asks, and who may.
+AUTH = Setting("auth", "none", "how the server tells who asks: none, basic[:FILE], keystone:URL; several with spaces")
+USERS = Setting("users", "/var/lib/crossway/users", "password file of `--auth basic` and `crossway user`")
+RATE = Setting("rate", "0", "requests a second of one user, or REQUESTS:BURST; 0 is no limit")
+TLS_CERT = Setting("tls_cert", "", "certificate of the server and those that vouch for it, PEM")
+TLS_KEY = Setting("tls_key", "", "private key of the server, PEM; it may be in the certificate's file")
+CA = Setting("ca", "", "certificates that are trusted when asking a server or Keystone, in place of the system's")
+USER = Setting("user", "", "user as whom commands and the agent ask a server with auth basic")
+PASSWORD = Setting("password", "", "that user's password")
+PASSWORD_FILE = Setting("password_file", "", "file with that user's password, in place of saying it")
+TOKEN = Setting("token", "", "token with which commands ask a server with auth keystone")
+KEYSTONE_USER = Setting("keystone_user", "", "user as whom the server asks Keystone about tokens")
+KEYSTONE_PASSWORD = Setting("keystone_password", "", "that user's password")
+KEYSTONE_PASSWORD_FILE = Setting("keystone_password_file", "", "file with that user's password, in place of saying it")
+KEYSTONE_PROJECT = Setting("keystone_project", "service", "project of that user")
+KEYSTONE_USER_DOMAIN = Setting("keystone_user_domain", "Default", "domain of that user")
+KEYSTONE_PROJECT_DOMAIN = Setting("keystone_project_domain", "Default", "domain of that project")
+KEYSTONE_SECONDS = Setting("keystone_seconds", "60", "seconds that Keystone's word on a token is believed")
+
+ACCESS = (AUTH, USERS, RATE, TLS_CERT, TLS_KEY, CA, USER, PASSWORD, PASSWORD_FILE, TOKEN)
+KEYSTONE = (
+    KEYSTONE_USER,
+    KEYSTONE_PASSWORD,
+    KEYSTONE_PASSWORD_FILE,
+    KEYSTONE_PROJECT,
+    KEYSTONE_USER_DOMAIN,
+    KEYSTONE_PROJECT_DOMAIN,
+    KEYSTONE_SECONDS,
+)
+
+ALL = (SERVER, LISTEN, DATA, RUN, LAB, EXTERNAL, UNDERLAY_MTU, OBJECT, DIRECT, *ACCESS, *KEYSTONE)
+
+
+def secret(said: Setting, file: Setting) -> str:
+    """Return a password: as the environment says it, or the first line of the file that it names."""
+    path = file.value()
+    if said.value() or not path:
+        return said.value()
+    try:
+        return (Path(path).read_text(encoding="utf-8").splitlines() or [""])[0]
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise Invalid(f"{file.variable} {path}: {why}") from None
+
+
+def credentials() -> dict[str, str]:
+    """Return the headers that tell a server who asks, as far as the environment says it."""
+    if name := USER.value():
+        if ":" in name:
+            raise Invalid(f"{USER.variable} '{name}' should have no colon")
+        pair = f"{name}:{secret(PASSWORD, PASSWORD_FILE)}".encode()
+        return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+    if token := TOKEN.value():
+        return {"X-Auth-Token": token}
+    return {}

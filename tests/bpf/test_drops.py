@@ -56,7 +56,7 @@ def from_a(packet: bytes, proto: int = IPV4, src: bytes = A.mac) -> bytes:
 
 def without_network(w: World) -> Sent:
     w.delete("networks", RED)
-    return w.send(frame(A, B, UDP, udp(1, 2)))
+    return w.send(frame_to(A, OTHER_MAC, B.ip4, UDP, udp(1, 2)))
 
 
 def loop(w: World) -> Sent:
@@ -79,7 +79,7 @@ def without_uplink(w: World) -> Sent:
 
 def to_a_link_that_is_gone(w: World) -> Sent:
     key = r.PortKey(4000)
-    w.put("ports", {key: r.Port(RED, 2, B.mac, r.Body.VETH, 0, (r.NO_IP, r.NO_IP))})
+    w.put("ports", {key: r.Port(RED, 2, B.mac, r.Body.VETH, 0, MTU, (r.NO_IP, r.NO_IP))})
     w.network(RED, [r.Place(r.PlaceKind.LOCAL, port=key)])
     return w.send(eth(BROADCAST, A.mac, IPV4, ip(A.ip4, "255.255.255.255", UDP, udp(1, 2))))
 

@@ -270,14 +270,13 @@ def test_a_flow_is_judged_anew_when_the_other_side_becomes_somebody_else(w: Worl
 def test_a_flow_is_judged_anew_when_the_port_becomes_somebody_else(w: World) -> None:
     only_out(w)
     out(w, UDP, udp(1, 2))
-    row = w.bpf.table("ports").get(A.key)
     w.policy(6)
-    w.put("ports", {A.key: row._replace(identity=6)})
+    w.add(A._replace(identity=6))
     assert back(w, UDP, udp(2, 1)) is not None
 
 
 def test_a_port_without_groups_says_and_hears_nothing(w: World) -> None:
-    w.put("ports", {A.key: w.bpf.table("ports").get(A.key)._replace(identity=0)})
+    w.add(A._replace(identity=0))
     assert out(w, UDP, udp(1, 2)) == "POLICY_OUT"
     assert back(w, UDP, udp(2, 1)) == "POLICY_IN"
 

@@ -67,7 +67,7 @@ def test_a_row_comes_back_as_it_went_in(plane: Object) -> None:
 
 def test_thousands_of_rows_go_in_and_come_out(plane: Object) -> None:
     rows = {
-        r.MacKey(n, n.to_bytes(6, "big")): r.Place(r.PlaceKind.REMOTE, n, underlay=r.pack_ip("192.0.2.1"))
+        r.MacKey(n, n.to_bytes(6, "big")): r.Place(r.PlaceKind.REMOTE, identity=n, underlay=r.pack_ip("192.0.2.1"))
         for n in range(1, 10_000)
     }
     table = plane.table("macs")

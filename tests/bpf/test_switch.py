@@ -101,12 +101,7 @@ def test_to_oneself_is_a_loop(w: World) -> None:
 
 def test_a_port_whose_network_is_unknown(w: World) -> None:
     w.delete("networks", RED)
-    assert w.send(frame(A, B, UDP, udp(1, 2))).drop == "NO_NETWORK"
-
-
-def test_a_place_whose_port_is_gone(w: World) -> None:
-    w.delete("ports", B.key)
-    assert w.send(frame(A, B, UDP, udp(1, 2))).drops == {(B.device, "NO_PORT"): 1}
+    assert w.send(frame_to(A, UNKNOWN, B.ip4, UDP, udp(1, 2))).drop == "NO_NETWORK"
 
 
 def test_a_device_that_is_no_port(w: World) -> None:

@@ -64,7 +64,7 @@ def link(*settings: str) -> None:
 
 def large(w: World) -> None:
     """Let large packets go from the guest to TAP."""
-    w.put("networks", {RED: w.bpf.table("networks").get(RED)._replace(mtu=9000)})
+    w.mtu(RED, 9000)
     for device in ("dt", "dt-in"):
         link(device, "mtu", "9000")
 
@@ -103,7 +103,7 @@ def test_extension_headers_in_pieces_are_walked(w: World, tap: int) -> None:
 
 @pytest.mark.parametrize("mtu", [1450, 1300])
 def test_a_large_segment_is_told_the_mtu_behind_the_router(w: World, tap: int, mtu: int) -> None:
-    w.put("networks", {D.network: w.bpf.table("networks").get(D.network)._replace(mtu=mtu)})
+    w.mtu(D.network, mtu)
     sent = frame(GUEST, D, TCP, tcp(1, 2, ACK, BIG), to=gateway(RED))
     write(tap, sent, linear=54, gso=1400)
     answers = read(tap)

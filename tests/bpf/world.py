@@ -76,8 +76,12 @@ class Who(NamedTuple):
     @property
     def place(self) -> r.Place:
         if self.device is None:
-            return r.Place(r.PlaceKind.REMOTE, self.identity, underlay=r.pack_ip(THERE))
-        return r.Place(r.PlaceKind.LOCAL, self.identity, port=self.key)
+            return r.Place(r.PlaceKind.REMOTE, identity=self.identity, underlay=r.pack_ip(THERE))
+        return r.Place(r.PlaceKind.LOCAL, self.body, self.flags, self.identity, port=self.key)
+
+    @property
+    def flags(self) -> r.PortFlag:
+        return r.PortFlag.SECURED if self.secured else r.PortFlag(0)
 
 
 A = Who(RED, 10, 1, "da")
@@ -181,11 +185,16 @@ class World:
         self.put("networks", {network: row})
         self.put("members", {r.MemberKey(network, i): m for i, m in enumerate(places)})
 
+    def mtu(self, network: int, mtu: int) -> None:
+        """Change the MTU of a network, and so of its ports."""
+        networks, ports = self.bpf.table("networks"), self.bpf.table("ports")
+        networks.put({network: networks.get(network)._replace(mtu=mtu)})
+        ports.put({k: p._replace(mtu=mtu) for k, p in ports.read().items() if p.network == network})
+
     def add(self, p: Who) -> None:
         ips = [r.pack_ip(a) for a in (p.ip4, p.ip6, p.link_local)]
         if p.device:
-            flags = r.PortFlag.SECURED if p.secured else 0
-            self.put("ports", {p.key: r.Port(p.network, p.identity, p.mac, p.body, flags, (ips[0], ips[1]))})
+            self.put("ports", {p.key: r.Port(p.network, p.identity, p.mac, p.body, p.flags, MTU, (ips[0], ips[1]))})
             self.put("sources", {r.SourceKey(256, p.key, p.mac, a): 1 for a in ips})
         self.put("macs", {r.MacKey(p.network, p.mac): p.place})
         self.put("endpoints", {r.EndpointKey(p.network, a): r.Endpoint(p.place, p.mac) for a in ips})
@@ -304,10 +313,10 @@ def on_one_cpu() -> Iterator[None]:
 
 
 @contextmanager
-def world(kind: type[Object] = Object, sizes: Mapping[str, int] | None = None) -> Iterator[World]:
-    """Be in a fresh world; *sizes* makes tables smaller than they are here."""
+def world(kind: type[Object] = Object, sizes: Mapping[str, int] | None = None, **more: int) -> Iterator[World]:
+    """Be in a fresh world; *sizes* makes tables smaller than they are here, *more* is configured."""
     with namespace(), on_one_cpu():
-        config = {"overlay": if_nametoindex("vxlan"), "tunnel_from_cb": 1}
+        config = {"overlay": if_nametoindex("vxlan"), "tunnel_from_cb": 1, **more}
         with kind(config=config, sizes=SIZES | dict(sizes or {})) as bpf:
             reasons = {number: name for name, number in bpf.btf.enum("drop").items()}
             made = World(bpf, reasons)

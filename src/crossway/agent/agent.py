@@ -287,7 +287,9 @@ class Agent:
             self.tables.read()
         self._read = False
         failed = bool(self.tables.failed)
-        self.tables.apply(changes(self.tables.have, self.plan.rows, touched if synced else None))
+        change = changes(self.tables.have, self.plan.rows, touched if synced else None)
+        self.tables.apply(change)
+        self.plane.toward(change.put.get("hosts", ()) if synced else self.tables.have["hosts"])
         if not synced:
             # Whoever wrote last may have died between policy and the call to judge anew.
             self.tables.judge_anew(self.plan.policy.locals())
@@ -400,6 +402,7 @@ class Agent:
         if old is not None and old.name != link.name:
             self._by_name.pop(old.name, None)
         self._links[link.ifindex] = self._by_name[link.name] = link
+        self.plane.came(link)
 
     def _link_gone(self, ifindex: int) -> None:
         link = self._links.pop(ifindex, None)
@@ -420,6 +423,7 @@ class Agent:
         self._take_uplinks()
         for record in [*self._records.values(), *self._named.values()]:
             self._body(record)
+        self.plane.toward(self.tables.have["hosts"])
         if self._synced:
             self.plane.filled()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from crossway.kernel import bpffs
 from crossway.kernel.bpf import Object, detach
-from crossway.kernel.links import Links
-from crossway.model.rows import pack_ip
+from crossway.kernel.links import Link, Links
+from crossway.model.rows import MAPPED, pack_ip, unpack_ip
+from crossway.settings import DIRECT
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,20 @@ class Plane:
         self._pins = run / "bpf"
         bpffs.mount(self._pins)
         self.overlay = links.overlay(vxlan_port)
-        config = {"overlay": self.overlay.ifindex, "underlay": int.from_bytes(pack_ip(underlay), "little")}
+        own = pack_ip(underlay)
+        # Beside the overlay's device; only over IPv4, where all of it is plain.
+        self._direct = bool(DIRECT.value() != "0" and own.startswith(MAPPED))
+        self._lost: set[str] = set()  # names of such links that are gone
+        self._short: dict[int, str] = {}  # link from which VXLAN is taken the short way, and its name
+        config = {
+            "overlay": self.overlay.ifindex,
+            "underlay": int.from_bytes(own, "little"),
+            "vxlan_port": int.from_bytes(vxlan_port.to_bytes(2, "big"), "little"),
+            "direct": self._direct,
+        }
+        if self._direct:
+            # The programs ask for routes as a packet from this device would. None ever leaves it for the host's stack.
+            Path(f"/proc/sys/net/ipv4/conf/{self.overlay.name}/forwarding").write_text("1")
         self.object = Object(config=config, pins=self._pins)
         # Programs on the links may read tables of another schema. Those go on
         # until these tables are filled: no hook is changed before `filled`.
@@ -38,6 +53,10 @@ class Plane:
 
     def hook(self, program: str, ifindex: int) -> None:
         """Put a program on a link, in place of an older build's; nothing happens if it is there."""
+        self._short.pop(ifindex, None)
+        self._hook(program, ifindex)
+
+    def _hook(self, program: str, ifindex: int) -> None:
         if self._hooks.get(ifindex) == program:
             return
         if self._waiting is not None:
@@ -46,8 +65,38 @@ class Plane:
         self.object.attach(program, ifindex)
         self._hooks[ifindex] = program
 
+    def toward(self, hosts: Iterable[bytes]) -> None:
+        """Take what these hosts send where it comes in: on the links by which they are reached.
+
+        Where a link has a hook of ours already, what comes stays with the overlay's device.
+        """
+        if not self._direct:
+            return
+        for host in hosts:
+            link = self._links.toward(unpack_ip(host)) if host.startswith(MAPPED) else None
+            if link is not None:
+                self._shorten(link)
+
+    def _shorten(self, link: Link) -> None:
+        if link.ifindex in self._hooks or link.ifindex in (self._waiting or {}):
+            return
+        try:
+            self._hook(UPLINK, link.ifindex)
+        except OSError as fault:
+            log.error("cannot hook %s: %s", link.name, fault)
+        else:
+            self._short[link.ifindex] = link.name
+
+    def came(self, link: Link) -> None:
+        """Take note of a link: it may be one again by which hosts are reached."""
+        if link.name in self._lost:
+            self._lost.discard(link.name)
+            self._shorten(link)
+
     def program(self, ifindex: int) -> str | None:
-        """Return which program is on a link, or is to be."""
+        """Return which program is on a link for its own sake, or is to be."""
+        if ifindex in self._short:
+            return None
         return (self._waiting or {}).get(ifindex) or self._hooks.get(ifindex)
 
     def filled(self) -> None:
@@ -55,7 +104,7 @@ class Plane:
         waiting, self._waiting = self._waiting, None
         for ifindex, program in (waiting or {}).items():
             try:
-                self.hook(program, ifindex)
+                self._hook(program, ifindex)
             except OSError as fault:
                 if fault.errno != errno.ENODEV:
                     log.error("cannot hook link %d: %s", ifindex, fault)
@@ -71,6 +120,8 @@ class Plane:
 
     def gone(self, ifindex: int) -> None:
         """Take note that a link is no more."""
+        if name := self._short.pop(ifindex, None):
+            self._lost.add(name)
         self._hooks.pop(ifindex, None)
         if self._waiting is not None:
             self._waiting.pop(ifindex, None)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import socket
 import struct
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,6 +120,24 @@ class Links:
     def all(self) -> list[Link]:
         """Return all links."""
         return [decode(m.body) for m in self._netlink.dump(nl.RTM_GETLINK, _info() + _no_stats())]
+
+    def toward(self, address: str) -> Link | None:
+        """Return the link by which an address is reached now; None if it is not, or is this host's own."""
+        ip = ip_address(address)
+        family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+        body = struct.pack("=BBBBBBBBI", family, ip.max_prefixlen, 0, 0, 0, 0, 0, 0, 0) + attr(RTA_DST, ip.packed)
+        try:
+            found = self._netlink.get(nl.RTM_GETROUTE, body)
+        except OSError as fault:
+            if fault.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
+                return None
+            raise
+        told = attrs(found.body[12:]) if found else {}
+        if RTA_OIF not in told:
+            return None
+        there = self._netlink.get(nl.RTM_GETLINK, _info(struct.unpack("=i", told[RTA_OIF])[0]) + _no_stats())
+        link = decode(there.body) if there else None
+        return link if link is not None and link.name != "lo" else None
 
     def hooked(self) -> list[int]:
         """Return the links that have one of our programs on their clsact hook, by the programs' names."""

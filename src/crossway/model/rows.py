@@ -97,6 +97,7 @@ class Port(NamedTuple):
     mac: bytes
     body: int
     flags: int
+    mtu: int
     ip: tuple[bytes, bytes]
 
 
@@ -109,6 +110,8 @@ class SourceKey(NamedTuple):
 
 class Place(NamedTuple):
     kind: int
+    body: int = 0
+    flags: int = 0
     identity: int = 0
     router: int = 0
     port: PortKey = PortKey(0)

@@ -33,12 +33,17 @@ def is_wide(port: view.Port) -> bool:
     return bool(port.pairs) or not port.secured
 
 
+def flags_of(port: view.Port) -> int:
+    """Return what the data plane must know of a port besides where it is."""
+    return int(r.PortFlag.SECURED) if port.secured else 0
+
+
 def place_of(port: view.Port, body: Body | None, underlay: bytes | None) -> r.Place | None:
     """Return where a port is to be reached; None if nowhere."""
     if body is not None:
-        return r.Place(r.PlaceKind.LOCAL, port.identity, port=body.key)
+        return r.Place(r.PlaceKind.LOCAL, int(body.kind), flags_of(port), identity=port.identity, port=body.key)
     if underlay is not None:
-        return r.Place(r.PlaceKind.REMOTE, port.identity, underlay=underlay)
+        return r.Place(r.PlaceKind.REMOTE, identity=port.identity, underlay=underlay)
     return None
 
 
@@ -60,9 +65,10 @@ def port_rows(port: view.Port, network: view.Network, place: r.Place, body: Body
         },
     }
     if body is not None:
-        flags = r.PortFlag.SECURED if port.secured else 0
         rows["ports"] = {
-            body.key: r.Port(network.number, port.identity, own, int(body.kind), int(flags), first_of_each(ips))
+            body.key: r.Port(
+                network.number, port.identity, own, int(body.kind), flags_of(port), network.mtu, first_of_each(ips)
+            )
         }
         if port.secured:
             rows["sources"] = source_rows(port, body.key, own, ips)

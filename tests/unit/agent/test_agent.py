@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ class FakePlane:
 
     def start(self) -> None: ...
     def filled(self) -> None: ...
+    def toward(self, hosts: Iterable[bytes]) -> None: ...
+    def came(self, link: Link) -> None: ...
     def close(self) -> None: ...
 
 

@@ -47,7 +47,7 @@ class One:
 PORT = r.PortKey(5)
 POLICY = r.PolicyKey(88, 7, 0, 0, 0, 0, 0, 0)
 MAC = r.MacKey(10, b"\1" * 6)
-HERE = r.Place(r.PlaceKind.LOCAL, 7, port=PORT)
+HERE = r.Place(r.PlaceKind.LOCAL, identity=7, port=PORT)
 
 
 @pytest.fixture
