@@ -11,7 +11,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from crossway.errors import Invalid
 
 
@@ -30,7 +29,11 @@ class Setting:
 
     def value(self) -> str:
         """Return what the environment says, or else the default."""
-        return os.environ.get(self.variable) or self.default
+        return self.said() or self.default
+
+    def said(self) -> str | None:
+        """Return what the environment says, if it does."""
+        return os.environ.get(self.variable) or None
 
 
 SERVER = Setting("server", "http://127.0.0.1:9696", "URL of a server, or several with commas between them")
@@ -71,6 +74,24 @@ KEYSTONE = (
     KEYSTONE_USER_DOMAIN,
     KEYSTONE_PROJECT_DOMAIN,
     KEYSTONE_SECONDS,
+)
+
+QUOTAS = tuple(
+    Setting(f"quota_{name}", default, f"{what} that a project may have; -1: any number, as with auth none if not set")
+    for name, default, what in (
+        ("network", "100", "networks"),
+        ("subnet", "100", "subnets"),
+        ("subnetpool", "-1", "subnet pools"),
+        ("port", "500", "ports"),
+        ("router", "10", "routers"),
+        ("floatingip", "50", "floating IPs"),
+        ("security_group", "10", "security groups"),
+        ("security_group_rule", "100", "rules of security groups"),
+        ("rbac_policy", "10", "RBAC policies"),
+        ("address_group", "-1", "address groups"),
+        ("address_scope", "-1", "address scopes"),
+        ("trunk", "-1", "trunks"),
+    )
 )
 
 ALL = (SERVER, LISTEN, DATA, RUN, LAB, EXTERNAL, UNDERLAY_MTU, OBJECT, DIRECT, *ACCESS, *KEYSTONE)

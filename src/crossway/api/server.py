@@ -7,13 +7,15 @@ import gc
 import ipaddress
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crossway.api.answer import fault
+from crossway.api.auth import Authenticated, Scheme, schemes
+from crossway.api.auth.layer import CALLER, header
 from crossway.api.hosts import Hosts, for_admins
+from crossway.api.limits import Buckets, Http, Limited, rate
 from crossway.api.networking import Networking
+from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
 from crossway.control.status import Status
 from crossway.control.view import Views
@@ -40,10 +46,12 @@ LOG = logging.getLogger("crossway.api")
 TICK_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 75
 BACKLOG = 1024
+# How services of OpenStack name a request that passes through several of them.
+REQUEST_ID = re.compile(r"req-[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 
 
-def application(networking: Networking, hosts: Hosts) -> ASGIApp:
-    """Return the HTTP application."""
+def application(networking: Networking, hosts: Hosts, gate: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> ASGIApp:
+    """Return the HTTP application; *gate* is who stands before it."""
     host = "/v1/hosts/{host}"
     routes = [
         Route("/", networking.versions),
@@ -73,7 +81,7 @@ def application(networking: Networking, hosts: Hosts) -> ASGIApp:
         made.status = error.status_code
         return fault(made, request.url.path)
 
-    return _logged(Starlette(routes=routes, exception_handlers={Fault: on_fault, HTTPException: on_http}))
+    return _logged(gate(Starlette(routes=routes, exception_handlers={Fault: on_fault, HTTPException: on_http})))
 
 
 def _logged(app: ASGIApp) -> ASGIApp:
@@ -99,7 +107,13 @@ def _logged(app: ASGIApp) -> ASGIApp:
             if LOG.isEnabledFor(level):
                 taken = round((time.perf_counter() - began) * 1000, 2)
                 request = f"{scope['method']} {scope['path']}"
-                LOG.log(level, "%s", request, extra={"request": id, "status": status, "ms": taken})
+                told = {"request": id, "status": status, "ms": taken}
+                caller, chain = scope.get(CALLER), header(scope, b"x-openstack-request-id")
+                if isinstance(caller, Caller):
+                    told |= {"project": caller.project, "user": caller.user}
+                if chain and REQUEST_ID.fullmatch(chain):
+                    told["global"] = chain
+                LOG.log(level, "%s", request, extra=told)
 
     return run
 
@@ -120,7 +134,7 @@ class JsonLines(logging.Formatter):
             "from": record.name,
             "message": record.getMessage(),
         }
-        for name in ("request", "status", "ms"):
+        for name in ("request", "global", "status", "ms", "project", "user"):
             if hasattr(record, name):
                 told[name] = getattr(record, name)
         if record.exc_info:
@@ -139,16 +153,68 @@ class _Http(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, with TLS on all but unix sockets."""
+        given, tls = sockets or [], self.config.ssl
+        await super().startup([s for s in given if s.family != socket.AF_UNIX])
+        servers = self.servers
+        self.config.ssl = None
+        await super().startup([s for s in given if s.family == socket.AF_UNIX])
+        self.config.ssl = tls
+        self.servers += servers
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._views.close()
         await super().shutdown(sockets)
 
 
+class Tls:
+    """The server's certificate and key; what is renewed on the disk serves the next connections."""
+
+    def __init__(self, cert: str, key: str = "") -> None:
+        self._files = [file for file in (cert, key) if file]
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.set_alpn_protocols(["http/1.1"])
+        self._state: list[tuple[int, int]] = []
+        try:
+            self._load()
+        except OSError as error:
+            raise Invalid(f"TLS certificate {' and key '.join(self._files)}: {error.strerror or error}") from None
+
+    def tick(self) -> None:
+        """Take in a certificate that was renewed."""
+        try:
+            if self._now() != self._state:
+                self._load()
+                LOG.info("TLS certificate %s: renewed", self._files[0])
+        except OSError as error:
+            LOG.error("TLS certificate %s: %s; the one known so far stays", self._files[0], error.strerror or error)
+
+    def _load(self) -> None:
+        self._state = self._now()
+        # A password would be asked for on the terminal.
+        cert, key = self._files[0], self._files[-1]
+        self.context.load_cert_chain(cert, key, password=lambda: "")
+
+    def _now(self) -> list[tuple[int, int]]:
+        found = [os.stat(file) for file in self._files]
+        return [(stat.st_ino, stat.st_mtime_ns) for stat in found]
+
+
 class Server:
     """A running server; *addresses* are where it listens, as HOST:PORT or unix:PATH."""
 
-    def __init__(self, cloud: Cloud, views: Views, status: Status, http: _Http, sockets: list[socket.socket]) -> None:
-        self.cloud, self.views, self.status = cloud, views, status
+    def __init__(
+        self,
+        cloud: Cloud,
+        views: Views,
+        status: Status,
+        http: _Http,
+        sockets: list[socket.socket],
+        tls: Tls | None = None,
+    ) -> None:
+        self.cloud, self.views, self.status, self.tls = cloud, views, status, tls
         self.addresses = [_told(s) for s in sockets]
         self._http, self._sockets = http, sockets
 
@@ -178,29 +244,59 @@ class Server:
             await asyncio.sleep(TICK_SECONDS)
             self.views.tick()
             self.status.tick()
+            if self.tls is not None:
+                self.tls.tick()
+
+
+class Access(msgspec.Struct, frozen=True):
+    """Who may reach the server, and how: see `crossway server --help`.
+
+    Whoever may open a unix socket of *trusted* is an admin there.
+    """
+
+    auth: Sequence[str] = ("none",)
+    insecure: bool = False
+    cert: str = ""
+    key: str = ""
+    rate: str = "0"
+    trusted: Collection[str] = ()
+
+
+OPEN = Access()
 
 
 @asynccontextmanager
-async def serve(listen: Sequence[str], store: str, auth: str = "none", insecure: bool = False) -> AsyncIterator[Server]:
+async def serve(listen: Sequence[str], store: str, access: Access = OPEN) -> AsyncIterator[Server]:
     """Have a server within the running loop: `async with serve(…) as server: await server.wait()`."""
-    sockets = listeners(listen, auth, insecure)
-    try:
+    if access.key and not access.cert:
+        raise Invalid("a TLS key needs its certificate")
+    tls = Tls(access.cert, access.key) if access.cert else None
+    known, limit = schemes(access.auth), rate(access.rate)
+    async with AsyncExitStack() as stack:
+        sockets = listeners(listen, open_to_all=access.insecure or bool(known))
+        stack.callback(_close, sockets, listen)
+        if known and tls is None and any(_beyond(s) for s in sockets):
+            LOG.warning("passwords and tokens cross the network in the clear: use --tls-cert, or TLS in front")
+        for scheme in known:
+            await scheme.start()
+            stack.push_async_callback(scheme.stop)
         opened = open_store(store)
-    except BaseException:
-        for one in sockets:
-            one.close()
-        raise
-    cloud = Cloud(opened)
-    try:
+        stack.push_async_callback(opened.close)
+        cloud = Cloud(opened)
+        stack.push_async_callback(cloud.stop)
         await cloud.start()
         # What was loaded stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
         views = Views(cloud)
         status = Status(cloud, views.interest)
+
+        def gate(app: ASGIApp) -> ASGIApp:
+            return _gate(app, known, limit, access.trusted)
+
         config = uvicorn.Config(
-            application(Networking(cloud), Hosts(cloud, views, status)),
-            http="httptools",
+            application(Networking(cloud), Hosts(cloud, views, status), gate),
+            http=Http,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -212,21 +308,27 @@ async def serve(listen: Sequence[str], store: str, auth: str = "none", insecure:
             timeout_graceful_shutdown=3,
             backlog=BACKLOG,
         )
-        yield Server(cloud, views, status, _Http(config, views), sockets)
-    finally:
-        await cloud.stop()
-        await opened.close()
-        for one in sockets:
-            one.close()
-        for address in listen:
-            if address.startswith("unix:"):
-                with suppress(FileNotFoundError):
-                    os.unlink(address.removeprefix("unix:"))
+        config.load()
+        config.ssl = tls.context if tls else None
+        yield Server(cloud, views, status, _Http(config, views), sockets, tls)
 
 
-def run(
-    listen: Sequence[str], store: str, auth: str = "none", ready_fd: int | None = None, insecure: bool = False
-) -> None:
+def _gate(app: ASGIApp, known: Sequence[Scheme], limit: Buckets | None, trusted: Collection[str]) -> ASGIApp:
+    """Put who is known, and how often, before an application."""
+    app = Limited(app, limit)
+    return Authenticated(app, known, trusted) if known else app
+
+
+def _close(sockets: Sequence[socket.socket], listen: Sequence[str]) -> None:
+    for one in sockets:
+        one.close()
+    for address in listen:
+        if address.startswith("unix:"):
+            with suppress(FileNotFoundError):
+                os.unlink(address.removeprefix("unix:"))
+
+
+def run(listen: Sequence[str], store: str, access: Access = OPEN, ready_fd: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT; tell *ready_fd* one line of JSON with the addresses when ready."""
     log()
     # The thread that waits for the disk should not wait for the interpreter as well.
@@ -235,7 +337,7 @@ def run(
     gc.set_threshold(20_000, 50, 50)
 
     async def main() -> None:
-        async with serve(listen, store, auth, insecure) as server:
+        async with serve(listen, store, access) as server:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, server.stop)
@@ -255,18 +357,16 @@ def log() -> None:
     handler.setFormatter(JsonLines())
     logging.getLogger().handlers = [handler]
     logging.getLogger().setLevel(logging.INFO)
-    for chatty in ("uvicorn", "uvicorn.error", "uvicorn.asgi"):
+    for chatty in ("uvicorn", "uvicorn.error", "uvicorn.asgi", "httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def listeners(addresses: Sequence[str], auth: str, insecure: bool) -> list[socket.socket]:
+def listeners(addresses: Sequence[str], open_to_all: bool) -> list[socket.socket]:
     """Open a listening socket for each of HOST:PORT, [HOST]:PORT, unix:PATH and fd:NUMBER."""
-    if auth != "none":
-        raise Invalid(f"auth '{auth}' is not supported by this version: should be none")
     made: list[socket.socket] = []
     try:
         for address in addresses:
-            made.append(_listener(address, insecure))
+            made.append(_listener(address, open_to_all))
     except BaseException:
         for one in made:
             one.close()
@@ -274,7 +374,7 @@ def listeners(addresses: Sequence[str], auth: str, insecure: bool) -> list[socke
     return made
 
 
-def _listener(address: str, insecure: bool) -> socket.socket:
+def _listener(address: str, open_to_all: bool) -> socket.socket:
     scheme, _, rest = address.partition(":")
     if scheme == "fd" and rest.isdecimal():
         inherited = socket.socket(fileno=int(rest))
@@ -291,10 +391,11 @@ def _listener(address: str, insecure: bool) -> socket.socket:
     except socket.gaierror as error:
         raise Invalid(f"listen '{address}': {error.strerror}") from None
     family, kind, protocol, _, where = found[0]
-    if not insecure and not ipaddress.ip_address(where[0]).is_loopback:
+    if not open_to_all and not ipaddress.ip_address(where[0]).is_loopback:
         raise Invalid(
             f"listen '{address}': with auth none everyone who reaches that address is an admin. "
-            "Listen on a loopback address or unix:PATH, or say --insecure if the network is closed to others"
+            "Say who may ask with --auth basic or keystone, listen on a loopback address or unix:PATH, "
+            "or say --insecure if the network is closed to others"
         )
     made = socket.socket(family, kind, protocol)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -332,6 +433,11 @@ def _unix_listener(path: Path) -> socket.socket:
         raise
     made.setblocking(False)
     return made
+
+
+def _beyond(listener: socket.socket) -> bool:
+    """Say whether others than this machine reach a socket."""
+    return listener.family != socket.AF_UNIX and not ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def _told(listener: socket.socket) -> str:

@@ -10,20 +10,38 @@ import socket as sockets
 from contextlib import suppress
 from ipaddress import IPv4Interface
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossway import settings
-from crossway.cli import show
+from crossway.cli import clouds, show
 from crossway.cli.external import DEVICE, PHYSNET, alone, interface, way_out
 from crossway.cli.options import Run
 from crossway.errors import Forbidden, Invalid
+
+if TYPE_CHECKING:
+    from crossway.api.server import Access
 
 Listen = Annotated[
     list[str] | None,
     typer.Option(metavar="ADDRESS", help="HOST:PORT, unix:PATH or fd:NUMBER (a socket inherited); may be repeated."),
 ]
+Auth = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="AUTH",
+        help="How to tell who asks: none (everyone is an admin, on loopback), basic[:FILE] (see `crossway user`) "
+        "or keystone:URL; may be repeated.",
+        envvar=settings.AUTH.variable,
+    ),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Listen beyond loopback with auth none: the network is closed to others.")
+]
+TlsCert = Annotated[str, typer.Option(metavar="FILE", help=settings.TLS_CERT.what, envvar=settings.TLS_CERT.variable)]
+TlsKey = Annotated[str, typer.Option(metavar="FILE", help=settings.TLS_KEY.what, envvar=settings.TLS_KEY.variable)]
+Rate = Annotated[str, typer.Option(metavar="REQUESTS[:BURST]", help=settings.RATE.what, envvar=settings.RATE.variable)]
 ReadyFd = Annotated[int | None, typer.Option(hidden=True, help="Write to this descriptor when ready.")]
 
 
@@ -33,17 +51,19 @@ def server(
         str | None,
         typer.Option(metavar="STORE", help="sqlite:PATH, or memory: for trying; sqlite in the data directory."),
     ] = None,
-    auth: Annotated[str, typer.Option(metavar="AUTH", help="Who may ask: none takes everyone for an admin.")] = "none",
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen beyond loopback with auth none: the network is closed to others.")
-    ] = False,
+    auth: Auth = None,
+    insecure: Insecure = False,
+    tls_cert: TlsCert = "",
+    tls_key: TlsKey = "",
+    rate: Rate = settings.RATE.default,
     ready_fd: ReadyFd = None,
 ) -> None:
     """Run a server: the API for people and tools, the views for hosts."""
-    from crossway.api.server import run
+    from crossway.api.server import Access, run
 
     store = store or f"sqlite:{settings.DATA.value()}/cloud.db"
-    run(listen=listen or [settings.LISTEN.value()], store=store, auth=auth, ready_fd=ready_fd, insecure=insecure)
+    access = Access(auth=auth or ["none"], insecure=insecure, cert=tls_cert, key=tls_key, rate=rate)
+    run(listen or [settings.LISTEN.value()], store, access, ready_fd)
 
 
 def agent(
@@ -90,23 +110,27 @@ def up(
     underlay: Annotated[
         str, typer.Option(metavar="ADDRESS", help="This host's address for others, should there be some.")
     ] = "127.0.0.1",
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen beyond loopback with auth none: the network is closed to others.")
-    ] = False,
+    auth: Auth = None,
+    insecure: Insecure = False,
+    tls_cert: TlsCert = "",
+    tls_key: TlsKey = "",
+    rate: Rate = settings.RATE.default,
     run: Run = None,
 ) -> None:
     """Run all of Crossway on this machine: server and agent in one process, and a network that leads outside."""
+    from crossway.api.server import Access
+
     wanted = interface(external)
     if os.geteuid() != 0:
         raise Forbidden("`crossway up` loads programs and makes links: run it as root")
     directory = Path(run or settings.RUN.default)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     Path(data).mkdir(parents=True, exist_ok=True)
+    within = f"{directory}/server.sock"
+    access = Access(auth=auth or ["none"], insecure=insecure, cert=tls_cert, key=tls_key, rate=rate, trusted=[within])
     with alone(directory):
         with way_out(wanted, directory):
-            plugged = asyncio.run(
-                _up(data, listen, insecure, wanted, host or sockets.gethostname(), underlay, directory)
-            )
+            plugged = asyncio.run(_up(data, listen, access, wanted, host or sockets.gethostname(), underlay, directory))
         if not plugged:
             purge(run)
             return
@@ -121,15 +145,18 @@ def purge(run: Run = None) -> None:
 
 
 async def _up(
-    data: str, listen: str, insecure: bool, external: IPv4Interface, host: str, underlay: str, run: Path
+    data: str, listen: str, access: Access, external: IPv4Interface, host: str, underlay: str, run: Path
 ) -> int:
     """Serve until told to end; return how many ports are plugged then."""
     from crossway.agent import serve as serve_agent
     from crossway.api.server import serve as serve_api
 
     within = f"unix:{run}/server.sock"
-    async with serve_api([listen, within], f"sqlite:{data}/cloud.db", insecure=insecure) as api:
+    async with serve_api([listen, within], f"sqlite:{data}/cloud.db", access) as api:
         serving = asyncio.create_task(api.wait())
+        url = clouds.endpoint(api.addresses[0], bool(access.cert))
+        known = Path(data) / "clouds.yaml"
+        clouds.write(known, clouds.text(url, access.auth, settings.CA.value()))
         await asyncio.to_thread(_first_network, within, external)
         ready, tell = os.pipe()
         agent = asyncio.create_task(
@@ -138,7 +165,7 @@ async def _up(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, agent.cancel)
-        loop.add_reader(ready, _ready, loop, ready, listen, external)
+        loop.add_reader(ready, _ready, loop, ready, url, known, external)
         try:
             done, _ = await asyncio.wait({serving, agent}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -179,10 +206,11 @@ def _first_network(server: str, external: IPv4Interface) -> None:
         )
 
 
-def _ready(loop: asyncio.AbstractEventLoop, ready: int, listen: str, external: IPv4Interface) -> None:
+def _ready(loop: asyncio.AbstractEventLoop, ready: int, url: str, known: Path, external: IPv4Interface) -> None:
     loop.remove_reader(ready)
-    show.said(f"crossway is up: API at http://{listen}, external network [bold]public[/bold] {external.network}")
+    show.said(f"crossway is up: API at {url}, external network [bold]public[/bold] {external.network}")
     show.said("try: ip netns add one; crossway port create one --network public; crossway port plug one --netns one")
+    show.said(f"or: export OS_CLIENT_CONFIG_FILE={known}; openstack --os-cloud {clouds.NAME} network list")
     show.said("Ctrl-C ends it")
 
 
