@@ -76,9 +76,10 @@ from bpf.world import (
     D,
     Who,
     World,
+    direct_world,
     frame,
     gateway,
-    world,
+    wrapped,
 )  # fmt: skip
 from crossway.kernel.bpf import CONTEXT, CONTEXT_SIZE, OK, REDIRECT, SHOT, _TestRun, lib
 
@@ -340,6 +341,7 @@ class Fuzz:
         frame = mutate(rng, self.corpus)
         dice = rng.random()
         gso = 0
+        wraps = False
         who: Who | None = None
         cb = (0, 0, 0)
         if dice < 0.6:
@@ -355,6 +357,15 @@ class Fuzz:
             network = rng.choice((RED, RED, RED, CLEAR, GREY, 99, 0))
             cb = (network, rng.choice((0, 1, 3)), int.from_bytes(raw(host), "little"))
             frame = rng.choice((A.mac, B.mac, TAGGED.mac, BARE.mac, frame[:6])) + frame[6:]
+        elif dice < 0.93:
+            hook, device, wraps = "from_uplink", "uplink", True
+            inner = rng.choice((A.mac, B.mac, TAP.mac, BARE.mac, frame[:6])) + frame[6 : LARGEST - 50]
+            frame = wrapped(inner, network=rng.choice((RED, RED, RED, CLEAR, 99)), identity=rng.choice((0, 1, 3)))
+            if rng.random() < 0.5:
+                outer = bytearray(frame[:64])
+                rng.choice((set_bytes, set_field, flip_bit))(rng, outer, self.corpus)
+                frame = bytes(outer) + frame[64:]
+            frame = frame[: rng.choice((len(frame), len(frame), len(frame), rng.randrange(34, 80)))]
         else:
             hook, device = "from_uplink", "uplink"
             frame = rng.choice((PUBLIC.mac, frame[:6])) + frame[6:12] + b"\x81\0\0\7" + frame[12:]
@@ -373,6 +384,8 @@ class Fuzz:
         if verdict == REDIRECT:
             out = self.w.in_flight()["out"]
             allowed = LINKS[who.network if who else GREY if hook == "from_uplink" else cb[0]]
+            if wraps:
+                allowed = LINKS[RED] | LINKS[CLEAR]
             if hook != "from_workload":
                 allowed = allowed - {"vxlan", "uplink"}
             assert out in {self.index[d] for d in allowed}, f"went to link {out}: {here}"
@@ -386,6 +399,7 @@ class Fuzz:
             (frame(B, FAR, UDP, udp(1, 2)), SHOT),
         ):
             assert self.run("from_workload", frame_, A.device or "") == verdict, f"after {self.done} frames"
+        assert self.run("from_uplink", wrapped(frame(FAR, B, UDP, udp(1, 2))), "uplink") == REDIRECT
 
     def counted(self) -> int:
         return sum(row.packets for row in self.w.bpf.table("drops").read().values())
@@ -393,15 +407,16 @@ class Fuzz:
 
 NAMES = {OK: "ok", SHOT: "dropped", REDIRECT: "redirected", STOLEN: "flooded or swallowed"}
 LINKS = {
-    RED: {"da", "db", "dt", "trunk", "vxlan", "dd"},  # dd is behind the router
-    CLEAR: {"du", "dc", "vxlan"},
+    # dd is behind the router; the short way to other hosts is by the uplink
+    RED: {"da", "db", "dt", "trunk", "vxlan", "uplink", "dd"},
+    CLEAR: {"du", "dc", "vxlan", "uplink"},
     GREY: {"dg", "uplink"},
 }
 
 
 def fuzz(frames: int, seed: int, tell: Callable[[str], None] = lambda text: None) -> Fuzz:
     """Run that many frames; raise AssertionError with what reproduces a fault."""
-    with world() as w:
+    with direct_world() as w:
         f = Fuzz(w, seed)
         rng = random.Random(seed)
         start = time.monotonic()

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import struct
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from bpf.packets import IPV4, TCP, UDP, checksum, eth, tcp, udp
-from bpf.world import FAR, HERE, RED, STRANGER, TAP, THERE, A, B, Sent, Who, World, frame, world
+from bpf.packets import IPV4, TCP, UDP, eth, tcp, udp
+from bpf.world import (
+    FAR,
+    HERE,
+    NEIGHBOUR,
+    RED,
+    STRANGER,
+    TAP,
+    THERE,
+    A,
+    B,
+    Sent,
+    Who,
+    World,
+    direct_world,
+    frame,
+    own_mac,
+    wrapped,
+)
 from crossway.kernel.bpf import OK, REDIRECT
 from crossway.model import rows as r
-
-PORT = 4789
-SIOCGIFHWADDR = 0x8927
 
 
 @pytest.fixture(scope="module")
 def one() -> Iterator[World]:
-    port = int.from_bytes(PORT.to_bytes(2, "big"), "little")
-    with world(direct=1, vxlan_port=port, underlay=int.from_bytes(r.pack_ip(HERE), "little")) as made:
+    with direct_world() as made:
         yield made
 
 
@@ -29,25 +40,6 @@ def one() -> Iterator[World]:
 def d(one: World) -> World:
     one.reset()
     return one
-
-
-def own_mac() -> bytes:
-    with socket.socket() as s:
-        return fcntl.ioctl(s, SIOCGIFHWADDR, struct.pack("256s", b"uplink"))[18:24]
-
-
-def wrapped(
-    inner: bytes, src: str = THERE, dst: str = HERE, port: int = PORT, flags: int = 0x88, identity: int = 3,
-    network: int = RED, sum: int = 0, fragment: int = 0, version: int = 0x45, short: int = 0, kind: int = UDP,
-    more: int = 0, last: int = 0,
-) -> bytes:  # fmt: skip
-    """Return a frame in VXLAN as another host sends it."""
-    vxlan = struct.pack("!BBHI", flags, more, identity, network << 8 | last) + inner
-    packet = struct.pack("!HHHH", 40000, port, 8 + len(vxlan) - short, sum) + vxlan
-    head = struct.pack("!BBHHHBBH", version, 0, 20 + len(packet), 7, fragment, 64, kind, 0)
-    head += socket.inet_aton(src) + socket.inet_aton(dst)
-    head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
-    return eth(own_mac(), bytes((2, 9, 9, 9, 9, 9)), IPV4, head + packet)
 
 
 def come(d: World, sent: bytes) -> Sent:
@@ -121,6 +113,39 @@ def test_headers_that_contradict_themselves_are_dropped_within(d: World) -> None
     assert come(d, wrapped(INNER[:40])).drop == "SHORT"
 
 
-def test_without_a_route_the_long_way_is_taken(d: World) -> None:
-    done = d.send(frame(A, FAR, UDP, udp(1, 2)))
-    assert (done.to, len(done.packet)) == ("vxlan", len(INNER))
+@pytest.mark.parametrize("v", [4, 6])
+def test_what_is_sent_is_what_is_taken_out(d: World, v: int) -> None:
+    d.send(frame(A, FAR, UDP, udp(1, 2)))  # the first one of a second goes the long way
+    inner = frame(A, FAR, UDP, udp(1, 2), v)
+    done = d.send(inner)
+    assert (done.to, done.packet[:12]) == ("uplink", NEIGHBOUR + own_mac())
+    sent = done.packet
+    assert sent[14:] == wrapped(inner, HERE, THERE, identity=A.identity, id=sent[18:20], port_from=sent[34:36])[14:]
+    ports = {d.send(frame(A, FAR, UDP, udp(n, 2))).packet[34:36] for n in range(99)}
+    assert len(ports) > 90  # spread over paths below
+
+
+def test_once_a_second_one_goes_the_long_way(d: World) -> None:
+    ways = []
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:
+        ways.append(d.send(frame(A, FAR, UDP, udp(1, 2))).to)
+        time.sleep(0.01)
+    assert 2 <= ways.count("vxlan") <= 3
+    assert set(ways) == {"vxlan", "uplink"}
+
+
+def test_what_is_too_large_for_the_underlay_goes_the_long_way(d: World) -> None:
+    d.send(frame(A, FAR, UDP, udp(1, 2)))
+    fits = frame(A, FAR, UDP, udp(1, 2, bytes(1450 - 28)))
+    assert d.send(fits).to == "uplink"
+    d.mtu(RED, 1500)
+    done = d.send(frame(A, FAR, UDP, udp(1, 2, bytes(1451 - 28))))
+    assert (done.to, len(done.packet)) == ("vxlan", 14 + 1451)
+
+
+def test_without_a_neighbour_the_long_way_is_taken(d: World) -> None:
+    place = FAR.place._replace(underlay=r.pack_ip("192.0.2.77"))
+    d.put("macs", {r.MacKey(RED, FAR.mac): place})
+    d.put("hosts", {place.underlay: r.Host(1)})
+    assert {d.send(frame(A, FAR, UDP, udp(1, 2))).to for _ in range(3)} == {"vxlan"}

@@ -7,6 +7,7 @@ Whoever is called `a` on a network has the address .10 and so on; see PORTS.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import subprocess
@@ -15,10 +16,11 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from socket import AF_PACKET, SOCK_RAW, htons, if_nametoindex, socket
 from typing import Any, NamedTuple
 
-from bpf.packets import IPV4, IPV6, eth, family, ip
+from bpf.packets import IPV4, IPV6, UDP, checksum, eth, family, ip, raw
 from crossway.kernel.bpf import OK, REDIRECT, SHOT, Object, lib
 from crossway.kernel.btf import STRUCT
 from crossway.kernel.netlink import inside, open_netns
@@ -322,6 +324,41 @@ def world(kind: type[Object] = Object, sizes: Mapping[str, int] | None = None, *
             made = World(bpf, reasons)
             made.reset()
             yield made
+
+
+NEIGHBOUR = bytes((2, 9, 9, 9, 9, 9))  # in the underlay: the other host
+VXLAN_PORT = 4789
+SIOCGIFHWADDR = 0x8927  # linux/sockios.h
+
+
+@contextmanager
+def direct_world() -> Iterator[World]:
+    """Be in a world that makes and takes off VXLAN itself, with the device `uplink` in the underlay."""
+    port = int.from_bytes(VXLAN_PORT.to_bytes(2, "big"), "little")
+    with world(direct=1, vxlan_port=port, underlay=int.from_bytes(r.pack_ip(HERE), "little")) as made:
+        Path("/proc/sys/net/ipv4/conf/vxlan/forwarding").write_text("1")
+        lines = [f"address add {HERE}/24 dev uplink", f"neigh add {THERE} lladdr {NEIGHBOUR.hex(':')} dev uplink"]
+        subprocess.run(["ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, check=True)
+        yield made
+
+
+def own_mac() -> bytes:
+    """Return the MAC of `uplink`."""
+    with socket() as s:
+        return fcntl.ioctl(s, SIOCGIFHWADDR, struct.pack("256s", b"uplink"))[18:24]
+
+
+def wrapped(
+    inner: bytes, src: str = THERE, dst: str = HERE, port: int = VXLAN_PORT, flags: int = 0x88, identity: int = 3,
+    network: int = RED, sum: int = 0, fragment: int = 0, version: int = 0x45, short: int = 0, kind: int = UDP,
+    more: int = 0, last: int = 0, id: bytes = b"id", port_from: bytes = b"\x9c\x40",
+) -> bytes:  # fmt: skip
+    """Return a frame in VXLAN as it comes from another host."""
+    vxlan = struct.pack("!BBHI", flags, more, identity, network << 8 | last) + inner
+    packet = port_from + struct.pack("!HHH", port, 8 + len(vxlan) - short, sum) + vxlan
+    head = struct.pack("!BBH2sHBBH", version, 0, 20 + len(packet), id, fragment, 64, kind, 0) + raw(src) + raw(dst)
+    head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
+    return eth(own_mac(), NEIGHBOUR, IPV4, head + packet)
 
 
 class Ears:

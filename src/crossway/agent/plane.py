@@ -41,7 +41,10 @@ class Plane:
         }
         if self._direct:
             # The programs ask for routes as a packet from this device would. None ever leaves it for the host's stack.
-            Path(f"/proc/sys/net/ipv4/conf/{self.overlay.name}/forwarding").write_text("1")
+            try:
+                Path(f"/proc/sys/net/ipv4/conf/{self.overlay.name}/forwarding").write_text("1")
+            except OSError as fault:  # then it gets none, and all packets go by the device
+                log.warning("packets to other hosts go the long way: %s", fault)
         self.object = Object(config=config, pins=self._pins)
         # Programs on the links may read tables of another schema. Those go on
         # until these tables are filled: no hook is changed before `filled`.
@@ -108,6 +111,10 @@ class Plane:
             except OSError as fault:
                 if fault.errno != errno.ENODEV:
                     log.error("cannot hook link %d: %s", ifindex, fault)
+        # An earlier build's on a link that is no longer ours: it would go on judging by old tables.
+        for ifindex in self._links.hooked({UPLINK}):
+            if ifindex not in self._hooks:
+                detach(ifindex)
         self.object.alone()
         for other in self._others():
             shutil.rmtree(other)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import socket
 import struct
+from collections.abc import Set
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import NamedTuple
@@ -139,14 +140,14 @@ class Links:
         link = decode(there.body) if there else None
         return link if link is not None and link.name != "lo" else None
 
-    def hooked(self) -> list[int]:
-        """Return the links that have one of our programs on their clsact hook, by the programs' names."""
+    def hooked(self, programs: Set[str] = PROGRAMS) -> list[int]:
+        """Return the links that have one of these programs on their clsact hook, by the programs' names."""
         found = []
         for link in self.all():
             body = struct.pack("=BxxxiIII", 0, link.ifindex, 0, TC_INGRESS, 0)
             for filter in self._netlink.dump(nl.RTM_GETTFILTER, body):
                 options = attrs(attrs(filter.body[20:]).get(TCA_OPTIONS, b""))
-                if _text(options.get(TCA_BPF_NAME)).split(":")[0] in PROGRAMS:
+                if _text(options.get(TCA_BPF_NAME)).split(":")[0] in programs:
                     found.append(link.ifindex)
                     break
         return found
