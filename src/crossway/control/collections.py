@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from crossway.control.collection import Collection
+from crossway.control.floatingip import FLOATINGIPS
+from crossway.control.floatingip_pool import FLOATINGIP_POOLS
 from crossway.control.group import GROUPS
 from crossway.control.network import NETWORKS
 from crossway.control.port import PORTS
+from crossway.control.quota import QUOTAS
 from crossway.control.router import ROUTERS
 from crossway.control.rule import RULES
 from crossway.control.subnet import SUBNETS
@@ -20,6 +23,9 @@ COLLECTIONS: tuple[Collection, ...] = (
     ROUTERS,
     GROUPS,
     RULES,
+    QUOTAS,
+    FLOATINGIPS,
+    FLOATINGIP_POOLS,
 )
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import group, identity
+from crossway.control import group, identity, outside
 from crossway.control.address import by_mac
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid, NotFound
+from crossway.model.floatingip import FLOATING_IP
 from crossway.model.network import Network
 from crossway.model.port import (
     DOWN,
@@ -121,6 +122,8 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         new["fixed_ips"] = _readdress(decision, network, old, mac, given["fixed_ips"])
     elif mac != old.mac_address:
         new["fixed_ips"] = tuple(_follow_mac(decision, old, fixed, mac) for fixed in old.fixed_ips)
+    if "fixed_ips" in new:
+        outside.readdress(decision, old, new["fixed_ips"])
     if "host" in given:
         new.update(bound_as(given["host"] or ""))
     secured = given.get("port_security_enabled", old.port_security_enabled)
@@ -150,16 +153,18 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
 def delete(decision: Decision, caller: Caller, id: str) -> None:
     cloud = decision.cloud
     port: Port = seen(cloud, caller, "port", id, decision.read(cloud.ports, id))
-    if port.device_owner in ROUTER_OWNED:
+    if port.device_owner in (*ROUTER_OWNED, FLOATING_IP):
         raise Conflict(
             f"Port {id} cannot be deleted directly via the port API: has device owner {port.device_owner}.",
             type="ServicePortInUse",
         )
+    outside.check_leave(decision, caller, port)
     remove(decision, port)
 
 
 def remove(decision: Decision, port: Port) -> None:
     """Delete a port and give back all that it has."""
+    outside.leave(decision, port)
     decision.delete(decision.cloud.ports, port.id)
     decision.release(f"mac/{port.network_id}/{port.mac_address}")
     for fixed in port.fixed_ips:
@@ -340,7 +345,7 @@ def _within(subnet: Subnet, ip: str) -> bool:
 
 
 def _subnets(decision: Decision, network: str) -> list[Subnet]:
-    return decision.cloud.subnets.by("network_id", network)
+    return decision.by(decision.cloud.subnets, "network_id", network)
 
 
 def _pairs(wanted: Iterable[Any], mac: str) -> tuple[Pair, ...]:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from crossway.model.conntrack_helper import CONNTRACK_HELPER
+from crossway.model.flavor import FLAVOR, FLAVOR_PROFILE, SERVICE_PROFILE
+from crossway.model.floatingip import FLOATINGIP
+from crossway.model.floatingip_pool import FLOATINGIP_POOL
 from crossway.model.group import GROUP
+from crossway.model.local_ip import LOCAL_IP, PORT_ASSOCIATION
+from crossway.model.ndp_proxy import NDP_PROXY
 from crossway.model.network import NETWORK
+from crossway.model.network_ip_availability import NETWORK_IP_AVAILABILITY
 from crossway.model.port import PORT
+from crossway.model.port_forwarding import PORT_FORWARDING
+from crossway.model.quota import QUOTA
 from crossway.model.rbac import RBAC_POLICY
 from crossway.model.resource import Kind
 from crossway.model.router import ROUTER
 from crossway.model.rule import RULE
+from crossway.model.service_provider import SERVICE_PROVIDER
 from crossway.model.subnet import SUBNET
+from crossway.model.topology import TOPOLOGY
 
 KINDS: tuple[Kind[Any], ...] = (
     NETWORK,
@@ -21,6 +32,20 @@ KINDS: tuple[Kind[Any], ...] = (
     GROUP,
     RULE,
     RBAC_POLICY,
+    QUOTA,
+    FLOATINGIP,
+    FLOATINGIP_POOL,
+    PORT_FORWARDING,
+    NDP_PROXY,
+    CONNTRACK_HELPER,
+    LOCAL_IP,
+    PORT_ASSOCIATION,
+    TOPOLOGY,
+    NETWORK_IP_AVAILABILITY,
+    FLAVOR,
+    SERVICE_PROFILE,
+    FLAVOR_PROFILE,
+    SERVICE_PROVIDER,
 )
 BY_TABLE = {kind.table: kind for kind in KINDS}
 # Names of things as RBAC policies know them.

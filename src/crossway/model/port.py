@@ -128,6 +128,9 @@ PORT = Kind(
         "device_id": None,
         "host": None,
         "subnet_id": lambda port: {fixed.subnet_id: None for fixed in port.fixed_ips},
+        "joined_subnet_id": lambda port: (
+            {fixed.subnet_id: None for fixed in port.fixed_ips} if port.device_owner == ROUTER_INTERFACE else ()
+        ),
         "mac_address": None,
         "security_groups": None,
         "identity": None,

@@ -6,10 +6,14 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import boolean, list_of, mapping, uuid
+from crossway.model.check import boolean, list_of, mapping, or_none, text, uuid
 from crossway.model.port import FixedIp, Wish, wish
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.subnet import Route, route
+from crossway.model.who import ADMIN
+
+# How many routes a router may have beside those to its own subnets.
+ROUTES_MAX = 30
 
 
 class Gateway(msgspec.Struct, frozen=True, gc=False):
@@ -18,33 +22,76 @@ class Gateway(msgspec.Struct, frozen=True, gc=False):
     network_id: str
     enable_snat: bool
     external_fixed_ips: tuple[FixedIp, ...]
+    qos_policy_id: str | None = None
+
+
+class More(msgspec.Struct, frozen=True, gc=False):
+    """Another foot in an external network, and the port that it is."""
+
+    port: str
+    network_id: str
+    external_fixed_ips: tuple[FixedIp, ...]
 
 
 class GatewayWish(msgspec.Struct, frozen=True, gc=False):
-    """A gateway that was asked for."""
+    """A gateway that was asked for; *qos_policy_id* is UNSET where nothing was said of it."""
 
     network_id: str
     enable_snat: bool = True
     external_fixed_ips: tuple[Wish, ...] = ()
+    qos_policy_id: str | None | msgspec.UnsetType = msgspec.UNSET
+
+
+OPTIONAL = {"enable_snat": boolean, "external_fixed_ips": list_of(wish), "qos_policy_id": or_none(uuid)}
 
 
 def gateway(value: Any) -> GatewayWish | None:
     """Check a gateway; none and an empty object alike take it away."""
     if value is None or value == {}:
         return None
-    optional = {"enable_snat": boolean, "external_fixed_ips": list_of(wish)}
-    return GatewayWish(**mapping({"network_id": uuid}, optional)(value))
+    return GatewayWish(**mapping({"network_id": uuid}, OPTIONAL)(value))
 
 
 class Router(Resource, frozen=True, kw_only=True, gc=False, rename={"gateway": "external_gateway_info"}):
-    """*number* keys its routes on hosts; *gateway_port* is its port on the external network."""
+    """*number* keys its routes on hosts; *gateway_port* is its port on the external network.
+
+    *more* are its gateways after the first.
+    """
 
     number: int
     gateway_port: str | None = None
+    more: tuple[More, ...] = ()
     admin_state_up: Annotated[bool, attribute(boolean, default=True)] = True
     status: Annotated[str, told()] = "ACTIVE"
-    gateway: Annotated[Gateway | None, attribute(gateway, default=None, filter=False, sort=False)] = None
+    gateway: Annotated[
+        Gateway | None,
+        attribute(
+            gateway,
+            default=None,
+            filter=False,
+            sort=False,
+            parts={"enable_snat": ADMIN, "external_fixed_ips": ADMIN},
+        ),
+    ] = None
     routes: Annotated[tuple[Route, ...], attribute(list_of(route), post=False, filter=False, sort=False)] = ()
+    distributed: Annotated[bool, attribute(or_none(boolean), default=False, set_by=ADMIN, see=ADMIN)] = False
+    ha: Annotated[bool, attribute(or_none(boolean), default=False, set_by=ADMIN, see=ADMIN)] = False
+    flavor_id: Annotated[str | None, attribute(or_none(uuid), put=False, default=None)] = None
+    enable_ndp_proxy: Annotated[bool, attribute(or_none(boolean), filter_check=boolean)] = False
+    availability_zone_hints: Annotated[
+        tuple[str, ...], attribute(list_of(text(255)), put=False, default=(), filter=False, sort=False)
+    ] = ()
+
+    @property
+    def gateway_networks(self) -> tuple[str, ...]:
+        """Return the external networks that it has a gateway to."""
+        first = (self.gateway.network_id,) if self.gateway else ()
+        return (*first, *(more.network_id for more in self.more))
+
+    @property
+    def gateway_ports(self) -> tuple[str, ...]:
+        first = (self.gateway_port,) if self.gateway_port else ()
+        return (*first, *(more.port for more in self.more))
 
 
-ROUTER = Kind(Router, "router", "routers")
+ROUTER = Kind(Router, "router", "routers", indexes=("project_id", "name", "flavor_id"))
