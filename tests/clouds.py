@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -35,9 +35,9 @@ ALICE, BOB, ADMIN = Caller("alice", roles=implied(["member"])), Caller("bob", ro
 class World:
     """Verbs as a caller of the API has them: JSON in, a model out."""
 
-    def __init__(self, runner: asyncio.Runner, store: Store) -> None:
+    def __init__(self, runner: asyncio.Runner, store: Store, limits: Mapping[str, int] | None = None) -> None:
         self.runner = runner
-        self.cloud = Cloud(store)
+        self.cloud = Cloud(store, limits)
         runner.run(self.cloud.start())
         self.views = Views(self.cloud)
         self.now = 0.0

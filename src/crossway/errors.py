@@ -79,9 +79,20 @@ class Unavailable(Fault):
     status = 503
 
 
+# Kinds that clients know by another name.
+_CALLED = {
+    "policy": "QosPolicy",
+    "bandwidth_limit_rule": "QosRule",
+    "dscp_marking_rule": "QosRule",
+    "minimum_bandwidth_rule": "QosRule",
+    "minimum_packet_rate_rule": "QosRule",
+    "packet_rate_limit_rule": "QosRule",
+    "log": "LogResource",
+    "quota": "TenantQuota",
+}
 # Words that clients know spelled otherwise.
 _SPELLED = {"floatingip": "FloatingIP", "ip": "IP", "ndp": "NDP"}
 
 
 def _camel(kind: str) -> str:
-    return "".join(_SPELLED.get(word, word.capitalize()) for word in kind.replace("_", " ").split())
+    return _CALLED.get(kind) or "".join(_SPELLED.get(word, word.capitalize()) for word in kind.replace("_", " ").split())

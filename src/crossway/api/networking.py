@@ -99,6 +99,8 @@ class Networking:
         if verb is None:
             raise NotAllowed(f"{request.method} is not possible on {request.url.path}", type="HTTPMethodNotAllowed")
         caller = caller_of(request)
+        if request.method == "GET" and at.id in at.collection.questions and at.action is None:
+            return answer(at.collection.questions[at.id](caller))
         if at.id and at.collection.named is not None:
             at = structs.replace(at, id=at.collection.named(caller, at.id))
         return await verb(request, at, caller)
@@ -126,11 +128,11 @@ class Networking:
 
     async def index(self, request: Request, at: Place, caller: Caller) -> Response:
         collection = at.collection
-        if collection.prepare and (first := collection.prepare(self.cloud, caller)):
-            await decide(self.cloud, first)
         if at.parent:
             self._parent(at, caller)
         asked = query.read(collection, request.query_params.multi_items(), caller)
+        if collection.prepare and (first := collection.prepare(self.cloud, caller, asked.filters)):
+            await decide(self.cloud, first)
         page = query.run(self.cloud, collection, caller, asked, at.parent)
         plural = collection.kind.plural
         if asked.fields:
@@ -305,6 +307,8 @@ class Networking:
             found = next((row for row in collection.rows(self.cloud, caller) if row.id == at.id), None)
         else:
             found = self.shapes.table(collection).get(at.id)
+            if found is None and collection.absent is not None:
+                found = collection.absent(at.id)
         if found is not None and at.parent and collection.kind.parent:
             found = found if getattr(found, collection.kind.parent[0]) == at.parent else None
         return seen(self.cloud, caller, collection.kind.name, at.id, found)

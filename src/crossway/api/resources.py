@@ -131,11 +131,10 @@ class Shapes:
             declared = collection.kind.names.get(name)
             if name == "shared" and collection.kind.rbac:
                 shape[name] = shared(self.cloud, caller.project, resource)
-            elif declared:
-                if declared.shown and declared.wire not in unseen:
-                    shape[name] = getattr(resource, declared.field)
             elif name in collection.derived:
                 shape[name] = collection.derived[name](self.cloud, resource)
+            elif declared and declared.shown and declared.wire not in unseen:
+                shape[name] = getattr(resource, declared.field)
         return shape
 
     def _change(self, revision: int, steps: list[Step]) -> None:

@@ -37,6 +37,7 @@ from crossway.api.limits import Buckets, Http, Limited, rate
 from crossway.api.networking import Networking
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
+from crossway.control.quota import defaults
 from crossway.control.status import Status
 from crossway.control.view import Views
 from crossway.errors import Fault, Invalid, NotFound, Unavailable
@@ -282,7 +283,7 @@ async def serve(listen: Sequence[str], store: str, access: Access = OPEN) -> Asy
             stack.push_async_callback(scheme.stop)
         opened = open_store(store)
         stack.push_async_callback(opened.close)
-        cloud = Cloud(opened)
+        cloud = Cloud(opened, defaults(unlimited=not known))
         stack.push_async_callback(cloud.stop)
         await cloud.start()
         # What was loaded stays: the collector need not look at it again and again.

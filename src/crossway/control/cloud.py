@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from crossway.control.address import Addresses
+from crossway.control.usage import NAMES, Usage
 from crossway.model.group import Group
 from crossway.model.host import Host, Identity
 from crossway.model.kinds import KINDS
@@ -144,9 +145,9 @@ Step = tuple[str, str, Any, Any]
 
 
 class Cloud:
-    """All tables at one revision, and who wants to hear of changes."""
+    """All tables at one revision, and who wants to hear of changes. *limits* are the quotas by default."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, limits: Mapping[str, int] | None = None) -> None:
         self.store = store
         self.revision = 0
         self.tables: dict[str, Table[Any]] = {kind.table: Table(kind.table, kind.model, kind.indexes) for kind in KINDS}
@@ -161,6 +162,7 @@ class Cloud:
         sets: dict[str, Index] = {"groups": lambda i: (i.groups,), "group": lambda i: i.groups}
         self.identities = Table("identity", Identity, sets)
         self.tables |= {table.name: table for table in (self.hosts, self.identities)}
+        self.usage = Usage(self.tables, limits or {})
         self.addresses = Addresses()
         self.defaults: dict[str, str] = {}
         self.counters: dict[str, int] = {}
@@ -226,6 +228,8 @@ class Cloud:
             old, new = table.delete(id), None
         else:
             old, new = table.put(id, event.value, revision)
+            if old is None and kind in NAMES:
+                self.usage.settle(kind, new.project_id, id)
         if old is None and new is None:
             return
         if table is self.ports:

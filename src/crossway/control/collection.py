@@ -53,11 +53,13 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     index under which the row's own id finds them. *filters* are beside those by
     attribute. *rows* makes a collection that is computed, not kept: it has no
     table. *aliases* are the extensions of the API that it serves, with their names.
-    *prepare* returns a verb that must be done before a list is read, or None.
+    *prepare* returns a verb that must be done before a list is read with some filters, or None.
     *within* says that an id in the path names an object below its parent alone: its own
     id is PARENT.ID. *show* is a verb that GET of one does instead of looking it up; it
     gets the fields that were asked for and returns the JSON. *named* turns what stands in
-    the path into the id that the caller means.
+    the path into the id that the caller means. *absent* returns what there is under an id
+    of which nothing is kept. *questions* are words that stand where an id would, and what
+    GET of them answers.
     """
 
     kind: Kind[Any]
@@ -73,9 +75,11 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     filters: Mapping[str, Filter] = {}
     rows: Callable[[Cloud, Caller], Iterable[Any]] | None = None
     aliases: Mapping[str, str] = {}
-    prepare: Callable[[Cloud, Caller], Callable[[Decision], Any] | None] | None = None
+    prepare: Callable[[Cloud, Caller, Mapping[str, list[str]]], Callable[[Decision], Any] | None] | None = None
     within: bool = False
     named: Callable[[Caller, str], str] | None = None
+    absent: Callable[[str], Any] | None = None
+    questions: Mapping[str, Callable[[Caller], Any]] = {}
     show: Callable[[Decision, Caller, str, list[str]], Mapping[str, Any]] | None = None
 
 

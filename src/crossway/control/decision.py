@@ -14,6 +14,7 @@ import msgspec
 
 from crossway.control.address import Space
 from crossway.control.cloud import Cloud, Table
+from crossway.control.usage import NAMES
 from crossway.errors import Conflict
 from crossway.store import Stale, Transaction
 
@@ -34,6 +35,8 @@ class Decision:
         self.made: dict[str, Any] = {}
         self._lent: list[tuple[Space, str]] = []
         self._claimed: dict[str, None] = {}
+        # What counts as used of a quota: table, project, id.
+        self._counted: list[tuple[str, str, str]] = []
 
     def get(self, table: Table[S], id: str) -> S | None:
         """Look at an object without relying on it."""
@@ -68,8 +71,14 @@ class Decision:
     def _changes(self, key: str) -> bool:
         return key in self.made or key in self.transaction.deletes
 
-    def create(self, table: Table[S], new: S) -> None:
-        key = f"{table.name}/{new.id}"  # type: ignore[attr-defined]
+    def create(self, table: Table[S], new: S, limited: bool = True) -> None:
+        """Make an object; raise OverQuota if its project has as many as it may, unless it is not *limited*."""
+        id: str = new.id  # type: ignore[attr-defined]
+        key = f"{table.name}/{id}"
+        if table.name in NAMES:
+            project: str = new.project_id  # type: ignore[attr-defined]
+            self.cloud.usage.take(table.name, project, id, limited)
+            self._counted.append((table.name, project, id))
         self.made[key] = new
         self.transaction.same[key] = 0
         self.transaction.puts[key] = ENCODER.encode(new)
@@ -85,7 +94,9 @@ class Decision:
 
     def delete(self, table: Table[S], id: str) -> None:
         key = f"{table.name}/{id}"
-        self.made.pop(key, None)
+        made = self.made.pop(key, None)
+        if made is not None and table.name in NAMES:
+            self.cloud.usage.settle(table.name, made.project_id, id)
         self.transaction.puts.pop(key, None)
         if id in table.modified:
             self.transaction.same[key] = table.modified[id]
@@ -143,6 +154,8 @@ class Decision:
         for space, ip in self._lent:
             space.give_back(ip)
         self.cloud.pending.difference_update(self._claimed)
+        for table, project, id in self._counted:
+            self.cloud.usage.settle(table, project, id)
 
 
 async def decide(cloud: Cloud, verb: Callable[[Decision], T]) -> T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from crossway.control import identity
 from crossway.control.caller import Caller, project_of, seen
@@ -83,7 +83,8 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
 def _create(decision: Decision, given: Given) -> Group:
     time = now()
     group = Group(**given, id=new_id(), created_at=time, updated_at=time)
-    decision.create(decision.cloud.groups, group)
+    # Every project must be able to have its default group, and a group its first rules: no quota stops them.
+    decision.create(decision.cloud.groups, group, limited=group.name != DEFAULT)
     for ethertype in (IPV4, IPV6):
         _default_rule(decision, group, EGRESS, ethertype, None)
     return group
@@ -101,14 +102,16 @@ def _default_rule(decision: Decision, group: Group, direction: str, ethertype: s
         created_at=group.created_at,
         updated_at=group.created_at,
     )
-    insert(decision, rule)
+    insert(decision, rule, limited=False)
 
 
-def _default_first(cloud: Cloud, caller: Caller) -> Callable[[Decision], str] | None:
-    """Return what gives the caller's project its default group, if it has none."""
-    if caller.project in cloud.defaults or not caller.project:
+def _default_first(cloud: Cloud, caller: Caller, filters: Mapping[str, list[str]]) -> Callable[[Decision], str] | None:
+    """Return what gives a project its default group if it has none: the one that an admin asks for, or the caller's."""
+    asked = filters.get("project_id") or filters.get("tenant_id")
+    project = asked[0] if asked and caller.admin else caller.project
+    if project in cloud.defaults or not project:
         return None
-    return lambda decision: default(decision, caller.project)
+    return lambda decision: default(decision, project)
 
 
 GROUPS = Collection(

@@ -33,7 +33,7 @@ def update(decision: Decision, caller: Caller, collection: Collection, id: str, 
     if caller.admin:
         return
     cloud, kind = decision.cloud, collection.kind
-    resource = _resource(decision, caller, kind, id)
+    resource = _resource(decision, caller, collection, id)
     _require(cloud, caller, kind.update, resource, f"update_{kind.name}")
     _attributes(cloud, caller, kind, body, resource, update=True)
 
@@ -42,7 +42,7 @@ def delete(decision: Decision, caller: Caller, collection: Collection, id: str) 
     if caller.admin:
         return
     kind = collection.kind
-    resource = _resource(decision, caller, kind, id)
+    resource = _resource(decision, caller, collection, id)
     _require(decision.cloud, caller, kind.delete, resource, f"delete_{kind.name}")
 
 
@@ -50,7 +50,7 @@ def act(decision: Decision, caller: Caller, collection: Collection, id: str, nam
     """Let the caller do one of a collection's own actions on a resource."""
     if caller.admin:
         return
-    resource = _resource(decision, caller, collection.kind, id)
+    resource = _resource(decision, caller, collection, id)
     _require(decision.cloud, caller, action.who, resource, name)
 
 
@@ -103,8 +103,11 @@ class _Target:
             setattr(self, kind.parent[0], given.get(kind.parent[0]))
 
 
-def _resource(decision: Decision, caller: Caller, kind: Kind[Any], id: str) -> Resource:
+def _resource(decision: Decision, caller: Caller, collection: Collection, id: str) -> Resource:
+    kind = collection.kind
     found: Resource | None = decision.get(decision.cloud.tables[kind.table], id)
+    if found is None and collection.absent is not None:
+        found = collection.absent(id)
     if found is None:
         raise NotFound(kind.name, id)
     resource: Resource = seen(decision.cloud, caller, kind.name, id, found)

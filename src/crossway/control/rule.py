@@ -59,8 +59,8 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     remove(decision, seen(cloud, caller, "security_group_rule", id, decision.read(cloud.rules, id)))
 
 
-def insert(decision: Decision, rule: Rule) -> None:
-    decision.create(decision.cloud.rules, rule)
+def insert(decision: Decision, rule: Rule, limited: bool = True) -> None:
+    decision.create(decision.cloud.rules, rule, limited)
     decision.claim(_unique_key(rule), rule.id)
     if rule.remote_group_id:
         decision.claim(f"remote/{rule.remote_group_id}/{rule.id}")
