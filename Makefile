@@ -4,7 +4,7 @@ BPF := src/crossway/bpf/crossway.bpf.o
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: cflags demo test check fuzz bench bpf setup lock
+.PHONY: cflags demo test check fuzz bench bpf setup lock tempest
 
 setup:
 	@scripts/setup
@@ -38,6 +38,10 @@ fuzz: setup
 
 bench: setup
 	@$(PY) -m bench $(ARGS)
+
+# OpenStack's own tests against Crossway with a real Keystone: make tempest ARGS='REGEX --concurrency 2'
+tempest: setup
+	@$(PY) scripts/tempest $(ARGS)
 
 # The packet tests on Debian 12's own kernel, under QEMU.
 kernel-test: setup
