@@ -23,24 +23,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from bench import peers, ready
-from bench.judge import FILLING, GROUPS, UNITS, Row, Series, Spread, rows
+from bench import page, peers, ready
+from bench.judge import COMPETING, ELSEWHERE, FILLING, GROUPS, HERE, UNITS, Changes, Row, Series, Spread, outcomes, rows
 from bench.ours import Crossway
 from bench.peers import Path
-from bench.spaces import Spaces, wait_for
+from bench.spaces import Spaces, used, wait_for
 
 RESULTS = File(__file__).parent / "results"
 CHANGES_PER_SECOND = 100
 CHANGED_RULES = 1000  # rules of the groups that are changed while we measure
+ELSEWHERE_RULES = 10  # rules of the other groups of the same hosts that are
 
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to measure once a repeat."""
+    """One thing to measure once a repeat, and the path whose policy is changed meanwhile, if any."""
 
     path: Path
     case: str
-    changes: bool
+    changed: Path | None = None
+
+    @property
+    def changes(self) -> str | None:
+        return None if self.changed is None else HERE if self.changed == self.path else ELSEWHERE
 
 
 @dataclass
@@ -50,6 +55,7 @@ class Changer:
     path: Path
     made: int = 0
     seconds: float = 0.0
+    cpu: dict[str, float] = field(default_factory=dict)  # who worked for the changes -> CPU seconds
     _end: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -65,38 +71,49 @@ class Changer:
 
     def _run(self) -> None:
         assert self.path.change
-        start, number = time.monotonic(), 0
+        start, own, number, others = time.monotonic(), time.thread_time(), 0, 0.0
+        before = {who: sum(map(used, pids)) for who, pids in self.path.workers.items()}
         while not self._end.is_set():
-            self.path.change(number)
+            others += self.path.change(number)
             number += 1
             self._end.wait(max(0.0, start + number / CHANGES_PER_SECOND - time.monotonic()))
         self.made += number
         self.seconds += time.monotonic() - start
+        for who, pids in self.path.workers.items():
+            self._count(who, sum(map(used, pids)) - before[who])
+        self._count("who asks", time.thread_time() - own + others)
+
+    def _count(self, who: str, seconds: float) -> None:
+        self.cpu[who] = self.cpu.get(who, 0.0) + seconds
 
     @property
-    def rate(self) -> float:
-        return self.made / self.seconds if self.seconds else 0.0
+    def found(self) -> Changes:
+        """What came of it: how many changes a second, and which part of a core who took."""
+        return Changes(self.made / self.seconds, {who: seconds / self.seconds for who, seconds in self.cpu.items()})
 
 
 def measure(paths: Sequence[Path], spaces: Spaces, options: argparse.Namespace, show: Progress) -> list[Series]:
     """Measure all paths in every case, once a repeat, each repeat in another order."""
-    jobs = [Job(path, case, False) for path in paths for case in options.cases]
+    jobs = [Job(path, case) for path in paths for case in options.cases]
     if options.changes:
-        jobs += [
-            Job(path, case, True)
-            for path in paths
-            for case in options.cases
-            if path.change and path.rules == CHANGED_RULES
-        ]
-    changers = {id(path): Changer(path) for path in paths}
+        for path in paths:
+            if path.change and path.rules == CHANGED_RULES:
+                jobs += [Job(path, case, path) for case in options.cases]
+                jobs += [
+                    Job(path, case, other)
+                    for other in paths
+                    for case in options.cases
+                    if case in COMPETING and path.workers and is_elsewhere(path, other)
+                ]
+    changers = {job: Changer(job.changed) for job in jobs if job.changed}
     samples: dict[Job, list[float]] = {job: [] for job in jobs}
     order = random.Random(options.seed)
     task = show.add_task("measuring", total=len(jobs) * options.repeats)
     for _ in range(options.repeats):
         for job in order.sample(jobs, len(jobs)):
             with ExitStack() as stack:
-                if job.changes:
-                    stack.enter_context(changers[id(job.path)].running())
+                if job.changed:
+                    stack.enter_context(changers[job].running())
                     time.sleep(0.1)
                 samples[job].append(
                     spaces.measure(
@@ -104,20 +121,27 @@ def measure(paths: Sequence[Path], spaces: Spaces, options: argparse.Namespace, 
                         job.case,
                         job.path.ip,
                         options.seconds,
-                        calm=job.case in FILLING and not job.changes,
+                        calm=job.case in FILLING and not job.changed,
                     )
                 )
             show.advance(task)
-    for changer in changers.values():
-        if changer.made:
-            rules = f"{changer.path.rules:,} rules"
-            show.console.print(
-                f"{changer.path.setup}, {changer.path.where}, {rules}: {changer.rate:.0f} changes a second"
-            )
     return [
-        Series(j.path.setup, j.path.where, j.case, j.path.rules, j.changes, tuple(taken))
+        Series(
+            j.path.setup,
+            j.path.where,
+            j.case,
+            j.path.rules,
+            j.changes,
+            tuple(taken),
+            changers[j].found if j.changed else None,
+        )
         for j, taken in samples.items()
     ]
+
+
+def is_elsewhere(path: Path, other: Path) -> bool:
+    """Return whether a change of *other*'s policy is as much work as one of *path*'s, but for other ports."""
+    return (other.setup, other.where) == (path.setup, path.where) and other.rules == ELSEWHERE_RULES
 
 
 def number(value: float) -> str:
@@ -150,26 +174,22 @@ def table(found: Sequence[Row], console: Console) -> None:
 
 
 def summary(found: Sequence[Row], console: Console) -> None:
-    """Print what came of each target: how often it was met, and the ratios from best to worst."""
+    """Print what came of each target, and who took the cores while changes were made."""
     made = Table(title="Targets", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("case", "beside", "target", "met", "ratios"):
         made.add_column(name, justify="right" if name in ("target", "met", "ratios") else "left", no_wrap=True)
-    kinds: dict[tuple[str, str, str], list[Row]] = {}
-    for row in found:
-        if row.target:
-            peer = row.peer.split(" · ")[0]
-            if peer == "Crossway":
-                peer = "without changes" if "changes" in row.title else "10 rules, with 10,000"
-            kinds.setdefault(
-                (row.case.replace(", one core", "").replace(", two cores", ""), peer, row.target), []
-            ).append(row)
-    for (case, peer, target), of_kind in kinds.items():
-        ratios = sorted(row.ratio.median for row in of_kind)
-        met = sum(bool(row.met) for row in of_kind)
-        colour = "green" if met == len(of_kind) else "yellow" if met else "red"
-        told = f"{ratios[0]:.2f}–{ratios[-1]:.2f}" if len(ratios) > 1 else f"{ratios[0]:.2f}"
-        made.add_row(case, peer, target, f"[{colour}]{met} of {len(of_kind)}[/]", told)
+    for one in outcomes(found):
+        of = len(one.ratios)
+        colour = "green" if one.met == of else "yellow" if one.met else "red"
+        made.add_row(one.case, one.beside, one.target, f"[{colour}]{one.met} of {of}[/]", one.told)
     console.print(made)
+    told: dict[tuple[str, str], Changes] = {}
+    for row in found:
+        for title, changes in zip((row.title, row.peer), row.changes, strict=True):
+            if changes:
+                told[row.case, title] = changes
+    for (case, title), changes in told.items():
+        console.print(f"{case}, {title}: {changes.told}", highlight=False)
 
 
 def machine() -> dict[str, str]:
@@ -198,11 +218,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the order of measurements")
     parser.add_argument("--samples", type=int, default=100, help="new ports, for `ready`")
     parser.add_argument("--ports", default="100,1000", help="ports on the network, for `ready`")
-    parser.add_argument("--name", default="latest", help="of the file in bench/results")
+    parser.add_argument("--name", help="of the file in bench/results; `latest` is what docs/performance.md tells")
     options = parser.parse_args(arguments)
     only = options.only or [*GROUPS, "ready"]
     options.cases = [case for group, cases in GROUPS.items() for case in cases if group in only or case in only]
     options.ready = "ready" in only
+    options.name = options.name or ("latest" if arguments is None and len(sys.argv) == 1 else "trial")
     options.rules = [int(n) for n in options.rules.split(",")]
     options.ports = [int(n) for n in options.ports.split(",")]
     return options
@@ -262,6 +283,8 @@ def main() -> int:
     }
     file.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     console.print(f"{len(judged) - len(missed)} of {len(judged)} targets met; written to {file}")
+    if options.name == "latest":
+        page.write(file)
     return 0
 
 

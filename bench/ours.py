@@ -71,20 +71,21 @@ class Crossway:
             for host, name in ((one, "c"), (one, "s"), (two, "x"))
         )
         change = self._changes(group)
+        workers = {"server": [self.lab.server.pid], "agents": [host.agent.pid for host in self.lab.hosts]}
         return [
-            Path("Crossway", "same", client, same, same.ip4, rules, change),
-            Path("Crossway", "cross", client, cross, cross.ip4, rules, change),
+            Path("Crossway", "same", client, same, same.ip4, rules, change, workers),
+            Path("Crossway", "cross", client, cross, cross.ip4, rules, change, workers),
         ]
 
-    def _changes(self, group: Object) -> Callable[[int], None]:
+    def _changes(self, group: Object) -> Callable[[int], float]:
         """Return what adds a rule to the measured ports' group and takes it away again, in turn."""
         made: list[str] = []
 
-        def change(number: int) -> None:
+        def change(number: int) -> float:
             client = self.lab.client
             if made:
                 client.delete("security_group_rule", made.pop())
-                return
+                return 0.0
             rule = client.create(
                 "security_group_rule",
                 security_group_id=group["id"],
@@ -96,5 +97,6 @@ class Crossway:
                 remote_ip_prefix=f"{CHANGED}/32",
             )
             made.append(str(rule["id"]))
+            return 0.0
 
         return change

@@ -14,10 +14,10 @@ The underlay across hosts is always one veth pair with an MTU of 1500.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from bench.spaces import PORT, PORTS, Spaces, cable, restore
+from bench.spaces import PORT, PORTS, Spaces, cable, change, restore
 from crossway.lab.place import Place
 
 SUBNET = "10.77.0"
@@ -28,7 +28,11 @@ MACS = ("02:00:00:77:00:02", "02:00:00:77:00:03")
 
 @dataclass(frozen=True)
 class Path:
-    """What is measured: from where to which address; *change* makes one change of its policy."""
+    """What is measured: from where to which address.
+
+    *change* makes one change of its policy, and returns the CPU seconds of processes that it
+    started; *workers* are processes that work for it meanwhile, by what they are.
+    """
 
     setup: str
     where: str  # "same" or "cross"
@@ -36,7 +40,8 @@ class Path:
     server: Place
     ip: str
     rules: int | None = None
-    change: Callable[[int], None] | None = None
+    change: Callable[[int], float] | None = None
+    workers: Mapping[str, Sequence[int]] = field(default_factory=dict, hash=False)
 
 
 def bare(spaces: Spaces) -> Path:
@@ -252,14 +257,14 @@ def _bridge_host(host: Place, ports: list[tuple[Place, str, str]], rules: int, o
     )
 
 
-def _changes(host: Place) -> Callable[[int], None]:
+def _changes(host: Place) -> Callable[[int], float]:
     """Return what adds a rule to the measured port's chain and takes it away again, in turn."""
 
-    def change(number: int) -> None:
+    def make(number: int) -> float:
         act = f"-D {_I}" if number % 2 else f"-I {_I} 3"
-        restore(host, ["*filter", f"{act} -s {CHANGED}/32 -p tcp -m tcp --dport 9 -j RETURN", "COMMIT"], keep=True)
+        return change(host, ["*filter", f"{act} -s {CHANGED}/32 -p tcp -m tcp --dport 9 -j RETURN", "COMMIT"])
 
-    return change
+    return make
 
 
 _I = "i-tap0"

@@ -117,10 +117,29 @@ def cable(one: Place, one_link: str, other: Place, other_link: str, mtu: int = 1
     other.script([f"link set {other_link} up"])
 
 
-def restore(place: Place, lines: Iterable[str], keep: bool = False) -> None:
-    """Give `iptables-restore` these lines."""
-    options = ["--noflush"] if keep else []
-    place.exec("iptables-restore", "--wait", *options, stdin="\n".join(lines) + "\n", seconds=300)
+def restore(place: Place, lines: Iterable[str]) -> None:
+    """Give `iptables-restore` these lines, in place of what is there."""
+    place.exec("iptables-restore", "--wait", stdin="\n".join(lines) + "\n", seconds=300)
+
+
+def change(place: Place, lines: Iterable[str]) -> float:
+    """Give `iptables-restore` these lines on top of what is there; return the CPU seconds that it took."""
+    command = place.command("iptables-restore", "--wait", "--noflush")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        process.stdin.write("\n".join(lines) + "\n")
+        process.stdin.close()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"iptables-restore ended with {process.returncode}")
+    return used.ru_utime + used.ru_stime
+
+
+def used(pid: int) -> float:
+    """Return the CPU seconds that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for(spaces: Spaces, place: Place, ip: str, seconds: float = 20.0) -> None:
