@@ -95,4 +95,4 @@ _SPELLED = {"floatingip": "FloatingIP", "ip": "IP", "ndp": "NDP"}
 
 
 def _camel(kind: str) -> str:
-    return _CALLED.get(kind) or "".join(_SPELLED.get(word, word.capitalize()) for word in kind.replace("_", " ").split())
+    return _CALLED.get(kind.removeprefix("alias_")) or "".join(_SPELLED.get(word, word.capitalize()) for word in kind.replace("_", " ").split())

@@ -10,6 +10,7 @@ from crossway.control.floatingip_pool import FLOATINGIP_POOLS
 from crossway.control.group import GROUPS
 from crossway.control.network import NETWORKS
 from crossway.control.port import PORTS
+from crossway.control.qos import ALIASES, POLICIES, RULE_TYPES
 from crossway.control.quota import QUOTAS
 from crossway.control.router import ROUTERS
 from crossway.control.rule import RULES
@@ -26,6 +27,9 @@ COLLECTIONS: tuple[Collection, ...] = (
     QUOTAS,
     FLOATINGIPS,
     FLOATINGIP_POOLS,
+    *ALIASES,
+    POLICIES,
+    RULE_TYPES,
 )
 
 

@@ -15,6 +15,7 @@ from crossway.model.network import NETWORK
 from crossway.model.network_ip_availability import NETWORK_IP_AVAILABILITY
 from crossway.model.port import PORT
 from crossway.model.port_forwarding import PORT_FORWARDING
+from crossway.model.qos import POLICY, QOS_RULES, RULE_TYPE
 from crossway.model.quota import QUOTA
 from crossway.model.rbac import RBAC_POLICY
 from crossway.model.resource import Kind
@@ -46,6 +47,9 @@ KINDS: tuple[Kind[Any], ...] = (
     SERVICE_PROFILE,
     FLAVOR_PROFILE,
     SERVICE_PROVIDER,
+    POLICY,
+    *QOS_RULES,
+    RULE_TYPE,
 )
 BY_TABLE = {kind.table: kind for kind in KINDS}
 # Names of things as RBAC policies know them.
