@@ -238,6 +238,8 @@ class Networking:
             return action.verb(decision, caller, at.id, asked)
 
         done = await decide(self.cloud, self._matching(request, at, verb))
+        if isinstance(done, Resource):
+            return self._one(at.collection, done, caller, action.status)
         return answer(done, action.status) if action.status != 204 else empty()
 
     async def tags(self, request: Request, at: Place, caller: Caller) -> Response:

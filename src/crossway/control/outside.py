@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from crossway.control.caller import Caller
+from crossway.control.cloud import Cloud
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid
 from crossway.model.conntrack_helper import ConntrackHelper
@@ -148,3 +149,16 @@ def router_between(
             return decision.read(cloud.routers, router.id)
         first = first or router
     return first and decision.read(cloud.routers, first.id)
+
+
+def address_scope(cloud: Cloud, network: str, version: int) -> str | None:
+    """Return the address scope of a network's subnets of one family."""
+    pools = cloud.tables.get("subnetpool")
+    for subnet in cloud.subnets.by("network_id", network):
+        pool = (
+            pools.get(subnet.subnetpool_id) if pools and subnet.ip_version == version and subnet.subnetpool_id else None
+        )
+        if pool is not None:
+            found: str | None = pool.address_scope_id
+            return found
+    return None

@@ -303,6 +303,16 @@ def _readdress(
     return tuple(kept)
 
 
+def move(decision: Decision, port: Port, wishes: Iterable[Wish]) -> Port:
+    """Give a port that is not a workload's other addresses."""
+    network = decision.rely(decision.cloud.networks, port.network_id)
+    if network is None:
+        raise NotFound("network", port.network_id)
+    new = changed(port, {"fixed_ips": _readdress(decision, network, port, port.mac_address, wishes)})
+    decision.put(decision.cloud.ports, new)
+    return new
+
+
 def _follow_mac(decision: Decision, port: Port, fixed: FixedIp, mac: str) -> FixedIp:
     """Return the address in its place under another MAC: itself, if it does not follow from the MAC."""
     subnet = decision.cloud.subnets.get(fixed.subnet_id)

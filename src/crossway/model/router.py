@@ -39,7 +39,7 @@ class GatewayWish(msgspec.Struct, frozen=True, gc=False):
     network_id: str
     enable_snat: bool = True
     external_fixed_ips: tuple[Wish, ...] = ()
-    qos_policy_id: str | None | msgspec.UnsetType = msgspec.UNSET
+    qos_policy_id: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 OPTIONAL = {"enable_snat": boolean, "external_fixed_ips": list_of(wish), "qos_policy_id": or_none(uuid)}
@@ -78,6 +78,8 @@ class Router(Resource, frozen=True, kw_only=True, gc=False, rename={"gateway": "
     ha: Annotated[bool, attribute(or_none(boolean), default=False, set_by=ADMIN, see=ADMIN)] = False
     flavor_id: Annotated[str | None, attribute(or_none(uuid), put=False, default=None)] = None
     enable_ndp_proxy: Annotated[bool, attribute(or_none(boolean), filter_check=boolean)] = False
+    enable_default_route_ecmp: Annotated[bool, attribute(boolean, default=False, set_by=ADMIN)] = False
+    enable_default_route_bfd: Annotated[bool, attribute(boolean, default=False, set_by=ADMIN)] = False
     availability_zone_hints: Annotated[
         tuple[str, ...], attribute(list_of(text(255)), put=False, default=(), filter=False, sort=False)
     ] = ()
