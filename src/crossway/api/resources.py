@@ -27,6 +27,8 @@ def path_of(collection: Collection) -> str:
 
 # Hyphens and underscores are one: clients use both.
 TOP = {path_of(c).replace("-", "_"): c for c in COLLECTIONS}
+# Clients put tags below the plural alone, wherever the collection stands.
+TAGGED = {c.kind.plural: c for c in COLLECTIONS if "tags" in c.kind.attributes}
 STALE: dict[str, list[tuple[str, Any]]] = {}
 STALE_BY: dict[str, list[tuple[str, str]]] = {}
 for _collection in every():
@@ -55,6 +57,8 @@ def place(path: str) -> Place | None:
         collection = TOP.get("/".join(segments[:length]).replace("-", "_"))
         if collection is not None and len(segments) >= length:
             return _within(collection, "", segments[length:])
+    if segments[2:3] == ["tags"] and (tagged := TAGGED.get(segments[0].replace("-", "_"))) is not None:
+        return _within(tagged, "", segments[1:])
     return None
 
 
