@@ -2,15 +2,18 @@
 // A packet leaves a port and enters its network.
 //
 //     from_workload ── guard ─┬─ firewall(egress) ── forward ──> a port, the overlay, the uplink
+//           │            │    ├─ ask       DHCP, router solicitations ──> the agent
+//           │            │    │    └─ DROP_NO_SERVICE
 //           │            │    ├─ answer    ARP, neighbour solicitations
 //           │            │    ├─ route     to a router
 //           │            │    └─ flood     groups, unknown destinations
 //           │            │         └─ DROP_POLICY_OUT, DROP_NO_MAC, DROP_TOO_BIG, DROP_LOOP
-//           │            └─ DROP_SPOOFED_*, DROP_ROGUE_*, DROP_NOT_IP, DROP_NO_SERVICE
+//           │            └─ DROP_SPOOFED_*, DROP_ROGUE_*, DROP_NOT_IP
 //           └─ DROP_NO_PORT, DROP_SPOOFED_VLAN
 #pragma once
 #include "include/stage.h"
 #include "stages/answer.h"
+#include "stages/ask.h"
 #include "stages/deliver.h"
 #include "stages/guard.h"
 #include "stages/route.h"
@@ -83,6 +86,8 @@ int from_workload(struct __sk_buff *skb)
 		if (why)
 			return drop(p, why);
 	}
+	if (is_question(p, port))
+		return go(skb, p, ASK);
 	remember(p);
 	if (!(p->flags & PACKET_IP) || p->flags & PACKET_ND)
 		if (is_solicitation(skb, p))

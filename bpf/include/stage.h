@@ -12,6 +12,7 @@ enum stage {
 	FLOOD,   // groups and unknown destinations
 	ROUTE,   // what is sent to a router's MAC
 	REPORT,  // ICMP errors to the sender
+	ASK,     // what the agent answers
 	STAGE_MAX,
 };
 
@@ -19,6 +20,7 @@ int answer(struct __sk_buff *skb);
 int flood(struct __sk_buff *skb);
 int route(struct __sk_buff *skb);
 int report(struct __sk_buff *skb);
+int ask(struct __sk_buff *skb);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
@@ -31,6 +33,7 @@ struct {
 		[FLOOD] = (void *)&flood,
 		[ROUTE] = (void *)&route,
 		[REPORT] = (void *)&report,
+		[ASK] = (void *)&ask,
 	},
 };
 

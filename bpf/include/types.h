@@ -27,7 +27,9 @@ enum body {
 };
 
 enum port_flag {
-	PORT_SECURED = 1,  // guard and firewall apply (port_security_enabled)
+	PORT_SECURED = 1,     // guard and firewall apply (port_security_enabled)
+	PORT_DHCP = 2,        // the agent answers its DHCP
+	PORT_ADVERTISED = 4,  // the agent answers its DHCPv6 and router solicitations
 };
 
 // A port that lives on this host.
@@ -238,6 +240,16 @@ struct flow {
 	__u32 flags;            // enum flow_flag
 };
 
+enum { QUESTION_MAX = 1514 };
+
+// A frame that a port sent and the agent is to answer, without VLAN tags.
+struct asked {
+	struct port_key port;
+	__u32 length;
+	__u8 frame[QUESTION_MAX];
+	__u8 pad[2];
+};
+
 // The ports of a fragmented packet, told by its first fragment to the others.
 struct fragment_key {
 	__u32 network;
@@ -288,7 +300,7 @@ enum drop {
 	DROP_NO_UPLINK,       // the provider network is not on this host
 	DROP_ERROR,           // a kernel helper failed
 	DROP_NO_STAGE,        // a stage is missing from `stages`: a loading fault
-	DROP_NO_SERVICE,      // asks for DHCP or a router advertisement: nobody serves them
+	DROP_NO_SERVICE,      // asks for DHCP or a router advertisement: too often, or faster than the agent answers
 	DROP_UNTRACKED,       // passed all the same: the flow table refused its flow
 	DROP_MAX,
 };

@@ -4,8 +4,8 @@
 //
 //     guard ── TCP or UDP from the port's first addresses ──> pass
 //       └─ the long way ──> pass
-//            └─ DROP_SPOOFED_*, DROP_ROGUE_*, DROP_NO_SERVICE, DROP_NOT_IP,
-//               DROP_SHORT, DROP_MALFORMED
+//            └─ DROP_SPOOFED_*, DROP_ROGUE_*, DROP_NOT_IP, DROP_SHORT,
+//               DROP_MALFORMED
 #pragma once
 #include "../include/stage.h"
 
@@ -143,9 +143,10 @@ __noinline int guard_long(struct __sk_buff *skb, struct packet *p, struct port *
 			return DROP_SPOOFED_MAC;
 		if (p->family == FAMILY_IPV4) {
 			if (p->proto != IPPROTO_UDP || p->src_port != bpf_htons(DHCP_CLIENT) ||
-			    p->dst_port != bpf_htons(DHCP_SERVER) || p->flags & PACKET_FRAGMENT)
+			    p->dst_port != bpf_htons(DHCP_SERVER) || p->flags & PACKET_FRAGMENT ||
+			    !(p->flags & PACKET_GROUP))
 				return DROP_SPOOFED_IPV4;
-			return DROP_NO_SERVICE;
+			return 0;
 		}
 		if (p->proto != IPPROTO_ICMPV6 ||
 		    !(type == ND_RS || type == ND_NS || type == MLD_REPORT || type == MLD_DONE || type == MLD2_REPORT))
@@ -172,20 +173,14 @@ __noinline int guard_long(struct __sk_buff *skb, struct packet *p, struct port *
 		if (p->family == FAMILY_IPV4) {
 			if (from == bpf_htons(DHCP_SERVER) && to == bpf_htons(DHCP_CLIENT))
 				return DROP_ROGUE_DHCP;
-			if (from == bpf_htons(DHCP_CLIENT) && to == bpf_htons(DHCP_SERVER) && p->flags & PACKET_GROUP)
-				return DROP_NO_SERVICE;
 		} else {
 			if (from == bpf_htons(DHCPV6_SERVER) && to == bpf_htons(DHCPV6_CLIENT))
 				return DROP_ROGUE_DHCP;
-			if (to == bpf_htons(DHCPV6_SERVER) && p->flags & PACKET_GROUP)
-				return DROP_NO_SERVICE;
 		}
 	}
 	if (p->family == FAMILY_IPV6 && p->proto == IPPROTO_ICMPV6 && !(p->flags & PACKET_UNSEEN)) {
 		if (type == ND_RA || type == ND_REDIRECT)
 			return DROP_ROGUE_RA;
-		if (type == ND_RS)
-			return DROP_NO_SERVICE;
 		if (p->flags & PACKET_ND)
 			return guard_nd(skb, p);
 	}

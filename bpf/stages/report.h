@@ -5,6 +5,7 @@
 //
 //     report ──> ICMP error to the sender
 #pragma once
+#include "../include/budget.h"
 #include "../include/checksum.h"
 #include "../include/stage.h"
 #include "deliver.h"
@@ -14,8 +15,8 @@ enum {
 	// Removed behind the MAC header, so that a checksum which the kernel
 	// owes to the old packet is owed no more.
 	SLACK = 128,
-	BURST = 256,     // errors that a port may cause at once
-	PER_SECOND = 1000,
+	ERRORS = 256,  // that a port may cause at once
+	ERRORS_PER_SECOND = 1000,
 };
 
 struct icmp_error {
@@ -47,26 +48,6 @@ struct ipv6_error {
 	struct addr to;
 	struct icmp_error icmp;
 };
-
-// Return whether the port may cause one more error now.
-static __always_inline bool has_budget(const struct port_key *port, __u64 now)
-{
-	const __u64 each = SECOND / PER_SECOND, full = BURST * each;
-	__u64 have;
-	struct budget first = { .seen = now, .nanoseconds = full - each };
-	struct budget *b = bpf_map_lookup_elem(&budgets, port);
-
-	if (!b) {
-		bpf_map_update_elem(&budgets, port, &first, BPF_ANY);
-		return true;
-	}
-	have = now - b->seen > full ? full : b->nanoseconds + (now - b->seen);
-	if (have > full)
-		have = full;
-	b->seen = now;
-	b->nanoseconds = have < each ? have : have - each;
-	return have >= each;
-}
 
 // The address with which the router speaks in the network by which the packet came.
 static __always_inline bool router_address(const struct packet *p, struct addr *from)
@@ -163,7 +144,7 @@ int report(struct __sk_buff *skb)
 	if (!p || !quote)
 		return TC_ACT_SHOT;
 	if (p->flags & (PACKET_ERROR | PACKET_LATER | PACKET_GROUP | PACKET_ND) || addr_is_unspecified(&p->src) ||
-	    addr_is_group(&p->src) || !router_address(p, &from) || !has_budget(&p->port, p->now))
+	    addr_is_group(&p->src) || !router_address(p, &from) || !has_budget(&budgets, &p->port, p->now, ERRORS, ERRORS_PER_SECOND))
 		return TC_ACT_SHOT;
 
 	quoted = skb->len - ETH_HLEN;

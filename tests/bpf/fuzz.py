@@ -268,9 +268,11 @@ def fault(frame: bytes, who: Who) -> str | None:
             return None if frame[20:22] == b"\0\1" else "an ARP answer for nobody"
         return None if frame[28:32] == raw(who.ip4) else "another address in ARP"
     if proto == IPV4:
+        head = 14 + (frame[14] & 15) * 4
+        if frame[26:30] == bytes(4) and frame[23] == UDP and struct.unpack_from("!HH", frame, head) == (68, 67):
+            return None if frame[0] & 1 else "DHCP without an address, but not to all"
         if frame[26:30] != raw(who.ip4):
             return "another IPv4 address"
-        head = 14 + (frame[14] & 15) * 4
         if struct.unpack_from("!H", frame, 20)[0] & 0x1FFF:
             return None
         if frame[23] == UDP and struct.unpack_from("!HH", frame, head) == (67, 68):
@@ -281,7 +283,7 @@ def fault(frame: bytes, who: Who) -> str | None:
     upper, body, later = transport(frame)
     source = frame[22:38]
     if source == bytes(16):
-        if upper == ICMPV6 and not later and body[0] in (131, 132, 135, 143):
+        if upper == ICMPV6 and not later and body[0] in (131, 132, 133, 135, 143):
             return None
         return "no IPv6 address"
     if source not in (raw(who.ip6), raw(who.link_local)):

@@ -47,11 +47,20 @@ from crossway.model import rows as r
 
 GATEWAY = gateway(RED)
 OTHER_MAC = bytes.fromhex("020000000099")
-STAGES = ("ANSWER", "FLOOD", "ROUTE", "REPORT")
+STAGES = ("ANSWER", "FLOOD", "ROUTE", "REPORT", "ASK")
 
 
 def from_a(packet: bytes, proto: int = IPV4, src: bytes = A.mac) -> bytes:
     return eth(B.mac, src, proto, packet)
+
+
+def asks_too_often(w: World) -> Sent:
+    ports = w.bpf.table("ports")
+    ports.put({A.key: ports.get(A.key)._replace(flags=r.PortFlag.SECURED | r.PortFlag.DHCP)})
+    discover = eth(BROADCAST, A.mac, IPV4, ip("0.0.0.0", "255.255.255.255", UDP, udp(68, 67)))
+    for _ in range(20):
+        assert not w.send(discover).drops
+    return w.send(discover)
 
 
 def without_network(w: World) -> Sent:
@@ -127,7 +136,7 @@ REASONS: dict[str, Callable[[World], Sent]] = {
     "NO_UPLINK": without_uplink,
     "ERROR": to_a_link_that_is_gone,
     "NO_STAGE": without_a_stage,
-    "NO_SERVICE": lambda w: w.send(eth(BROADCAST, A.mac, IPV4, ip("0.0.0.0", "255.255.255.255", UDP, udp(68, 67)))),
+    "NO_SERVICE": asks_too_often,
     "UNTRACKED": without_room,
 }
 

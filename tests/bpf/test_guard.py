@@ -140,15 +140,8 @@ DROPS = {
     "DHCP offer": (from_a(ip(A.ip4, "255.255.255.255", UDP, udp(67, 68)), dst=BROADCAST), "ROGUE_DHCP"),
     "DHCP answer to one": (frame(A, B, UDP, udp(67, 68)), "ROGUE_DHCP"),
     "DHCPv6 advertisement": (six(UDP, udp(547, 546), A.link_local, B.link_local), "ROGUE_DHCP"),
-    "DHCP discover": (from_a(ip("0.0.0.0", "255.255.255.255", UDP, udp(68, 67)), dst=BROADCAST), "NO_SERVICE"),
-    "DHCP request with an address": (
-        from_a(ip(A.ip4, "255.255.255.255", UDP, udp(68, 67)), dst=BROADCAST), "NO_SERVICE"),
     "DHCP discover from another MAC": (
         from_a(ip("0.0.0.0", "255.255.255.255", UDP, udp(68, 67)), dst=BROADCAST, src=OTHER_MAC), "SPOOFED_MAC"),
-    "DHCPv6 solicit": (
-        eth(ALL_SERVERS, A.mac, IPV6, ip(A.link_local, "ff02::1:2", UDP, udp(546, 547))), "NO_SERVICE"),
-    "router solicitation": (six(ICMPV6, icmp(133), A.link_local, "ff02::2", ttl=255), "NO_SERVICE"),
-    "router solicitation without an address": (six(ICMPV6, icmp(133), "::", "ff02::2", ttl=255), "NO_SERVICE"),
     # What contradicts itself.
     "neither IP nor ARP": (from_a(b"data" * 20, 0x88B5), "NOT_IP"),
     "LLC": (from_a(b"data" * 20, 100), "NOT_IP"),

@@ -29,6 +29,7 @@ import msgspec
 from crossway.agent import drops, sweep
 from crossway.agent.api import Api
 from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_of
+from crossway.agent.guest.desk import Desk
 from crossway.agent.plane import UPLINK, WORKLOAD, Plane
 from crossway.agent.remover import Remover
 from crossway.agent.server import Servers
@@ -38,6 +39,7 @@ from crossway.kernel import netlink as nl
 from crossway.kernel.bpf import Table
 from crossway.kernel.links import Inside, Link, Links, decode, furnish, netns_of, port_of, refurnish
 from crossway.kernel.netlink import Netlink
+from crossway.kernel.ring import Ring
 from crossway.model.rows import TABLES
 from crossway.plan import view
 from crossway.plan.plan import Document, Plan
@@ -49,6 +51,7 @@ log = logging.getLogger(__name__)
 ALIVE_SECONDS = 5.0  # between signs of life
 PAUSE_SECONDS = (0.1, 2.0)  # before coming again to a server that went: at first, at most
 SWEEP_SECONDS = 5.0
+ADVERTISE_SECONDS = 1.0
 PLUG_SECONDS = 30.0
 REPORT_SECONDS = 0.02  # between reports at least: changes in a burst are reported together
 
@@ -94,6 +97,9 @@ class Agent:
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._counts: dict[str, int] = {}
         self._old_planes: list[Plane] = []
+        self._desk = Desk(self.plan, lambda ifindex: link.name if (link := self._links.get(ifindex)) else None)
+        self._ring: Ring | None = None
+        self._news = True  # whether guests may have to be told something else of their routers
         self._told_faults: set[tuple[str, str]] = set()
 
     # Life.
@@ -129,13 +135,14 @@ class Agent:
         )
         try:
             self._begin()
+            self._listen()
             loop.add_reader(self._events.fileno(), self._links_changed)
             await api.start(self.run / "agent.sock")
             if ready_fd is not None:
                 os.write(ready_fd, b"\n")
                 os.close(ready_fd)
             async with asyncio.TaskGroup() as tasks:
-                for step in (self._follow, self._tell, self._sweep):
+                for step in (self._follow, self._tell, self._sweep, self._advertise):
                     tasks.create_task(self._forever(step))
         finally:
             loop.remove_reader(self._events.fileno())
@@ -145,6 +152,8 @@ class Agent:
                 (self.run / "agent.sock").unlink()
             self.servers.close()
             self._events.close()
+            self._hang_up()
+            self._desk.close()
             self.links.close()
             for plane in [*self._old_planes, *([self.plane] if hasattr(self, "plane") else [])]:
                 plane.close()
@@ -223,6 +232,7 @@ class Agent:
                     self.plan.settle()
                     self.plan.forget_adopted()
                     self._complete = True
+            self._news = self._news or any(d.kind in ("network", "subnet", "port", "router") for d in documents)
             if any(d.kind in ("identity", "host", "network") for d in documents):
                 self._judge.update(self._states)
             self._apply()
@@ -420,6 +430,7 @@ class Agent:
         self.plane = Plane(self.run, self.links, self.underlay, self._vxlan_port)
         self.tables.renew(self.plane.object)
         self.plane.start()
+        self._listen()
         self._take_uplinks()
         for record in [*self._records.values(), *self._named.values()]:
             self._body(record)
@@ -595,6 +606,7 @@ class Agent:
             inside = self._inside(record) or Inside(record.ifname or "eth0", "", 0, (), ())
             self._link_came(self.links.veth(record.port, netns, inside))
         self.plan.bodies({record.port: self._body(record)})
+        self._news = True
         self._judge.add(record.port)
         self._apply()
 
@@ -793,6 +805,27 @@ class Agent:
             self.plan.policy.groups(),
             time.clock_gettime_ns(time.CLOCK_MONOTONIC),
         )
+
+    # Guests.
+
+    def _listen(self) -> None:
+        """Hear what guests ask, as the present programs put it down."""
+        self._hang_up()
+        self._ring = self.plane.questions(self._desk.ask)
+        asyncio.get_running_loop().add_reader(self._ring.fileno(), self._ring.read)
+
+    def _hang_up(self) -> None:
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            asyncio.get_running_loop().remove_reader(ring.fileno())
+            ring.close()
+
+    async def _advertise(self) -> None:
+        """Tell guests of their routers: what changed soon, the rest now and then."""
+        await asyncio.sleep(ADVERTISE_SECONDS)
+        if self._synced:
+            news, self._news = self._news, False
+            self._desk.advertise(news)
 
     # Flows.
 

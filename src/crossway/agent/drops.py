@@ -40,7 +40,7 @@ WORDS = {
     "NO_UPLINK": "the provider network is not on this host",
     "ERROR": "the kernel refused to pass it on",
     "NO_STAGE": "a part of the data plane is not loaded",
-    "NO_SERVICE": "it asks for DHCP or a router advertisement, and nobody serves them here",
+    "NO_SERVICE": "it asks for DHCP or a router advertisement too often, or faster than the agent answers",
     "UNTRACKED": "it passed, but the table of flows was full: answers to it may be refused",
 }
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from crossway.kernel import bpffs
 from crossway.kernel.bpf import Object, detach
 from crossway.kernel.links import Link, Links
-from crossway.model.rows import MAPPED, pack_ip, unpack_ip
+from crossway.kernel.ring import Ring
+from crossway.model.rows import MAPPED, Asked, PortKey, pack_ip, unpack_ip
 from crossway.settings import DIRECT
 
 log = logging.getLogger(__name__)
@@ -138,6 +139,16 @@ class Plane:
         self.hook(OVERLAY, self.overlay.ifindex)
         if not self.overlay.up:
             self._links.set(self.overlay.ifindex, up=True)
+
+    def questions(self, take: Callable[[PortKey, bytes], None]) -> Ring:
+        """Return what brings guests' questions: *take* gets the port that asked, and the frame."""
+        fd, layout = self.object.ring("questions", "asked", Asked)
+
+        def record(raw: bytes) -> None:
+            asked = layout.unpack(raw[: layout.size])
+            take(asked.port, asked.frame[: asked.length])
+
+        return Ring(fd, record)
 
     def close(self) -> None:
         """Let go; links, programs and tables go on."""

@@ -414,6 +414,13 @@ class Object:
         """Return one of the tables of `TABLES`."""
         return self._tables[name]
 
+    def ring(self, name: str, record: str, shape: type) -> tuple[int, Layout]:
+        """Return a ring buffer's descriptor, and how its records, `struct record`, become *shape*."""
+        found = lib.bpf_object__find_map_by_name(self._object, name.encode())
+        if not found:
+            raise KeyError(f"{self.path.name} has no ring buffer {name}")
+        return int(lib.bpf_map__fd(P(found))), self.btf.layout(self.btf.find(record, STRUCT), shape)
+
     def _program(self, name: str) -> int:
         found = lib.bpf_object__find_program_by_name(self._object, name.encode())
         if not found:

@@ -40,6 +40,8 @@ class Body(IntEnum):
 
 class PortFlag(IntFlag):
     SECURED = 1
+    DHCP = 2
+    ADVERTISED = 4
 
 
 class PlaceKind(IntEnum):
@@ -99,6 +101,14 @@ class Port(NamedTuple):
     flags: int
     mtu: int
     ip: tuple[bytes, bytes]
+
+
+class Asked(NamedTuple):
+    """A frame that a port sent and the agent is to answer: the first *length* bytes of *frame*."""
+
+    port: PortKey
+    length: int
+    frame: bytes
 
 
 class SourceKey(NamedTuple):

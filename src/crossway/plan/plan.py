@@ -16,7 +16,7 @@ from crossway.plan.address import ip
 from crossway.plan.group import Policy
 from crossway.plan.ledger import Ledger
 from crossway.plan.network import UPLINK, Floods, network_rows
-from crossway.plan.port import Body, Seat, place_of, port_rows, seat_of
+from crossway.plan.port import Body, Seat, place_of, port_rows, seat_of, served
 from crossway.plan.router import feet_of, router_rows
 from crossway.plan.rows import Rows
 
@@ -210,7 +210,10 @@ class Plan:
             self._routers |= self._network_routers.get(id, set())
 
     def _take_subnet(self, id: str, old: view.Subnet | None, new: view.Subnet | None) -> None:
-        pass  # routers and ports carry the addresses; the agent reads gateways and routes from it
+        # Routers and ports carry the addresses; the agent reads gateways and routes from it.
+        of = new or old
+        if of is not None and served([s for s in (old,) if s]) != served([s for s in (new,) if s]):
+            self._ports |= self._network_ports.get(of.network, set()) & self._bodies.keys()
 
     def _take_port(self, id: str, old: view.Port | None, new: view.Port | None) -> None:
         if old is not None:
@@ -282,7 +285,8 @@ class Plan:
             rows: Rows = {}
             seat = None
         else:
-            rows = port_rows(port, network, place, body)
+            subnets = [s for a in port.addresses if (s := self._one(view.Subnet, a.subnet)) is not None]
+            rows = port_rows(port, network, place, body, served(subnets) if body is not None else 0)
             seat = seat_of(port, network, place)
         self.ledger.claim(("port", id), rows)
         self._sit(id, seat)

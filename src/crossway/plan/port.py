@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from crossway.model import rows as r
@@ -54,8 +55,19 @@ def seat_of(port: view.Port, network: view.Network, place: r.Place) -> Seat:
     return Seat(network.number, place.underlay, r.Place(r.PlaceKind.REMOTE, underlay=place.underlay), is_wide(port))
 
 
-def port_rows(port: view.Port, network: view.Network, place: r.Place, body: Body | None) -> Rows:
-    """Return the rows of a port that is at *place*."""
+def served(subnets: Iterable[view.Subnet]) -> int:
+    """Return what the agent answers for a port with addresses of these subnets, as flags."""
+    flags = 0
+    for subnet in subnets:
+        if subnet.dhcp and ":" not in subnet.cidr:
+            flags |= r.PortFlag.DHCP
+        elif subnet.dhcp and (subnet.ra or subnet.mode):
+            flags |= r.PortFlag.ADVERTISED
+    return int(flags)
+
+
+def port_rows(port: view.Port, network: view.Network, place: r.Place, body: Body | None, services: int = 0) -> Rows:
+    """Return the rows of a port that is at *place*; *services* are its flags of `served`."""
     own = mac(port.mac)
     ips = [ip(a.ip) for a in port.addresses]
     rows: Rows = {
@@ -67,7 +79,13 @@ def port_rows(port: view.Port, network: view.Network, place: r.Place, body: Body
     if body is not None:
         rows["ports"] = {
             body.key: r.Port(
-                network.number, port.identity, own, int(body.kind), flags_of(port), network.mtu, first_of_each(ips)
+                network.number,
+                port.identity,
+                own,
+                int(body.kind),
+                flags_of(port) | services,
+                network.mtu,
+                first_of_each(ips),
             )
         }
         if port.secured:

@@ -76,6 +76,22 @@ class FakePlane:
     def toward(self, hosts: Iterable[bytes]) -> None: ...
     def came(self, link: Link) -> None: ...
     def close(self) -> None: ...
+    def questions(self, take: Any) -> Silence:
+        return Silence()
+
+
+class Silence:
+    """A ring that nothing is put into."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def read(self) -> None: ...
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 class FakeLinks:

@@ -34,13 +34,14 @@ class Desk:
 
     def __init__(self, plan: Plan, name_of: Callable[[int], str | None]) -> None:
         self._plan, self._name_of = plan, name_of
-        self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-        self._out.setblocking(False)
+        self._out: socket.socket | None = None
         self._ports: dict[PortKey, str] = {}
+        self._due = 0.0
         self._told: dict[str, tuple[float, bytes]] = {}  # port -> when it was told of routers, and what
 
     def close(self) -> None:
-        self._out.close()
+        if self._out is not None:
+            self._out.close()
 
     def ask(self, key: PortKey, raw: bytes) -> None:
         """Answer a question that was asked at a port, if there is an answer."""
@@ -52,9 +53,12 @@ class Desk:
         if verb is not None and guest is not None and (told := verb(asked, guest)) is not None:
             self._send(key, build(told))
 
-    def advertise(self) -> None:
-        """Tell of routers and prefixes to ports that were not told of late, or were told something else."""
+    def advertise(self, news: bool = True) -> None:
+        """Tell of routers to ports that were not told of late or, with *news*, were told something else."""
         now = time.monotonic()
+        if not news and now < self._due:
+            return
+        self._due = now + AGAIN_SECONDS
         bodies = self._plan.local_bodies()
         for id in self._told.keys() - bodies.keys():
             del self._told[id]
@@ -69,9 +73,10 @@ class Desk:
                 continue
             raw = build(told)
             when, what = self._told.get(id, (0.0, b""))
-            if raw != what or now - when > AGAIN_SECONDS:
-                self._told[id] = (now, raw)
+            if raw != what or now - when >= AGAIN_SECONDS:
+                self._told[id] = when, _ = (now, raw)
                 self._send(body.key, raw)
+            self._due = min(self._due, when + AGAIN_SECONDS)
 
     def _port_at(self, key: PortKey) -> view.Port | None:
         id = self._ports.get(key)
@@ -88,6 +93,9 @@ class Desk:
         if key.vlan:
             raw = raw[:12] + struct.pack("!HH", DOT1Q, key.vlan) + raw[12:]
         try:
+            if self._out is None:
+                self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+                self._out.setblocking(False)
             self._out.sendto(raw, (name, 0))
         except OSError as fault:
             # The link is down or gone, or its queue is full: guests ask again.

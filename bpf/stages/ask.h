@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// A guest asks what the agent answers: DHCP, DHCPv6, router solicitations. The
+// agent learns which port asked; the answer comes from the port's own link.
+//
+//     ask ──> the agent
+//       └─ DROP_NO_SERVICE
+#pragma once
+#include "../include/budget.h"
+#include "../include/stage.h"
+#include "guard.h"
+
+enum { QUESTIONS = 20, QUESTIONS_PER_SECOND = 10 };
+
+// Python reads the layout from here.
+const struct asked *const asked_layout SEC(".rodata") = 0;
+
+// Return whether a packet is a question that the port's agent answers.
+static __always_inline bool is_question(const struct packet *p, const struct port *port)
+{
+	if ((p->flags & (PACKET_IP | PACKET_UNSEEN | PACKET_FRAGMENT)) != PACKET_IP)
+		return false;
+	if (p->family == FAMILY_IPV4)
+		return port->flags & PORT_DHCP && p->proto == IPPROTO_UDP && p->src_port == bpf_htons(DHCP_CLIENT) &&
+		       p->dst_port == bpf_htons(DHCP_SERVER);
+	if (!(port->flags & PORT_ADVERTISED) || !(p->flags & PACKET_GROUP))
+		return false;
+	if (p->proto == IPPROTO_UDP)
+		return p->src_port == bpf_htons(DHCPV6_CLIENT) && p->dst_port == bpf_htons(DHCPV6_SERVER);
+	return p->proto == IPPROTO_ICMPV6 && *(__u8 *)&p->rule_port == ND_RS;
+}
+
+SEC("tc")
+int ask(struct __sk_buff *skb)
+{
+	struct packet *p = packet_in_flight();
+	__u32 length = skb->len;
+	struct asked *q;
+
+	if (!p)
+		return TC_ACT_SHOT;
+	barrier_on(length);
+	if (length > QUESTION_MAX || !has_budget(&patience, &p->port, p->now, QUESTIONS, QUESTIONS_PER_SECOND))
+		return drop(p, DROP_NO_SERVICE);
+	q = bpf_ringbuf_reserve(&questions, sizeof(*q), 0);
+	if (!q)
+		return drop(p, DROP_NO_SERVICE);
+	q->port = p->port;
+	q->length = length;
+	barrier_on(length);
+	if (length < ETH_HLEN || bpf_skb_load_bytes(skb, 0, q->frame, length)) {
+		bpf_ringbuf_discard(q, 0);
+		return drop(p, DROP_SHORT);
+	}
+	bpf_ringbuf_submit(q, 0);
+	return TC_ACT_STOLEN;
+}

@@ -1,0 +1,141 @@
+"""What guests ask the agent: it reaches the agent as it was sent, with its port, and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from bpf.packets import BROADCAST, ICMPV6, IPV4, IPV6, UDP, eth, icmp, ip, udp
+from bpf.world import BARE, CLEAR, TAGGED, A, Who, World, world
+from crossway.kernel.ring import Ring
+from crossway.model import rows as r
+
+ALL_SERVERS, ALL_ROUTERS = bytes.fromhex("333300010002"), bytes.fromhex("333300000002")
+STOLEN = 4  # TC_ACT_STOLEN
+BOTH = r.PortFlag.DHCP | r.PortFlag.ADVERTISED
+
+
+class Ears:
+    """A world whose ports are served, and what its agent would hear."""
+
+    def __init__(self, made: World) -> None:
+        self.world = made
+        self.heard: list[r.Asked] = []
+        fd, layout = made.bpf.ring("questions", "asked", r.Asked)
+        self.ring = Ring(fd, lambda raw: self.heard.append(layout.unpack(raw[: layout.size])))
+
+    def serve(self, flags: int) -> None:
+        ports = self.world.bpf.table("ports")
+        ports.put({key: row._replace(flags=row.flags & 1 | flags) for key, row in ports.read().items()})
+
+    def take(self) -> list[tuple[r.PortKey, bytes]]:
+        self.ring.read()
+        heard, self.heard = self.heard, []
+        return [(one.port, one.frame[: one.length]) for one in heard]
+
+
+@pytest.fixture
+def ears() -> Iterator[Ears]:
+    with world() as made:
+        found = Ears(made)
+        found.serve(BOTH)
+        yield found
+        found.ring.close()
+
+
+def discover(who: Who, src: str = "0.0.0.0", dst: str = "255.255.255.255", **tag: int) -> bytes:
+    return eth(BROADCAST, who.mac, IPV4, ip(src, dst, UDP, udp(68, 67, b"x" * 300)), **tag)
+
+
+QUESTIONS = {
+    "DHCP": discover(A),
+    "DHCP with an address": discover(A, A.ip4),
+    "DHCP to the gateway": discover(A, A.ip4, "10.0.0.1"),
+    "DHCPv6": eth(ALL_SERVERS, A.mac, IPV6, ip(A.link_local, "ff02::1:2", UDP, udp(546, 547))),
+    "RS": eth(ALL_ROUTERS, A.mac, IPV6, ip(A.link_local, "ff02::2", ICMPV6, icmp(133), ttl=255)),
+    "RS without an address": eth(ALL_ROUTERS, A.mac, IPV6, ip("::", "ff02::2", ICMPV6, icmp(133), ttl=255)),
+}
+
+
+@pytest.mark.parametrize("sent", QUESTIONS.values(), ids=QUESTIONS.keys())
+def test_a_question_reaches_the_agent_and_nobody_else(ears: Ears, sent: bytes) -> None:
+    done = ears.world.send(sent)
+    assert (done.verdict, done.drops) == (STOLEN, {})
+    assert ears.take() == [(A.key, sent)]
+
+
+@pytest.mark.parametrize("sent", QUESTIONS.values(), ids=QUESTIONS.keys())
+def test_what_is_not_served_goes_on_its_way(ears: Ears, sent: bytes) -> None:
+    ears.serve(0)
+    ears.world.send(sent)
+    assert ears.take() == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "heard"),
+    [(r.PortFlag.DHCP, {"DHCP", "DHCP with an address", "DHCP to the gateway"}),
+     (r.PortFlag.ADVERTISED, {"DHCPv6", "RS", "RS without an address"})],
+    ids=["IPv4", "IPv6"],
+)  # fmt: skip
+def test_each_family_is_served_by_itself(ears: Ears, flags: int, heard: set[str]) -> None:
+    ears.serve(flags)
+    for sent in QUESTIONS.values():
+        ears.world.send(sent)
+    assert {frame for _, frame in ears.take()} == {QUESTIONS[name] for name in heard}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        eth(BROADCAST, bytes.fromhex("020000000099"), IPV4, ip("0.0.0.0", "255.255.255.255", UDP, udp(68, 67))),
+        eth(BROADCAST, A.mac, IPV4, ip("10.0.0.77", "255.255.255.255", UDP, udp(68, 67))),
+        eth(ALL_ROUTERS, A.mac, IPV6, ip("fe80::77", "ff02::2", ICMPV6, icmp(133), ttl=255)),
+    ],
+    ids=["MAC", "IPv4", "IPv6"],
+)
+def test_who_lies_is_not_heard(ears: Ears, sent: bytes) -> None:
+    assert ears.world.send(sent).drop is not None
+    assert ears.take() == []
+
+
+def test_a_vlan_bodys_question_comes_without_its_tag(ears: Ears) -> None:
+    ears.world.send(discover(TAGGED, vlan=5), TAGGED)
+    assert ears.take() == [(TAGGED.key, discover(TAGGED))]
+
+
+def test_a_port_without_security_is_served_too(ears: Ears) -> None:
+    ears.world.send(discover(BARE), BARE)
+    assert [port for port, _ in ears.take()] == [BARE.key]
+    assert BARE.network == CLEAR
+
+
+def test_what_is_longer_than_a_frame_is_not_heard(ears: Ears) -> None:
+    sent = eth(BROADCAST, A.mac, IPV4, ip("0.0.0.0", "255.255.255.255", UDP, udp(68, 67, b"x" * 1600)))
+    assert ears.world.send(sent).drop == "NO_SERVICE"
+    assert ears.take() == []
+
+
+def test_who_asks_without_end_is_heard_now_and_then(ears: Ears) -> None:
+    """What is too much is dropped and counted; what is heard is whole."""
+    told = [ears.world.send(discover(A)).drop for _ in range(40)]
+    assert told[:20] == [None] * 20
+    assert told[-1] == "NO_SERVICE"
+    heard = [frame for _, frame in ears.take()]
+    assert len(heard) == told.count(None)
+    assert set(heard) == {discover(A)}
+    ears.world.send(discover(BARE), BARE)
+    assert len(ears.take()) == 1
+
+
+def test_an_agent_that_does_not_read_loses_questions_and_no_more(ears: Ears) -> None:
+    """The ring fills; what comes then is dropped and counted, and what is in it is whole."""
+    ports = ears.world.bpf.table("ports")
+    row, told = ports.get(A.key), []
+    for vlan in range(100, 400):
+        ports.put({r.PortKey(A.key.ifindex, vlan): row})
+        told.append(ears.world.send(discover(A, vlan=vlan)).drop)
+        ports.delete([r.PortKey(A.key.ifindex, vlan)])
+    assert told[-1] == "NO_SERVICE"
+    assert [frame for _, frame in ears.take()] == [discover(A)] * told.count(None)
+    assert ears.world.send(discover(A)).drop is None
