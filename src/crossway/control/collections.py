@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from crossway.control.collection import Collection
+from crossway.control.flavor import FLAVORS, SERVICE_PROFILES
 from crossway.control.floatingip import FLOATINGIPS
 from crossway.control.floatingip_pool import FLOATINGIP_POOLS
 from crossway.control.group import GROUPS
+from crossway.control.local_ip import LOCAL_IPS
+from crossway.control.ndp_proxy import NDP_PROXIES
 from crossway.control.network import NETWORKS
+from crossway.control.network_ip_availability import NETWORK_IP_AVAILABILITIES
 from crossway.control.port import PORTS
 from crossway.control.qos import ALIASES, POLICIES, RULE_TYPES
 from crossway.control.quota import QUOTAS
 from crossway.control.router import ROUTERS
 from crossway.control.rule import RULES
+from crossway.control.service_provider import SERVICE_PROVIDERS
 from crossway.control.subnet import SUBNETS
+from crossway.control.topology import TOPOLOGIES
 
 # Those that stand directly below /v2.0; their children with them.
 COLLECTIONS: tuple[Collection, ...] = (
@@ -30,6 +36,13 @@ COLLECTIONS: tuple[Collection, ...] = (
     *ALIASES,
     POLICIES,
     RULE_TYPES,
+    NDP_PROXIES,
+    LOCAL_IPS,
+    NETWORK_IP_AVAILABILITIES,
+    FLAVORS,
+    SERVICE_PROFILES,
+    SERVICE_PROVIDERS,
+    TOPOLOGIES,
 )
 
 

@@ -9,7 +9,9 @@ from msgspec import UNSET
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.collection import Collection
 from crossway.control.decision import Decision
+from crossway.control.floatingip import drop_idle
 from crossway.errors import Conflict, Invalid
+from crossway.model.floatingip import FLOATING_IP
 from crossway.model.network import FLAT, NETWORK, VLAN, VLAN_MAX, VNI_MAX, VXLAN, Network
 from crossway.model.port import ROUTER_GATEWAY
 from crossway.model.resource import Given, changed, new_id, now
@@ -50,9 +52,10 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Network
             )
         decision.quiet(f"mac/{id}/")
     if old.external and given.get("external") is False:
-        if any(p.device_owner == ROUTER_GATEWAY for p in cloud.ports.by("network_id", id)):
+        if any(p.device_owner in (ROUTER_GATEWAY, FLOATING_IP) for p in cloud.ports.by("network_id", id)):
             raise Conflict(
-                f"External network {id} cannot be made non-external, since it has existing gateway ports.",
+                f"External network {id} cannot be made non-external, since it has existing gateway ports or "
+                "floating IPs.",
                 type="ExternalNetworkInUse",
             )
         decision.quiet(f"mac/{id}/")
@@ -62,17 +65,18 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Network
 
 
 def delete(decision: Decision, caller: Caller, id: str) -> None:
-    """Delete a network without ports, and its subnets."""
+    """Delete a network without ports, its subnets, and its floating IPs that stand for nothing."""
     cloud = decision.cloud
     network: Network = seen(cloud, caller, "network", id, decision.read(cloud.networks, id))
-    ports = cloud.ports.by("network_id", id)
+    drop_idle(decision, id)
+    ports = decision.by(cloud.ports, "network_id", id)
     if ports:
         raise Conflict(
             f"Unable to complete operation on network {id}. There are one or more ports still in use on the network, "
             f"id for these ports is {','.join(p.id for p in ports[:10])}.",
             type="NetworkInUse",
         )
-    decision.empty(f"mac/{id}/")
+    decision.quiet(f"mac/{id}/")
     decision.quiet(f"prefix/{id}/")
     for subnet in cloud.subnets.by("network_id", id):
         decision.delete(cloud.subnets, subnet.id)

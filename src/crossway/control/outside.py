@@ -58,8 +58,7 @@ def leave(decision: Decision, port: Port) -> None:
     for proxy in decision.by(cloud.of(NdpProxy), "port_id", port.id):
         drop_proxy(decision, proxy)
     for association in decision.by(cloud.of(PortAssociation), "fixed_port_id", port.id):
-        decision.release(f"outside/{port.id}/{association.local_ip_id}")
-        decision.delete(cloud.of(PortAssociation), association.id)
+        drop_association(decision, association)
 
 
 def check_leave(decision: Decision, caller: Caller, port: Port) -> None:
@@ -100,8 +99,7 @@ def readdress(decision: Decision, port: Port, fixed_ips: Iterable[FixedIp]) -> N
             drop_proxy(decision, proxy)
     for association in cloud.of(PortAssociation).by("fixed_port_id", port.id):
         if association.fixed_ip not in left:
-            decision.release(f"outside/{port.id}/{association.local_ip_id}")
-            decision.delete(cloud.of(PortAssociation), association.id)
+            drop_association(decision, association)
 
 
 def drop_forwarding(decision: Decision, forwarding: PortForwarding) -> None:
@@ -122,6 +120,12 @@ def drop_proxy(decision: Decision, proxy: NdpProxy) -> None:
     bear(decision, proxy.id, (proxy.port_id, None), (proxy.router_id, None))
     decision.release(f"proxied/{proxy.port_id}/{proxy.ip_address}")
     decision.delete(decision.cloud.of(NdpProxy), proxy.id)
+
+
+def drop_association(decision: Decision, association: PortAssociation) -> None:
+    decision.release(f"answers/{association.local_ip_id}/{association.fixed_port_id}")
+    bear(decision, association.id, (association.fixed_port_id, None), (None, None))
+    decision.delete(decision.cloud.of(PortAssociation), association.id)
 
 
 def drop_helpers(decision: Decision, router: str) -> None:

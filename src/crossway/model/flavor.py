@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import boolean, one_of, or_none, text, uuid
+from crossway.model.check import boolean, list_of, one_of, or_none, text, uuid
 from crossway.model.resource import Kind, Resource, attribute
 from crossway.model.who import ADMIN, ANYONE
 
@@ -28,6 +28,9 @@ class Flavor(Resource, frozen=True, kw_only=True, gc=False):
     description: Annotated[str, attribute(words, default="")] = ""
     service_type: Annotated[str, attribute(one_of(*SERVICE_TYPES), put=False, default=msgspec.NODEFAULT)]
     enabled: Annotated[bool, attribute(flag, default=True, filter_check=boolean)] = True
+    service_profiles: Annotated[
+        tuple[str, ...], attribute(list_of(uuid), default=(), shown=False, filter=False, sort=False)
+    ] = ()
 
 
 FLAVOR = Kind(
