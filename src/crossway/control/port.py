@@ -102,10 +102,8 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
     network = decision.rely(cloud.networks, old.network_id)
     if network is None:
         raise NotFound("network", old.network_id)
-    if old.device_owner in ROUTER_OWNED and given.keys() & {"fixed_ips", "mac_address", "device_id", "device_owner"}:
-        raise Conflict(
-            f"Port {id} belongs to router {old.device_id}: change it through the router.", type="ServicePortInUse"
-        )
+    if old.device_owner in ROUTER_OWNED:
+        _check_routers_own(old, given)
     if given.get("device_owner", old.device_owner) in ROUTER_OWNED and old.device_owner not in ROUTER_OWNED:
         raise Invalid(f"device_owner '{given['device_owner']}' is for routers; add an interface to the router instead")
     mac = old.mac_address
@@ -122,6 +120,8 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         new["fixed_ips"] = _readdress(decision, network, old, mac, given["fixed_ips"])
     elif mac != old.mac_address:
         new["fixed_ips"] = tuple(_follow_mac(decision, old, fixed, mac) for fixed in old.fixed_ips)
+    if "fixed_ips" in given and old.device_owner in ROUTER_OWNED and _feet(new["fixed_ips"]) != _feet(old.fixed_ips):
+        raise _of_router(old)
     if "fixed_ips" in new:
         outside.readdress(decision, old, new["fixed_ips"])
     if "host" in given:
@@ -148,6 +148,26 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         port = msgspec.structs.replace(port, status=DOWN)
     decision.put(cloud.ports, port)
     return port
+
+
+def _check_routers_own(port: Port, given: Given) -> None:
+    """Refuse what only the router may change: an interface takes other addresses in its subnets, no more."""
+    own = {"mac_address", "device_id", "device_owner"} | (
+        {"fixed_ips"} if port.device_owner == ROUTER_GATEWAY else set()
+    )
+    same = {"mac_address": port.mac_address, "device_id": port.device_id, "device_owner": port.device_owner}
+    if any(given[name] != same.get(name) for name in given.keys() & own):
+        raise _of_router(port)
+
+
+def _feet(fixed_ips: Iterable[FixedIp]) -> set[str]:
+    return {fixed.subnet_id for fixed in fixed_ips}
+
+
+def _of_router(port: Port) -> Conflict:
+    return Conflict(
+        f"Port {port.id} belongs to router {port.device_id}: change it through the router.", type="ServicePortInUse"
+    )
 
 
 def delete(decision: Decision, caller: Caller, id: str) -> None:

@@ -33,7 +33,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Rule:
         updated_at=time,
     )
     check(rule)
-    if rule.remote_group_id:
+    if rule.remote_group_id is not None:
         remote = decision.rely(cloud.groups, rule.remote_group_id)
         if remote is None or (not caller.admin and remote.project_id != caller.project):
             raise NotFound("security_group", rule.remote_group_id)

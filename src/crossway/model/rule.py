@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import cidr, ip_or_cidr, one_of, or_none, uuid
+from crossway.model.check import cidr, ip_or_cidr, one_of, or_none, text, uuid
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER
 
@@ -71,7 +71,7 @@ def port_value(value: Any) -> int | None:
     except (TypeError, ValueError):
         raise ValueError(f"'{value}' is not an integer") from None
     if isinstance(value, bool) or not 0 <= number <= 65535:
-        raise ValueError(f"'{value}' is not a valid port number: should be from 0 to 65535")
+        raise ValueError(f"Invalid value for port {value}: should be from 0 to 65535")
     return number
 
 
@@ -91,7 +91,8 @@ class Rule(Resource, frozen=True, kw_only=True, gc=False):
         None
     )
     remote_ip_prefix: Annotated[str | None, attribute(or_none(prefix), put=False, default=None)] = None
-    remote_group_id: Annotated[str | None, attribute(or_none(uuid), put=False, default=None)] = None
+    # Any words: what names no group is not found.
+    remote_group_id: Annotated[str | None, attribute(or_none(text(255)), put=False, default=None)] = None
     remote_address_group_id: Annotated[str | None, attribute(one_of(None), put=False, default=None)] = None
     normalized_cidr: Annotated[str | None, told()] = None
     belongs_to_default_sg: Annotated[bool, told()] = False

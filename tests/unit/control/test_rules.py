@@ -445,6 +445,20 @@ def test_a_router_joins_by_subnet_and_by_port(world: World) -> None:
     world.delete(router)
 
 
+def test_a_routers_interface_takes_another_address_of_its_subnet_and_no_other(world: World) -> None:
+    net, router = world.network(), world.router()
+    subnet, other = world.subnet(net, "10.0.0.0/24"), world.subnet(net, "10.1.0.0/24")
+    port = world.cloud.ports.rows[world.join(router, subnet_id=subnet.id)["port_id"]]
+    assert addresses(world.change(port, fixed_ips=[{"subnet_id": subnet.id}])) == ["10.0.0.1"]
+    wish = [{"subnet_id": subnet.id, "ip_address": "10.0.0.9"}]
+    assert addresses(world.change(port, fixed_ips=wish, device_id=router.id)) == ["10.0.0.9"]
+    world.port(net, fixed_ips=[{"ip_address": "10.0.0.1"}])
+    refused(world.change, port, fixed_ips=[{"subnet_id": other.id}], type="ServicePortInUse", status=409)
+    refused(world.change, port, fixed_ips=[], type="ServicePortInUse", status=409)
+    refused(world.change, port, device_id="", type="ServicePortInUse", status=409)
+    assert addresses(world.again(port)) == ["10.0.0.9"]
+
+
 def test_ipv6_subnets_of_a_network_share_an_interface(world: World) -> None:
     net, router = world.network(), world.router()
     subnets = [world.subnet(net, f"fd00:{i}::/64") for i in range(2)]
@@ -568,6 +582,8 @@ def test_a_group_takes_rules_that_name_it_along(world: World) -> None:
             400,
         ),
         ({"remote_group_id": ABSENT}, "SecurityGroupNotFound", 404),
+        ({"remote_group_id": "no-such-group"}, "SecurityGroupNotFound", 404),
+        ({"remote_group_id": ""}, "SecurityGroupNotFound", 404),
     ],
 )
 def test_rules(world: World, given: dict[str, Any], type: str | None, status: int) -> None:
