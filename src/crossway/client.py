@@ -11,6 +11,7 @@ Knows nothing of what the objects mean: they stay the JSON that was sent.
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -19,6 +20,7 @@ from typing import Any, Self
 import httpx
 import msgspec
 
+from crossway import settings
 from crossway.errors import Conflict, Fault, Forbidden, InUse, Invalid, NotFound, OverQuota, Unauthorized, Unavailable
 
 Object = dict[str, Any]
@@ -153,6 +155,8 @@ class _Servers:
         self.servers = _listed(servers)
         self.first = 0
         self._clients: list[httpx.Client] = []
+        ca = settings.CA.value()
+        verify = ssl.create_default_context(cafile=ca) if ca else True
         for server in self.servers:
             base, uds = _address(server)
             self._clients.append(
@@ -162,7 +166,7 @@ class _Servers:
                     timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
                     # The lab's and the operator's servers are near: a proxy for
                     # the wider net must not come between.
-                    transport=_UnixTransport(uds) if uds else httpx.HTTPTransport(),
+                    transport=_UnixTransport(uds) if uds else httpx.HTTPTransport(verify=verify),
                 )
             )
 
@@ -193,7 +197,8 @@ class _Servers:
 class Client:
     """Ask servers for what the Networking API knows.
 
-    *project* and *roles* are who asks, for servers that take it from headers.
+    *project* and *roles* are who asks, for servers that take it from headers;
+    *who* is headers that prove it, as `settings.credentials` has them.
     Kinds are named as in the API: `port` or `ports`, `security_group` …
     """
 
@@ -203,10 +208,11 @@ class Client:
         *,
         project: str | None = None,
         roles: str | None = None,
-        token: str | None = None,
+        who: Mapping[str, str] | None = None,
     ) -> None:
-        headers = {"X-Project-Id": project, "X-Roles": roles, "X-Auth-Token": token}
-        self._servers = _Servers(servers, {name: value for name, value in headers.items() if value is not None})
+        headers = {"X-Project-Id": project, "X-Roles": roles}
+        named = {name: value for name, value in headers.items() if value is not None}
+        self._servers = _Servers(servers, {**named, **(who or {})})
 
     @property
     def servers(self) -> list[str]:

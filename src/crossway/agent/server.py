@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import h11
 import msgspec
 
+from crossway import settings
 from crossway.client import ANSWER_SECONDS, CONNECT_SECONDS, VIEW_SECONDS, Object, Objects, fault_of, path_of
 from crossway.errors import Fault, Invalid, Unavailable
 
@@ -32,8 +33,11 @@ class Ended(Exception):
 class Connection:
     """One HTTP connection to a server, for one request after another."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
-        self._reader, self._writer, self._host = reader, writer, host
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, who: Mapping[str, str]
+    ) -> None:
+        self._reader, self._writer = reader, writer
+        self._head = [("Host", host), ("Accept", "application/json"), *who.items()]
         self._http = h11.Connection(h11.CLIENT)
         self.heard = False  # whether anything came back for the last request
 
@@ -44,7 +48,7 @@ class Connection:
 
     async def ask(self, method: str, path: str, content: bytes | None = None) -> int:
         """Send a request; return the status that came back."""
-        headers = [("Host", self._host), ("Accept", "application/json")]
+        headers = self._head.copy()
         if content is not None:
             headers += [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
         self.heard = False
@@ -92,13 +96,13 @@ class Connection:
 class Server:
     """One server and the connections to it that wait for the next request."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, who: Mapping[str, str]) -> None:
+        self.url, self._who = url, who
         self._socket = url.removeprefix("unix:") if url.startswith("unix:") else None
         parts = urlsplit(url)
         if self._socket is None and (parts.scheme not in ("http", "https") or not parts.hostname):
             raise Invalid(f"server {url!r} is neither http://HOST:PORT, https://HOST:PORT nor unix:PATH")
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = ssl.create_default_context(cafile=settings.CA.value() or None) if parts.scheme == "https" else None
         self._host, self._port = parts.hostname or "localhost", parts.port or (443 if self._tls else 80)
         self._name = parts.netloc or "localhost"
         self._prefix = "" if self._socket else parts.path.rstrip("/").removesuffix("/v2.0")
@@ -118,7 +122,7 @@ class Server:
             raise Ended(f"no connection within {CONNECT_SECONDS:g} s") from None
         except OSError as fault:
             raise Ended(str(fault)) from fault
-        return Connection(reader, writer, self._name)
+        return Connection(reader, writer, self._name, self._who)
 
     async def ask(self, method: str, path: str, content: bytes | None) -> tuple[int, bytes]:
         """Send a request, over a connection that is there already if there is one; raises `Ended`."""
@@ -185,7 +189,8 @@ class Servers:
 
     def __init__(self, servers: Iterable[str], host: str) -> None:
         self.host = host
-        self._servers = [Server(url) for url in servers]
+        who = settings.credentials()
+        self._servers = [Server(url, who) for url in servers]
         if not self._servers:
             raise Invalid("no server is named")
         self._first = 0

@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from crossway.api.answer import answer, body, empty
 from crossway.api.networking import caller_of
 from crossway.control import host as verbs
+from crossway.control.caller import ADMIN, SERVICE
 from crossway.control.cloud import Cloud
 from crossway.control.decision import decide
 from crossway.control.status import Status, hosts
@@ -22,11 +23,22 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def for_admins(handler: Handler) -> Handler:
-    """Refuse tenants; hosts and operators are admins."""
+    """Refuse all but operators."""
 
     async def handle(request: Request) -> Response:
         if not caller_of(request).admin:
             raise Forbidden(f"{request.url.path} is for admins only", type="PolicyNotAuthorized")
+        return await handler(request)
+
+    return handle
+
+
+def for_hosts(handler: Handler) -> Handler:
+    """Refuse all but hosts' agents and admins."""
+
+    async def handle(request: Request) -> Response:
+        if not caller_of(request).roles & {ADMIN, SERVICE}:
+            raise Forbidden(f"{request.url.path} is for hosts and admins only", type="PolicyNotAuthorized")
         return await handler(request)
 
     return handle

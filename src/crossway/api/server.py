@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from crossway.api.answer import fault
 from crossway.api.auth import Authenticated, Scheme, schemes
 from crossway.api.auth.layer import CALLER, header
-from crossway.api.hosts import Hosts, for_admins
+from crossway.api.hosts import Hosts, for_admins, for_hosts
 from crossway.api.limits import Buckets, Http, Limited, rate
 from crossway.api.networking import Networking
 from crossway.control.caller import Caller
@@ -62,12 +62,12 @@ def application(networking: Networking, hosts: Hosts, gate: Callable[[ASGIApp], 
         Route("/v2.0/extensions/{alias}", networking.extensions),
         Route("/v2.0/{path:path}", networking.dispatch, methods=["GET", "POST", "PUT", "DELETE"]),
         Route("/v1/status", for_admins(hosts.status_of_all)),
-        Route("/v1/hosts", for_admins(hosts.index)),
-        Route(host, for_admins(hosts.show)),
-        Route(host, for_admins(hosts.register), methods=["PUT"]),
+        Route("/v1/hosts", for_hosts(hosts.index)),
+        Route(host, for_hosts(hosts.show)),
+        Route(host, for_hosts(hosts.register), methods=["PUT"]),
         Route(host, for_admins(hosts.forget), methods=["DELETE"]),
-        Route(f"{host}/view", for_admins(hosts.view)),
-        Route(f"{host}/status", for_admins(hosts.report), methods=["POST"]),
+        Route(f"{host}/view", for_hosts(hosts.view)),
+        Route(f"{host}/status", for_hosts(hosts.report), methods=["POST"]),
     ]
 
     async def on_fault(request: Request, error: Exception) -> Response:

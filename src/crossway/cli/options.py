@@ -49,7 +49,7 @@ def client(server: str | None, lab: str | None) -> Client:
 
     if server is None and lab:
         server = lab_state(lab).url
-    return connections.enter_context(Client(server or settings.SERVER.value()))
+    return connections.enter_context(Client(server or settings.SERVER.value(), who=settings.credentials()))
 
 
 def lab_state(lab: str) -> State:
