@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import outside
+from crossway.control import outside, qos
 from crossway.control import port as ports
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
@@ -83,6 +83,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> FloatingIp:
         created_at=time,
         updated_at=time,
     )
+    qos.refer(decision, caller, id, None, fip.qos_policy_id)
     stand = _stand(decision, caller, fip, {name: given[name] for name in PLACE if given[name] is not None})
     outside.bear(decision, id, (None, stand.port_id), (None, stand.router_id))
     fip = msgspec.structs.replace(fip, **msgspec.structs.asdict(stand))
@@ -95,6 +96,8 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Floatin
     old = find(decision, FloatingIp, id)
     if given.get("port_id") and decision.by(cloud.of(PortForwarding), "floatingip_id", id):
         raise _carries(id)
+    if "qos_policy_id" in given:
+        qos.refer(decision, caller, id, old.qos_policy_id, given["qos_policy_id"])
     stand = _stand(decision, caller, old, given)
     outside.bear(decision, id, (old.port_id, stand.port_id), (old.router_id, stand.router_id))
     new = changed(old, {**given, **msgspec.structs.asdict(stand)})
@@ -113,6 +116,8 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
 def remove(decision: Decision, fip: FloatingIp) -> None:
     cloud = decision.cloud
     outside.bear(decision, fip.id, (fip.port_id, None), (fip.router_id, None))
+    if fip.qos_policy_id:
+        decision.release(f"uses/{fip.qos_policy_id}/{fip.id}")
     if port := decision.read(cloud.ports, fip.port):
         ports.remove(decision, port)
     decision.delete(cloud.of(FloatingIp), fip.id)
@@ -271,5 +276,6 @@ FLOATINGIPS = Collection(
         "expose-port-forwarding-in-fip": "Expose Floating IP port forwardings",
         "fip-port-details": "Floating IP Port Details Extension",
         "floating-ip-router-writable": "Floating IP Router (writable)",
+        "qos-fip": "Floating IP QoS",
     },
 )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import outside
+from crossway.control import outside, qos
 from crossway.control import port as ports
 from crossway.control.caller import Caller, seen
 from crossway.control.cloud import Cloud
@@ -95,9 +95,9 @@ def add(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
     wishes = _wishes(caller, body, parts=True)
     for wish in wishes:
         if router.gateway is None:
-            router = _changed(decision, router, change(decision, caller, router, wish))
+            router = _changed(decision, caller, router, change(decision, caller, router, wish))
         else:
-            router = _changed(decision, router, {"more": (*router.more, _more(decision, caller, router, wish))})
+            router = _changed(decision, caller, router, {"more": (*router.more, _more(decision, caller, router, wish))})
     return router
 
 
@@ -145,10 +145,11 @@ def update(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
             port = ports.move(decision, port, wish.external_fixed_ips)
         feet.append((wish, port))
     if not feet:
-        return _changed(decision, router, {"gateway": None, "gateway_port": None, "more": ()})
+        return _changed(decision, caller, router, {"gateway": None, "gateway_port": None, "more": ()})
     (first, port), *rest = feet
     return _changed(
         decision,
+        caller,
         router,
         {
             "gateway": told(first, port, router.gateway),
@@ -176,8 +177,9 @@ def every(cloud: Cloud, router: Router) -> list[dict[str, Any]]:
     ]
 
 
-def _changed(decision: Decision, router: Router, new: dict[str, Any]) -> Router:
-    router = changed(router, new)
+def _changed(decision: Decision, caller: Caller, old: Router, new: dict[str, Any]) -> Router:
+    router = changed(old, new)
+    qos.refer(decision, caller, old.id, old.qos_policy_id, router.qos_policy_id)
     decision.put(decision.cloud.routers, router)
     return router
 
@@ -215,13 +217,13 @@ def _more(decision: Decision, caller: Caller, router: Router, wish: GatewayWish)
 
 def _without(decision: Decision, caller: Caller, router: Router, port: str) -> Router:
     if port == router.gateway_port:
-        return _changed(decision, router, change(decision, caller, router, None))
+        return _changed(decision, caller, router, change(decision, caller, router, None))
     gone = next(more for more in router.more if more.port == port)
     left = [network for id, network in zip(router.gateway_ports, router.gateway_networks, strict=True) if id != port]
     _check_idle(decision, router, gone.network_id, left)
     if found := decision.read(decision.cloud.ports, port):
         ports.remove(decision, found)
-    return _changed(decision, router, {"more": tuple(more for more in router.more if more.port != port)})
+    return _changed(decision, caller, router, {"more": tuple(more for more in router.more if more.port != port)})
 
 
 def _match(decision: Decision, router: Router, wish: GatewayWish, candidates: Sequence[str]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import gateway, identity, outside
+from crossway.control import gateway, identity, outside, qos
 from crossway.control import port as ports
 from crossway.control.address import number
 from crossway.control.caller import Caller, owned, project_of, seen
@@ -59,6 +59,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Router:
     )
     if proxy:
         _check_proxy(decision, router)
+    qos.refer(decision, caller, id, None, router.qos_policy_id)
     decision.create(decision.cloud.routers, router)
     return router
 
@@ -83,6 +84,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Router:
         router = msgspec.structs.replace(router, enable_ndp_proxy=old.enable_ndp_proxy)
     if "routes" in given or ("gateway" in given and router.routes):
         _check_routes(decision, router)
+    qos.refer(decision, caller, id, old.qos_policy_id, router.qos_policy_id)
     decision.put(decision.cloud.routers, router)
     return router
 
@@ -95,6 +97,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
         )
     gateway.remove_all(decision, router)
     outside.drop_helpers(decision, id)
+    qos.refer(decision, caller, id, router.qos_policy_id, None)
     if router.flavor_id:
         decision.release(f"flavored/{router.flavor_id}/{id}")
     decision.delete(decision.cloud.routers, id)
@@ -479,6 +482,7 @@ ROUTERS = Collection(
         "l3-ext-ndp-proxy": "Router support to enable NDP proxy",
         "l3-flavors": "Router Flavor Extension",
         "l3-ha": "HA Router extension",
+        "qos-gateway-ip": "Router gateway IP QoS",
         "router": "Neutron L3 Router",
         "router-admin-state-down-before-update": "Enforce Router's Admin State Down Before Update Extension",
         "router_availability_zone": "Router Availability Zone",

@@ -85,6 +85,10 @@ class Router(Resource, frozen=True, kw_only=True, gc=False, rename={"gateway": "
     ] = ()
 
     @property
+    def qos_policy_id(self) -> str | None:
+        return self.gateway.qos_policy_id if self.gateway else None
+
+    @property
     def gateway_networks(self) -> tuple[str, ...]:
         """Return the external networks that it has a gateway to."""
         first = (self.gateway.network_id,) if self.gateway else ()
@@ -96,4 +100,14 @@ class Router(Resource, frozen=True, kw_only=True, gc=False, rename={"gateway": "
         return (*first, *(more.port for more in self.more))
 
 
-ROUTER = Kind(Router, "router", "routers", indexes=("project_id", "name", "flavor_id"))
+ROUTER = Kind(
+    Router,
+    "router",
+    "routers",
+    indexes={
+        "project_id": None,
+        "name": None,
+        "flavor_id": None,
+        "qos_policy_id": lambda router: (router.qos_policy_id,) if router.qos_policy_id else (),
+    },
+)
