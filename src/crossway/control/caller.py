@@ -128,7 +128,7 @@ def visible(cloud: Cloud, caller: Caller, table: str) -> list[Iterable[str]] | N
     rows = cloud.tables[table]
     found: list[Iterable[str]] = []
     for grant in kind.get:
-        if grant is Grant.READER:
+        if grant in (Grant.READER, Grant.MEMBER, Grant.MANAGER):
             found.append(rows.ids("project_id", caller.project))
         elif grant is Grant.PARENT_READER and kind.parent:
             field, parents = kind.parent
@@ -148,6 +148,9 @@ def project_of(caller: Caller, given: Given) -> str:
     project = given["project_id"]
     if project is UNSET or project == "":
         return caller.project
+    if project is None:
+        # What is every project's is none's in particular.
+        return ""
     assert isinstance(project, str)
     if project != caller.project and not (caller.admin or SERVICE in caller.roles):
         raise Invalid(

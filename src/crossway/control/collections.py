@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from crossway.control.collection import Collection
+from crossway.control.default_rule import DEFAULT_RULES
 from crossway.control.flavor import FLAVORS, SERVICE_PROFILES
 from crossway.control.floatingip import FLOATINGIPS
 from crossway.control.floatingip_pool import FLOATINGIP_POOLS
 from crossway.control.group import GROUPS
 from crossway.control.local_ip import LOCAL_IPS
+from crossway.control.log import LOGGABLE_RESOURCES, LOGS
+from crossway.control.metering import METERING_LABEL_RULES, METERING_LABELS
 from crossway.control.ndp_proxy import NDP_PROXIES
 from crossway.control.network import NETWORKS
 from crossway.control.network_ip_availability import NETWORK_IP_AVAILABILITIES
@@ -19,6 +22,7 @@ from crossway.control.quota import QUOTAS
 from crossway.control.router import ROUTERS
 from crossway.control.rule import RULES
 from crossway.control.service_provider import SERVICE_PROVIDERS
+from crossway.control.statefulness import STATEFULNESSES
 from crossway.control.subnet import SUBNETS
 from crossway.control.topology import TOPOLOGIES
 
@@ -43,6 +47,12 @@ COLLECTIONS: tuple[Collection, ...] = (
     SERVICE_PROFILES,
     SERVICE_PROVIDERS,
     TOPOLOGIES,
+    DEFAULT_RULES,
+    LOGS,
+    LOGGABLE_RESOURCES,
+    METERING_LABELS,
+    METERING_LABEL_RULES,
+    STATEFULNESSES,
 )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from crossway.control import identity
+from msgspec import UNSET
+
+from crossway.control import default_rule, identity, log, statefulness
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection
@@ -13,7 +15,7 @@ from crossway.control.rule import insert, remove
 from crossway.errors import Conflict
 from crossway.model.group import DEFAULT, GROUP, Group
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.rule import EGRESS, INGRESS, IPV4, IPV6, RULE, Rule
+from crossway.model.rule import RULE
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Group:
@@ -34,8 +36,6 @@ def default(decision: Decision, project: str) -> str:
         return decision.cloud.defaults[project]
     given = {"name": DEFAULT, "description": "Default security group", "project_id": project}
     group = _create(decision, given)
-    for ethertype in (IPV4, IPV6):
-        _default_rule(decision, group, INGRESS, ethertype, group.id)
     decision.claim(key, group.id)
     return group.id
 
@@ -72,6 +72,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
         decision.quiet(f"{kind}/{id}/")
     for unused in cloud.identities.by("group", id):
         identity.free(decision, unused)
+    log.drop_of_group(decision, id)
     rules = {r.id: r for r in cloud.rules.by("security_group_id", id) + cloud.rules.by("remote_group_id", id)}
     for rule in rules.values():
         remove(decision, rule)
@@ -81,28 +82,25 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
 
 
 def _create(decision: Decision, given: Given) -> Group:
-    time = now()
+    cloud, time = decision.cloud, now()
+    if given.get("stateful", UNSET) is UNSET:
+        given = {**given, "stateful": statefulness.of_new(cloud, given["project_id"])}
     group = Group(**given, id=new_id(), created_at=time, updated_at=time)
     # Every project must be able to have its default group, and a group its first rules: no quota stops them.
-    decision.create(decision.cloud.groups, group, limited=group.name != DEFAULT)
-    for ethertype in (IPV4, IPV6):
-        _default_rule(decision, group, EGRESS, ethertype, None)
+    decision.create(cloud.groups, group, limited=group.name != DEFAULT)
+    for template in default_rule.of_new(cloud, group.name == DEFAULT):
+        rule = template.of(
+            new_id(),
+            group.id,
+            group.project_id,
+            belongs_to_default_sg=group.name == DEFAULT,
+            created_at=time,
+            updated_at=time,
+        )
+        # What a template names may be gone by now.
+        if rule.remote_group_id in (None, group.id) or decision.rely(cloud.groups, str(rule.remote_group_id)):
+            insert(decision, rule, limited=False)
     return group
-
-
-def _default_rule(decision: Decision, group: Group, direction: str, ethertype: str, remote: str | None) -> None:
-    rule = Rule(
-        id=new_id(),
-        project_id=group.project_id,
-        security_group_id=group.id,
-        direction=direction,
-        ethertype=ethertype,
-        remote_group_id=remote,
-        belongs_to_default_sg=group.name == DEFAULT,
-        created_at=group.created_at,
-        updated_at=group.created_at,
-    )
-    insert(decision, rule, limited=False)
 
 
 def _default_first(cloud: Cloud, caller: Caller, filters: Mapping[str, list[str]]) -> Callable[[Decision], str] | None:

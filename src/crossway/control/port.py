@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import group, identity, outside
+from crossway.control import group, identity, log, outside
 from crossway.control.address import by_mac
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
@@ -185,6 +185,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
 def remove(decision: Decision, port: Port) -> None:
     """Delete a port and give back all that it has."""
     outside.leave(decision, port)
+    log.drop_of_port(decision, port.id)
     decision.delete(decision.cloud.ports, port.id)
     decision.release(f"mac/{port.network_id}/{port.mac_address}")
     for fixed in port.fixed_ips:

@@ -12,7 +12,7 @@ DEFAULT = "default"
 
 
 class Group(Resource, frozen=True, kw_only=True, gc=False):
-    stateful: Annotated[bool, attribute(boolean, default=True)] = True
+    stateful: Annotated[bool, attribute(boolean)] = True
     shared: Annotated[bool, told()] = False
 
 

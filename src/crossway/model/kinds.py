@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from crossway.model.conntrack_helper import CONNTRACK_HELPER
+from crossway.model.default_rule import DEFAULT_RULE
 from crossway.model.flavor import FLAVOR, FLAVOR_PROFILE, SERVICE_PROFILE
 from crossway.model.floatingip import FLOATINGIP
 from crossway.model.floatingip_pool import FLOATINGIP_POOL
 from crossway.model.group import GROUP
 from crossway.model.local_ip import LOCAL_IP, PORT_ASSOCIATION
+from crossway.model.log import LOG, LOGGABLE_RESOURCE
+from crossway.model.metering import METERING_LABEL, METERING_LABEL_RULE
 from crossway.model.ndp_proxy import NDP_PROXY
 from crossway.model.network import NETWORK
 from crossway.model.network_ip_availability import NETWORK_IP_AVAILABILITY
@@ -22,6 +25,7 @@ from crossway.model.resource import Kind
 from crossway.model.router import ROUTER
 from crossway.model.rule import RULE
 from crossway.model.service_provider import SERVICE_PROVIDER
+from crossway.model.statefulness import STATEFULNESS
 from crossway.model.subnet import SUBNET
 from crossway.model.topology import TOPOLOGY
 
@@ -50,6 +54,12 @@ KINDS: tuple[Kind[Any], ...] = (
     POLICY,
     *QOS_RULES,
     RULE_TYPE,
+    DEFAULT_RULE,
+    LOG,
+    LOGGABLE_RESOURCE,
+    METERING_LABEL,
+    METERING_LABEL_RULE,
+    STATEFULNESS,
 )
 BY_TABLE = {kind.table: kind for kind in KINDS}
 # Names of things as RBAC policies know them.
