@@ -52,11 +52,12 @@ def create(decision: Decision, caller: Caller, given: Given) -> PortForwarding:
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> PortForwarding:
     old = find(decision, PortForwarding, id)
     fip = _fip(decision, old.floatingip_id)
-    new = msgspec.structs.replace(old, **{**given, **_ranges(given, old)})
-    port = _port(decision, caller, new.internal_port_id)
-    moved = new.internal_port_id != old.internal_port_id
+    given = {**given, **_ranges(given, old)}
+    port = _port(decision, caller, given.get("internal_port_id", old.internal_port_id))
+    moved = port.id != old.internal_port_id
     if moved and "internal_ip_address" not in given:
-        new = msgspec.structs.replace(new, internal_ip_address=_address(port, None))
+        given["internal_ip_address"] = _address(port, None)
+    new = msgspec.structs.replace(old, **given)
     if all(fixed.ip_address != new.internal_ip_address for fixed in port.fixed_ips):
         told = [fixed.ip_address for fixed in port.fixed_ips]
         raise _bad(
@@ -68,7 +69,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> PortFor
     _router(decision, fip, port, new)
     _check(decision, new)
     change(decision, fip, {})
-    return change(decision, old, msgspec.structs.asdict(new))
+    return change(decision, old, given)
 
 
 def delete(decision: Decision, caller: Caller, id: str) -> None:
