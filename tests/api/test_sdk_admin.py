@@ -1,4 +1,4 @@
-"""What operators set for others, through the stock SDK: quotas, QoS."""
+"""What operators set for others, through the stock SDK: quotas, QoS, metering, what groups begin with."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def test_qos_policies(sdk: Proxy, project: str) -> None:
     sdk.set_tags(policy, ["a"])
     assert sdk.get_qos_policy(policy).tags == ["a"]
     assert [found.id for found in sdk.qos_policies(tags="a", project_id=project)] == [policy.id]
-    assert sdk.find_qos_policy("gold", project_id=project).id == policy.id
+    found = sdk.find_qos_policy("gold", project_id=project)
+    assert found and found.id == policy.id
     assert sdk.update_qos_policy(policy, is_shared=False, name="lead").is_shared is False
     sdk.delete_qos_policy(policy)
     assert not list(sdk.qos_policies(project_id=project))
@@ -128,3 +129,66 @@ def test_qos_rule_types(sdk: Proxy, api: Api) -> None:
     reader = {"X-Project-Id": "x", "X-Roles": "reader"}
     assert len(api("GET", "/v2.0/qos/rule-types", headers=reader)["rule_types"]) == len(types)
     api.error("GET", "/v2.0/qos/rule-types/dscp_marking", want=403, headers=reader)
+
+
+@pytest.mark.filterwarnings("ignore:The field 'remote_ip_prefix'")
+def test_metering(sdk: Proxy, project: str) -> None:
+    label = sdk.create_metering_label(name="m", description="d", project_id=project)
+    assert (label.is_shared, label.project_id) == (False, project)
+    rule = sdk.create_metering_label_rule(
+        metering_label_id=label.id, direction="ingress", remote_ip_prefix="10.0.0.0/24"
+    )
+    assert (rule.is_excluded, rule.remote_ip_prefix) == (False, "10.0.0.0/24")
+    with pytest.raises(exceptions.ConflictException, match="overlaps another"):
+        sdk.create_metering_label_rule(metering_label_id=label.id, direction="ingress", remote_ip_prefix="10.0.0.0/25")
+    assert [found.id for found in sdk.metering_label_rules(metering_label_id=label.id)] == [rule.id]
+    assert not list(sdk.metering_labels(id="33"))
+    sdk.delete_metering_label_rule(rule)
+    sdk.delete_metering_label(label)
+    assert sdk.find_metering_label("m", project_id=project) is None
+
+
+def test_rules_that_groups_begin_with(sdk: Proxy, project: str) -> None:
+    first = [rule for rule in sdk.default_security_group_rules() if rule.remote_group_id == "PARENT"]
+    assert {rule.ether_type for rule in first} == {"IPv4", "IPv6"}
+    made = sdk.create_default_security_group_rule(
+        direction="ingress", protocol="tcp", port_range_min=22, port_range_max=22, description="ssh"
+    )
+    assert (made.used_in_default_sg, made.used_in_non_default_sg) == (False, True)
+    assert sdk.get_default_security_group_rule(made).description == "ssh"
+    assert [r.id for r in sdk.default_security_group_rules(protocol="tcp", used_in_non_default_sg=True)] == [made.id]
+    group = sdk.create_security_group(name="g", project_id=project)
+    assert ("ingress", 22) in {(rule["direction"], rule["port_range_min"]) for rule in group.security_group_rules}
+    (default,) = sdk.security_groups(project_id=project, name="default")
+    assert len(default.security_group_rules) == 4
+    sdk.delete_default_security_group_rule(made)
+    sdk.delete_security_group(group)
+
+
+def test_asking_for_a_projects_groups_makes_its_default_one(sdk: Proxy, project: str) -> None:
+    assert [group.name for group in sdk.security_groups(project_id=project)] == ["default"]
+
+
+def test_logs(api: Api) -> None:
+    assert api("GET", "/v2.0/log/loggable-resources") == {"loggable_resources": [{"type": "security_group"}]}
+    group = api.make("security_group", name="logged")["id"]
+    body = {"log": {"resource_type": "security_group", "resource_id": group, "name": "l"}}
+    log = api("POST", "/v2.0/log/logs", body)["log"]
+    assert (log["event"], log["enabled"], log["target_id"]) == ("ALL", True, None)
+    assert [one["id"] for one in api("GET", f"/v2.0/log/logs?resource_id={group}")["logs"]] == [log["id"]]
+    assert api("PUT", f"/v2.0/log/logs/{log['id']}", {"log": {"enabled": False}})["log"]["enabled"] is False
+    assert "event" in api.error("PUT", f"/v2.0/log/logs/{log['id']}", {"log": {"event": "DROP"}}, want=400)["message"]
+    api("DELETE", f"/v2.0/security-groups/{group}")
+    assert api.error("GET", f"/v2.0/log/logs/{log['id']}", want=404)["type"] == "LogResourceNotFound"
+
+
+def test_what_groups_are_by_default(api: Api, project: str) -> None:
+    name = "security_groups_default_statefulness"
+    path = f"/v2.0/{name.replace('_', '-')}"
+    made = api("POST", path, {name: {"project_id": project, "stateful": False}})[name]
+    assert made == {"id": made["id"], "project_id": project, "tenant_id": project, "stateful": False}
+    assert api("GET", f"{path}?project_id={project}")[name] == [made]
+    body = {"security_group": {"name": "g", "project_id": project}}
+    assert api("POST", "/v2.0/security-groups", body)["security_group"]["stateful"] is False
+    assert api("PUT", f"{path}/{made['id']}", {name: {"stateful": True}})[name]["stateful"] is True
+    api("DELETE", f"{path}/{made['id']}")
