@@ -210,7 +210,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", choices=[*GROUPS, *UNITS, "ready"], help="measure only this (repeatable)"
     )
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=0.2, help="of one measurement")
     parser.add_argument("--rules", default="10,1000,10000", help="sizes of the groups")
     parser.add_argument("--no-changes", dest="changes", action="store_false", help="leave out measuring under changes")

@@ -83,6 +83,9 @@ TABLE(current, PERCPU_ARRAY, __u32, struct packet, 1, 0);
 // and reads.
 TABLE(refreshed, ARRAY, __u32, __u64, 256, 0);
 
+// The way to a host of the underlay, one in each 256th. Wrap writes and reads.
+TABLE(ways, PERCPU_ARRAY, __u32, struct underlay_way, 256, 0);
+
 // What is quoted in an ICMP answer while the packet is rebuilt.
 TABLE(scratch, PERCPU_ARRAY, __u32, struct quote, 1, 0);
 

@@ -390,6 +390,15 @@ struct packet {
 	enum drop why;         // of the last drop
 };
 
+// How a host of the underlay was reached a moment ago.
+struct underlay_way {
+	__u64 until;     // bpf_ktime_get_coarse_ns: then the kernel is asked again
+	__be32 host;     // IPv4 address
+	__u32 ifindex;
+	__u32 mtu;
+	__u8 macs[12];   // the neighbour's, and the device's own
+};
+
 // What policy is asked.
 struct question {
 	struct addr remote;

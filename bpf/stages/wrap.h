@@ -35,6 +35,12 @@ struct wrapping {
 
 enum { WRAPPING = sizeof(struct wrapping) - ETH_HLEN };
 
+// Which of the slots for hosts is whose.
+static __always_inline __u32 slot_of(__be32 host)
+{
+	return (host * 0x9e3779b1) >> 24;
+}
+
 // A number that a flow's packets share: for source ports.
 static __always_inline __u32 spread(const struct packet *p)
 {
@@ -47,9 +53,9 @@ static __always_inline __u32 spread(const struct packet *p)
 
 // Return whether it is time to go the long way: only there does the kernel
 // look whether its neighbours in the underlay are where they were.
-static __always_inline bool is_due(const struct addr *underlay, __u64 now)
+static __always_inline bool is_due(__be32 host, __u64 now)
 {
-	__u32 slot = (underlay->w[3] * 0x9e3779b1) >> 24;
+	__u32 slot = slot_of(host);
 	__u64 *last = bpf_map_lookup_elem(&refreshed, &slot);
 
 	if (!last || now - *last < 1000000000ull)
@@ -58,29 +64,55 @@ static __always_inline bool is_due(const struct addr *underlay, __u64 now)
 	return true;
 }
 
+// Find by which device and neighbour a host is reached; NULL if by none that is
+// known. The kernel is asked anew after 10 ms: that is half of the cost of wrap().
+static __always_inline struct underlay_way *find_way(struct __sk_buff *skb, __be32 host, __u64 now)
+{
+	const __u64 lifetime = 10000000;
+	__u32 slot = slot_of(host);
+	struct underlay_way *way = bpf_map_lookup_elem(&ways, &slot);
+	struct bpf_fib_lookup fib = {};
+
+	if (!way || (way->host == host && now < way->until))
+		return way;
+	fib.family = 2;  // AF_INET
+	fib.l4_protocol = IPPROTO_UDP;
+	fib.tot_len = 1;  // for the MTU to be told
+	fib.ifindex = cfg.overlay;
+	fib.ipv4_src = cfg.underlay.w[3];
+	fib.ipv4_dst = host;
+	way->host = 0;
+	if (bpf_fib_lookup(skb, &fib, sizeof(fib), 0))
+		return NULL;
+	way->until = now + lifetime;
+	way->ifindex = fib.ifindex;
+	way->mtu = fib.mtu_result;
+	mac_copy(way->macs, fib.dmac);
+	mac_copy(way->macs + 6, fib.smac);
+	way->host = host;
+	return way;
+}
+
 // Put the packet into VXLAN, ready for the device that is returned; 0: it is
 // as it was.
 __noinline int wrap(struct __sk_buff *skb, struct packet *p)
 {
 	const __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 			    BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN) | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
-	struct bpf_fib_lookup fib = {};
+	struct underlay_way *way;
+	__u32 length, sum = 0;
 	struct wrapping *w;
 	struct ethhdr inner;
-	__u32 length, sum = 0;
+	__be32 host;
 
 	if (!p)
 		return 0;
+	host = p->place.underlay.w[3];
 	length = skb->len + WRAPPING - ETH_HLEN;
-	if (length > 0xffff || is_due(&p->place.underlay, p->now))
+	if (length > 0xffff || is_due(host, p->now))
 		return 0;
-	fib.family = 2;  // AF_INET
-	fib.l4_protocol = IPPROTO_UDP;
-	fib.tot_len = p->size + WRAPPING;
-	fib.ifindex = cfg.overlay;
-	fib.ipv4_src = cfg.underlay.w[3];
-	fib.ipv4_dst = p->place.underlay.w[3];
-	if (bpf_fib_lookup(skb, &fib, sizeof(fib), 0))
+	way = find_way(skb, host, p->now);
+	if (!way || p->size + WRAPPING > way->mtu)
 		return 0;
 	if (bpf_skb_load_bytes(skb, 0, &inner, sizeof(inner)) ||
 	    bpf_skb_adjust_room(skb, WRAPPING, BPF_ADJ_ROOM_MAC, flags))
@@ -88,8 +120,8 @@ __noinline int wrap(struct __sk_buff *skb, struct packet *p)
 	w = (void *)(long)skb->data;
 	if ((void *)(w + 1) > (void *)(long)skb->data_end)
 		return -1;
-	mac_copy(w->eth.h_dest, fib.dmac);
-	mac_copy(w->eth.h_source, fib.smac);
+	mac_copy(w->eth.h_dest, way->macs);
+	mac_copy(w->eth.h_source, way->macs + 6);
 	w->eth.h_proto = bpf_htons(ETH_P_IP);
 	w->ip.version = 4;
 	w->ip.ihl = 5;
@@ -101,7 +133,7 @@ __noinline int wrap(struct __sk_buff *skb, struct packet *p)
 	w->ip.protocol = IPPROTO_UDP;
 	w->ip.check = 0;
 	w->ip.saddr = cfg.underlay.w[3];
-	w->ip.daddr = p->place.underlay.w[3];
+	w->ip.daddr = host;
 	for (int i = 0; i < 10; i++)
 		sum += ((__be16 *)&w->ip)[i];
 	w->ip.check = checksum_fold(sum);
@@ -114,7 +146,7 @@ __noinline int wrap(struct __sk_buff *skb, struct packet *p)
 	w->vxlan.group = bpf_htons(p->identity);
 	w->vxlan.number = bpf_htonl(p->network << 8);
 	w->inner = inner;
-	return fib.ifindex;
+	return way->ifindex;
 }
 
 // Return whether a packet is plain VXLAN for this host.

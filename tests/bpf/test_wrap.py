@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 
@@ -149,3 +150,15 @@ def test_without_a_neighbour_the_long_way_is_taken(d: World) -> None:
     d.put("macs", {r.MacKey(RED, FAR.mac): place})
     d.put("hosts", {place.underlay: r.Host(1)})
     assert {d.send(frame(A, FAR, UDP, udp(1, 2))).to for _ in range(3)} == {"vxlan"}
+
+
+def test_a_neighbour_that_is_gone_is_not_sent_to(d: World) -> None:
+    for _ in range(2):
+        done = d.send(frame(A, FAR, UDP, udp(1, 2)))
+    assert done.to == "uplink"
+    subprocess.run(["ip", "neigh", "del", THERE, "dev", "uplink"], check=True)
+    try:
+        time.sleep(0.03)
+        assert d.send(frame(A, FAR, UDP, udp(1, 2))).to == "vxlan"
+    finally:
+        subprocess.run(["ip", "neigh", "add", THERE, "lladdr", NEIGHBOUR.hex(":"), "dev", "uplink"], check=True)
