@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import msgspec
-
 from crossway.control.address import number
 from crossway.control.caller import Caller, sees
 from crossway.control.cloud import Cloud
@@ -36,10 +34,10 @@ def _count(cloud: Cloud, network: Network, wanted: Callable[[Subnet], bool]) -> 
         project_id=network.project_id,
         network_id=network.id,
         network_name=network.name,
-        total_ips=_raw(sum(one["total_ips"] for one in counted)),
+        total_ips=sum(one["total_ips"] for one in counted),
         used_ips=sum(one["used_ips"] for one in counted),
-        subnet_ip_availability=tuple(_told(one) for one in counted),
-        ip_availability_details=_told(details),
+        subnet_ip_availability=tuple(counted),
+        ip_availability_details=details,
     )
 
 
@@ -66,19 +64,6 @@ def _subnet(cloud: Cloud, subnet: Subnet) -> dict[str, Any]:
             ),
         },
     }
-
-
-def _told(counted: dict[str, Any]) -> dict[str, Any]:
-    """Return counts as JSON can hold them."""
-    return {
-        name: _raw(value) if isinstance(value, int) else _told(value) if isinstance(value, dict) else value
-        for name, value in counted.items()
-    }
-
-
-def _raw(count: int) -> Any:
-    """Return a number that may outgrow 64 bits."""
-    return count if count < 1 << 63 else msgspec.Raw(str(count).encode())
 
 
 def _by_version(cloud: Cloud, caller: Caller, values: list[str]) -> Callable[[Availability], bool]:

@@ -9,11 +9,11 @@ from crossway.model.who import SERVICE
 
 
 class Availability(Resource, frozen=True, kw_only=True):
-    """Computed: *id* is the network's. Numbers are raw JSON, as those of IPv6 outgrow 64 bits."""
+    """Computed: *id* is the network's."""
 
     network_id: Annotated[str, told()]
     network_name: Annotated[str, told()]
-    total_ips: Annotated[Any, told(filter=False, sort=False)]
+    total_ips: Annotated[int, told(filter=False, sort=False)]
     used_ips: Annotated[int, told(filter=False, sort=False)]
     subnet_ip_availability: Annotated[tuple[dict[str, Any], ...], told(filter=False, sort=False)]
     ip_availability_details: Annotated[dict[str, Any], told(filter=False, sort=False)]
