@@ -103,7 +103,7 @@ def _check_ports(rule: Rule) -> None:
             "Must also specify protocol if port range is given.", type="SecurityGroupProtocolRequiredWithPorts"
         )
     if proto in (ICMP, ICMPV6):
-        for name, value in (("port_range_min (ICMP type)", low), ("port_range_max (ICMP code)", high)):
+        for name, value in (("ICMP type (port_range_min)", low), ("ICMP code (port_range_max)", high)):
             if value is not None and value > 255:
                 raise Invalid(
                     f"Invalid value for {name}: '{value}' should be from 0 to 255.",
@@ -111,7 +111,7 @@ def _check_ports(rule: Rule) -> None:
                 )
         if low is None:
             raise Invalid(
-                f"ICMP code (port_range_max) {high} is provided but ICMP type (port_range_min) is missing.",
+                f"ICMP code (port-range-max) {high} is provided but ICMP type (port-range-min) is missing.",
                 type="SecurityGroupMissingIcmpType",
             )
     elif proto not in WITH_PORTS:
