@@ -32,8 +32,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from crossway.api.answer import fault
 from crossway.api.auth import Authenticated, Scheme, schemes
 from crossway.api.auth.layer import CALLER, header
+from crossway.api.bucket import Buckets, rate
 from crossway.api.hosts import Hosts, for_admins, for_hosts
-from crossway.api.limits import Buckets, Http, Limited, rate
+from crossway.api.limits import Http, Limited
 from crossway.api.networking import Networking
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from starlette.types import Scope
 
-from crossway.api.auth.layer import TooMany, address, header
-from crossway.api.limits import Buckets
+from crossway.api.auth.layer import address, header
+from crossway.api.bucket import Buckets, TooMany
 from crossway.control.caller import Caller, implied
 from crossway.errors import Fault, Unauthorized
 from crossway.store import users

@@ -9,22 +9,13 @@ from typing import Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crossway.api.answer import fault
+from crossway.api.bucket import TooMany
 from crossway.control.caller import Caller
 from crossway.errors import Fault, Unauthorized
 
 CALLER = "crossway.caller"
 # What may be known without a word on who asks: which versions there are.
 OPEN = frozenset({"/"})
-
-
-class TooMany(Fault):
-    """More than the caller may ask at a time; *seconds* is when it may come again."""
-
-    status = 429
-
-    def __init__(self, message: str, seconds: int) -> None:
-        super().__init__(message, "TooManyRequests")
-        self.seconds = seconds
 
 
 class Scheme(Protocol):

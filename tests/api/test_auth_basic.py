@@ -1,0 +1,308 @@
+"""Users of a password file: by stock clients, the command line and hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openstack
+import pytest
+from openstack import exceptions
+from openstack.connection import Connection
+
+from crossway.agent.server import Servers
+from crossway.errors import Forbidden, Unauthorized
+from crossway.model.user import user as made_user
+from crossway.store import users
+from servers import Api, Server
+
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+
+PASSWORD = "correct horse"
+
+
+def crossway(*words: str, says: str = "", ok: bool = True, **environment: str) -> str:
+    """Run a command with *says* on its standard input; return what it answers or complains of."""
+    done = subprocess.run(
+        [sys.executable, "-m", "crossway", *words],
+        input=says,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    assert (done.returncode == 0) == ok, done.stderr
+    return done.stdout if ok else done.stderr
+
+
+def add(file: Path, name: str, project: str, *roles: str, password: str = PASSWORD) -> None:
+    words = [f"--role={role}" for role in roles]
+    crossway("user", "add", name, "--project", project, "--file", str(file), *words, says=f"{password}\n")
+
+
+class Guarded(Server):
+    """A server that knows users by a password file."""
+
+    def __init__(self, path: Path, *options: str) -> None:
+        self.users, self.options = path / "users", options
+        super().__init__(path)
+
+    def start(self, *options: str, **more: Any) -> None:
+        super().start(f"--auth=basic:{self.users}", *self.options, *options, **more)
+
+    def log(self) -> str:
+        return (self.path / "log").read_text()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    path = tmp_path_factory.mktemp("guarded")
+    # A line each, as the command would write it, but hashed together: hashing takes long.
+    hash = users.hashed(PASSWORD)
+    for name, project, *roles in (
+        ("root", "ops", "admin"),
+        ("alice", "red", "member"),
+        ("ann", "red", "reader"),
+        ("bob", "blue", "member"),
+        ("host", "ops", "service"),
+    ):
+        users.add(path / "users", made_user(name, hash, project, tuple(roles)))
+    server = Guarded(path)
+    yield server
+    server.stop()
+    log = server.log()
+    pairs = [base64.b64encode(f"{name}:{PASSWORD}".encode()).decode() for name in ("root", "alice", "bob", "host")]
+    assert "req-" in log
+    assert not [secret for secret in (PASSWORD, hash, *pairs) if secret in log], "a secret is in the log"
+
+
+def sdk(server: Server, name: str, password: str = PASSWORD) -> Connection:
+    return openstack.connect(
+        auth_type="http_basic",
+        auth={"endpoint": server.url, "username": name, "password": password},
+        network_endpoint_override=f"{server.url}/v2.0",
+        load_yaml_config=False,
+        load_envvars=False,
+    )
+
+
+def ask(server: Server, name: str = "", password: str = PASSWORD, path: str = "/v2.0/networks", **more: Any) -> Any:
+    auth = (name, password) if name else None
+    with httpx.Client(transport=httpx.HTTPTransport(), timeout=30) as client:
+        return client.get(server.url + path, auth=auth, **more)
+
+
+def test_the_sdk_works_for_its_user_and_sees_no_other_projects_things(guarded: Guarded) -> None:
+    with sdk(guarded, "alice") as alice, sdk(guarded, "bob") as bob, sdk(guarded, "root") as root:
+        network = alice.network.create_network(name="red-net")
+        assert network.project_id == "red"
+        assert [n.name for n in alice.network.networks()] == ["red-net"]
+        assert list(bob.network.networks()) == []
+        with pytest.raises(exceptions.NotFoundException):
+            bob.network.get_network(network.id)
+        with pytest.raises(exceptions.NotFoundException):
+            bob.network.delete_network(network.id, ignore_missing=False)
+        with sdk(guarded, "ann") as ann:
+            assert ann.network.get_network(network.id).name == "red-net"
+            with pytest.raises(exceptions.ForbiddenException):
+                ann.network.create_network(name="no")
+        assert network.id in {n.id for n in root.network.networks()}
+        root.network.delete_network(network.id, ignore_missing=False)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Basic"},
+        {"Authorization": "Basic !!"},
+        {"Authorization": "Basic " + base64.b64encode(b"alice").decode()},
+        {"Authorization": "Basic " + base64.b64encode(b"\xff\xfe:x").decode()},
+        {"Authorization": "Bearer " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()},
+        {"X-Auth-Token": "any"},
+        {"X-Roles": "admin", "X-Project-Id": "admin"},
+    ],
+    ids=lambda headers: json.dumps(headers)[:40],
+)
+def test_who_is_not_known_is_told_how_to_become_so(guarded: Guarded, headers: dict[str, str]) -> None:
+    answer = ask(guarded, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith('Basic realm="crossway"')
+    assert answer.json()["NeutronError"]["type"] == "Unauthorized"
+    assert answer.headers["x-openstack-request-id"].startswith("req-")
+
+
+def test_two_users_in_one_request_are_none(guarded: Guarded) -> None:
+    pairs = [base64.b64encode(f"{name}:{PASSWORD}".encode()).decode() for name in ("alice", "root")]
+    assert ask(guarded, headers=[("Authorization", f"Basic {pair}") for pair in pairs]).status_code == 401
+
+
+def test_what_the_headers_say_of_roles_counts_for_nothing(guarded: Guarded) -> None:
+    headers = {"X-Roles": "admin", "X-Project-Id": "ops"}
+    made = ask(guarded, "alice", path="/v1/status", headers=headers)
+    assert (made.status_code, made.json()["error"]["type"]) == (403, "PolicyNotAuthorized")
+
+
+def test_versions_are_told_to_everyone_and_nothing_else_is(guarded: Guarded) -> None:
+    assert ask(guarded, path="/").json()["versions"][0]["id"] == "v2.0"
+    for path in ("/v2.0", "/v2.0/extensions", "/v2.0/networks", "/v1/hosts", "/v1/status", "/nowhere"):
+        assert ask(guarded, path=path).status_code == 401, path
+
+
+def test_a_password_is_hashed_once_and_then_remembered(guarded: Guarded) -> None:
+    assert ask(guarded, "alice").status_code == 200
+    began = time.monotonic()
+    for _ in range(20):
+        assert ask(guarded, "alice").status_code == 200
+    assert (time.monotonic() - began) / 20 < 0.1
+
+
+def test_the_same_user_at_once_is_hashed_once(tmp_path: Path) -> None:
+    users.add(tmp_path / "users", made_user("alice", users.hashed(PASSWORD), "red", ("member",)))
+    server = Guarded(tmp_path)
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            # More at once than wrong passwords would be let through.
+            answers = list(pool.map(lambda _: ask(server, "alice").status_code, range(8)))
+        assert answers == [200] * 8
+    finally:
+        server.stop()
+
+
+def test_guessing_is_stopped_for_who_guesses_and_not_for_who_is_known(tmp_path: Path) -> None:
+    users.add(tmp_path / "users", made_user("alice", users.hashed(PASSWORD), "red", ("member",)))
+    server = Guarded(tmp_path)
+    try:
+        assert ask(server, "alice").status_code == 200
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda i: ask(server, "alice", f"guess{i}"), range(24)))
+        codes = [answer.status_code for answer in answers]
+        assert set(codes) == {401, 429}
+        assert codes.count(429) >= 8
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert refused.json()["NeutronError"]["type"] == "TooManyRequests"
+        assert ask(server, "alice").status_code == 200
+    finally:
+        server.stop()
+    assert "guess1" not in server.log()
+
+
+def test_a_changed_file_counts_at_once_and_a_broken_one_changes_nothing(tmp_path: Path) -> None:
+    add(tmp_path / "users", "alice", "red")
+    server = Guarded(tmp_path)
+    file = ["--file", str(tmp_path / "users")]
+    try:
+        assert ask(server, "alice").status_code == 200
+        crossway("user", "set", "alice", "--password", *file, says="another\n")
+        wait(lambda: ask(server, "alice").status_code == 401)
+        assert ask(server, "alice", "another").status_code == 200
+        whole = (tmp_path / "users").read_text()
+        (tmp_path / "users").write_text("alice:secret-in-the-clear:red:member\n")
+        # It is looked at when someone asks.
+        wait(lambda: ask(server, "alice", "another").status_code == 200 and "stay" in server.log())
+        assert ask(server, "alice", "another").status_code == 200
+        assert "secret-in-the-clear" not in server.log()
+        (tmp_path / "users").write_text(whole)
+        crossway("user", "delete", "alice", *file)
+        wait(lambda: ask(server, "alice", "another").status_code == 401)
+    finally:
+        server.stop()
+
+
+def wait(seen: Any) -> None:
+    end = time.monotonic() + 15
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.3)
+
+
+def test_the_command_keeps_the_password_file(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    add(file, "alice", "red")
+    add(file, "root", "ops", "admin", "member")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert PASSWORD not in file.read_text()
+    where = ("--file", str(file))
+    told = json.loads(crossway("user", "list", "--json", *where))
+    assert told == [
+        {"name": "alice", "project": "red", "roles": ["member"]},
+        {"name": "root", "project": "ops", "roles": ["admin", "member"]},
+    ]
+    crossway("user", "set", "alice", "--project", "blue", "--role", "reader", *where)
+    assert users.read(file)["alice"].project == "blue"
+    assert users.matches(PASSWORD.encode(), users.read(file)["alice"].hash)
+    assert "there already" in crossway("user", "add", "alice", "--project", "p", *where, says="x\n", ok=False)
+    assert "alic" in crossway("user", "delete", "alic", *where, ok=False)
+    assert "one of admin" in crossway("user", "set", "alice", "--role", "king", *where, ok=False)
+    assert "colons" in crossway("user", "add", "a:b", "--project", "p", *where, says="x\n", ok=False)
+    assert "password" in crossway("user", "add", "eve", "--project", "p", *where, says="\n", ok=False)
+    crossway("user", "delete", "alice", *where)
+    assert list(users.read(file)) == ["root"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["users"], "nothing is left beside it"
+
+
+def test_commands_ask_as_the_user_of_the_environment(guarded: Guarded, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    who = {"CROSSWAY_SERVER": guarded.url, "CROSSWAY_USER": "bob", "CROSSWAY_PASSWORD_FILE": str(tmp_path / "password")}
+    made = json.loads(crossway("network", "create", "blue-net", "--json", **who))
+    assert made["project_id"] == "blue"
+    assert "requires authentication" in crossway("network", "list", ok=False, CROSSWAY_SERVER=guarded.url)
+    crossway("network", "delete", "blue-net", **who)
+
+
+async def register(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSWAY_USER", name)
+    monkeypatch.setenv("CROSSWAY_PASSWORD", PASSWORD)
+    servers = Servers([server.url], "h1")
+    try:
+        await servers.register("192.0.2.1", {}, "test")
+        views = servers.view(0)
+        assert await anext(views) == {"reset": True}
+        await views.aclose()
+    finally:
+        servers.close()
+
+
+def test_an_agent_is_a_service_or_an_admin(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(register(guarded, "host", monkeypatch))
+    asyncio.run(register(guarded, "root", monkeypatch))
+    with pytest.raises(Forbidden, match="hosts"):
+        asyncio.run(register(guarded, "alice", monkeypatch))
+    with pytest.raises(Unauthorized):
+        asyncio.run(register(guarded, "nobody", monkeypatch))
+    api = Api(guarded.url)
+    api.client.auth = ("host", PASSWORD)
+    with api.client:
+        assert api("GET", "/v1/hosts")["hosts"][0]["name"] == "h1"
+        assert api("GET", "/v1/status", want=403)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("alice:secret:red:member", "line 1: the password of user alice should be a hash"),
+        ("alice", "line 1: should be NAME:BCRYPT:PROJECT:ROLE"),
+        ("# words\nalice:{hash}:red:king", "line 2: role king of user alice should be one of"),
+        ("alice:{hash}:red:member\nalice:{hash}:red:member", "line 2: user alice is there twice"),
+        ("alice:{hash}::member", "project ''"),
+    ],
+)
+def test_a_file_that_cannot_be_right_stops_the_start(tmp_path: Path, line: str, says: str) -> None:
+    file = tmp_path / "users"
+    file.write_text(line.replace("{hash}", "$2b$12$" + "a" * 53))
+    told = crossway("server", "--store", "memory:", "--listen", "127.0.0.1:0", "--auth", f"basic:{file}", ok=False)
+    assert says in " ".join(told.split())
+    assert "secret" not in told
