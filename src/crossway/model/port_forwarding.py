@@ -34,6 +34,9 @@ def port_range(value: Any) -> str:
     return f"{first}:{last}"
 
 
+port = attribute(or_none(integer(1, PORT_MAX)), default=None, filter_check=integer(1, PORT_MAX))
+
+
 class PortForwarding(Resource, frozen=True, kw_only=True, gc=False):
     """Ranges are whole always; a single port is told also as such."""
 
@@ -41,9 +44,9 @@ class PortForwarding(Resource, frozen=True, kw_only=True, gc=False):
     protocol: Annotated[str, attribute(protocol, default=msgspec.NODEFAULT)]
     internal_port_id: Annotated[str, attribute(uuid, default=msgspec.NODEFAULT)]
     internal_ip_address: Annotated[str, attribute(ip, default=None)]
-    internal_port: Annotated[int | None, attribute(or_none(integer(1, PORT_MAX)), default=None)] = None
+    internal_port: Annotated[int | None, port] = None
     internal_port_range: Annotated[str, attribute(or_none(port_range), default=None)] = ""
-    external_port: Annotated[int | None, attribute(or_none(integer(1, PORT_MAX)), default=None)] = None
+    external_port: Annotated[int | None, port] = None
     external_port_range: Annotated[str, attribute(or_none(port_range), default=None)] = ""
     description: Annotated[str, attribute(text(1024), default="", sort=False)] = ""
 

@@ -52,6 +52,9 @@ def gateway(value: Any) -> GatewayWish | None:
     return GatewayWish(**mapping({"network_id": uuid}, OPTIONAL)(value))
 
 
+flag = attribute(or_none(boolean), default=False, set_by=ADMIN, see=ADMIN, filter_check=boolean)
+
+
 class Router(Resource, frozen=True, kw_only=True, gc=False, rename={"gateway": "external_gateway_info"}):
     """*number* keys its routes on hosts; *gateway_port* is its port on the external network.
 
@@ -74,8 +77,8 @@ class Router(Resource, frozen=True, kw_only=True, gc=False, rename={"gateway": "
         ),
     ] = None
     routes: Annotated[tuple[Route, ...], attribute(list_of(route), post=False, filter=False, sort=False)] = ()
-    distributed: Annotated[bool, attribute(or_none(boolean), default=False, set_by=ADMIN, see=ADMIN)] = False
-    ha: Annotated[bool, attribute(or_none(boolean), default=False, set_by=ADMIN, see=ADMIN)] = False
+    distributed: Annotated[bool, flag] = False
+    ha: Annotated[bool, flag] = False
     flavor_id: Annotated[str | None, attribute(or_none(uuid), put=False, default=None)] = None
     enable_ndp_proxy: Annotated[bool, attribute(or_none(boolean), filter_check=boolean)] = False
     enable_default_route_ecmp: Annotated[bool, attribute(boolean, default=False, set_by=ADMIN)] = False
