@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -23,8 +24,16 @@ class Answer(Response):
         super().__init__(content, status, headers)
 
 
+def encode(value: Any) -> bytes:
+    """Return a value as JSON; msgspec stops at 64 bits, and an IPv6 subnet has more addresses."""
+    try:
+        return ENCODER.encode(value)
+    except OverflowError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
 def answer(body: Any, status: int = 200) -> Answer:
-    return Answer(ENCODER.encode(body), status)
+    return Answer(encode(body), status)
 
 
 def empty(status: int = 204) -> Response:

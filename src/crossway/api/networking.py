@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from crossway.api import query
-from crossway.api.answer import ENCODER, Answer, answer, body, empty
+from crossway.api.answer import Answer, answer, body, empty, encode
 from crossway.api.extensions import EXTENSIONS, listed
 from crossway.api.resources import Place, Shapes, path_of, place
 from crossway.control import policy
@@ -137,11 +137,11 @@ class Networking:
         plural = collection.kind.plural
         if asked.fields:
             shapes = [self.shapes.fields(collection, found, caller, asked.fields) for found in page.found]
-            parts = [ENCODER.encode(shapes)]
+            parts = [encode(shapes)]
         else:
             parts = [b"[", b",".join(await self._encoded(collection, page.found, caller)), b"]"]
         links = _links(request, asked, page)
-        tail = [b',"%s_links":%s' % (plural.encode(), ENCODER.encode(links))] if links else []
+        tail = [b',"%s_links":%s' % (plural.encode(), encode(links))] if links else []
         return Answer(b"".join([b'{"%s":' % plural.encode(), *parts, *tail, b"}"]))
 
     async def _encoded(self, collection: Collection, found: list[Any], caller: Caller) -> list[bytes]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from crossway.api.answer import encode
 from crossway.control.caller import Caller, shared
 from crossway.control.cloud import Cloud, Step, Table
 from crossway.control.collection import Action, Collection
@@ -14,7 +15,6 @@ from crossway.control.collections import COLLECTIONS, every
 from crossway.control.policy import hidden
 from crossway.model.resource import Resource
 
-ENCODER = msgspec.json.Encoder()
 # Encoded objects that are kept of one collection for one kind of eyes; beyond, it begins anew.
 KEPT = 50_000
 NOTHING: frozenset[str] = frozenset()
@@ -96,7 +96,7 @@ class Shapes:
 
     def encode(self, collection: Collection, resource: Resource, caller: Caller) -> bytes:
         if collection.rows is not None:
-            return ENCODER.encode(self.shape(collection, resource, caller))
+            return encode(self.shape(collection, resource, caller))
         unseen = hidden(self.cloud, caller, resource)
         told_shared = bool(collection.kind.rbac) and shared(self.cloud, caller.project, resource)
         kept = self._kept[collection.kind.table].setdefault((unseen, told_shared), {})
@@ -104,7 +104,7 @@ class Shapes:
         if encoded is None:
             if len(kept) >= KEPT:
                 kept.clear()
-            encoded = ENCODER.encode(self._shape(collection, resource, unseen, told_shared))
+            encoded = encode(self._shape(collection, resource, unseen, told_shared))
             if self.table(collection).rows.get(resource.id) is resource:
                 kept[resource.id] = encoded
         return encoded
