@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -94,13 +95,18 @@ def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, pare
     by_id = not query.order or query.order[0][0] == "id"
     if query.limit and by_id and isinstance(candidates, Bucket):
         descending = bool(query.order and query.order[0][1])
+        if query.marker:
+            _marker(cloud, table, caller, query.marker)
         return _page_by_id(table, candidates, tests, query, descending)
     found = [r for id in candidates if (r := table.rows.get(id)) is not None and all(test(r) for test in tests)]
+    if query.marker and all(one.id != query.marker for one in found):
+        # It may have ceased to be what is asked for since it was told: the page begins where it would stand.
+        found.append(_marker(cloud, table, caller, query.marker))
     return _page(found, query)
 
 
 def _page(found: list[Any], query: Query) -> Page:
-    if query.order or query.limit:
+    if query.order or query.limit or query.marker:
         found.sort(key=lambda r: r.id)
         for field, descending in reversed(query.order):
             found.sort(key=lambda r, f=field: _sortable(getattr(r, f)), reverse=descending)  # type: ignore[misc]
@@ -112,8 +118,6 @@ def _page_by_id(table: Table[Any], bucket: Bucket, tests: list[Test], query: Que
     ids = bucket.in_order()
     backwards = descending != query.reverse
     if query.marker:
-        if query.marker not in table.rows:
-            raise _no_marker(query.marker)
         at = bisect_left(ids, query.marker) - 1 if backwards else bisect_right(ids, query.marker)
     else:
         at = len(ids) - 1 if backwards else 0
@@ -133,7 +137,7 @@ def _cut(found: list[Any], query: Query) -> Page:
     if query.marker:
         at = next((i for i, r in enumerate(found) if r.id == query.marker), None)
         if at is None:
-            raise _no_marker(query.marker)
+            raise NotFound("marker", query.marker)
         found = found[at + 1 :]
     return _turned(found[: query.limit + 1] if query.limit else found, query)
 
@@ -160,7 +164,7 @@ def _candidates(
         best = _smaller(best, [table.ids(collection.kind.parent[0], parent)])
     for name, values in query.filters.items():
         declared = collection.kind.names.get(name)
-        if declared and declared.field in table.indexes and "" not in values:
+        if declared and not declared.filter_check and declared.field in table.indexes and "" not in values:
             best = _smaller(best, [table.ids(declared.field, value) for value in values])
         elif name == "fixed_ips" and (subnets := [v[10:] for v in values if v.startswith("subnet_id=")]):
             best = _smaller(best, [table.ids("subnet_id", subnet) for subnet in subnets])
@@ -190,6 +194,8 @@ def _test(cloud: Cloud, collection: Collection, caller: Caller, name: str, value
     if name == "shared" and collection.kind.rbac:
         told = _checked(name, boolean, values)
         return lambda r: shared(cloud, caller.project, r) in told
+    if name == "changed_since" and "updated_at" in collection.kind.attributes:
+        return _since(values)
     declared = collection.kind.names.get(name)
     if declared is None or not declared.filter or _withheld(declared, caller):
         raise Invalid(f"['{name}'] is invalid attribute for filtering")
@@ -231,8 +237,26 @@ def _limit(value: str) -> int:
     return min(limit, LIMIT_MAX)
 
 
-def _no_marker(marker: str) -> NotFound:
-    return NotFound("marker", marker)
+def _marker(cloud: Cloud, table: Table[Any], caller: Caller, id: str) -> Any:
+    """Return what a page is to follow; raise NotFound if it is not there, or not for the caller's eyes."""
+    found = table.rows.get(id)
+    if found is None or not sees(cloud, caller, found):
+        raise NotFound("marker", id)
+    return found
+
+
+def _since(values: list[str]) -> Test:
+    """Return what finds what has changed at a time or later."""
+    try:
+        times = [datetime.fromisoformat(value.replace(" ", "+")) for value in values]
+    except ValueError:
+        raise Invalid(
+            f"Invalid input for changed_since. Reason: '{values[0]}' must be in the following format: "
+            "YYYY-MM-DDTHH:MM:SS[Z]."
+        ) from None
+    since = max(time if time.tzinfo else time.replace(tzinfo=UTC) for time in times)
+    first = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return lambda r: bool(r.updated_at >= first)
 
 
 def _sortable(value: Any) -> tuple[bool, Any]:

@@ -64,6 +64,14 @@ def integer(least: int, most: int) -> Check:
     return check
 
 
+def number_or_nothing(value: Any) -> int | None:
+    """Return the number that a string is, or None for an empty one."""
+    if value == "":
+        return None
+    number: int = integer(-(1 << 63), (1 << 63) - 1)(value)
+    return number
+
+
 def one_of(*values: Any) -> Check:
     def check(value: Any) -> Any:
         if value not in values or isinstance(value, bool):

@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import UNSET
 
 from crossway.errors import Invalid
-from crossway.model.check import Check, anything, boolean, integer, text
+from crossway.model.check import Check, anything, boolean, integer, number_or_nothing, text
 from crossway.model.who import MEMBER, READER, Who
 
 REQUIRED: Any = msgspec.NODEFAULT
@@ -122,7 +122,8 @@ class Kind(Generic[R]):
             if not declared or field.name in without:
                 hidden.append(field.encode_name)
                 continue
-            whole = msgspec.structs.replace(declared[0], wire=field.encode_name, field=field.name)
+            check = declared[0].filter_check or _filter_check(hints[field.name])
+            whole = msgspec.structs.replace(declared[0], wire=field.encode_name, field=field.name, filter_check=check)
             self.attributes[whole.wire] = whole
             if not whole.shown:
                 hidden.append(field.encode_name)
@@ -171,6 +172,14 @@ class Kind(Generic[R]):
         if "project_id" in shape:
             shape["tenant_id"] = shape["project_id"]
         return shape
+
+
+def _filter_check(type: Any) -> Check | None:
+    """Return how a filter's string becomes a value of an attribute's type; None where it is one."""
+    types = get_args(type.__origin__) or (type.__origin__,)
+    if bool in types:
+        return boolean
+    return number_or_nothing if int in types else None
 
 
 def _value_of(field: str) -> Index:
