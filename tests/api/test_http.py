@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -246,7 +247,22 @@ def test_tags(alice: Api) -> None:
         assert sorted(n["name"] for n in listed(alice, f"networks?{query}&name=one&name=other")) == want
     alice("DELETE", path)
     assert alice("GET", path) == {"tags": []}
-    alice.error("PUT", path, {"tags": ["x" * 256]}, want=400)
+    for wrong in (["x" * 256], ["a", "a"], [1], "a", None, [str(number) for number in range(51)]):
+        assert "tags" in alice.error("PUT", path, {"tags": wrong}, want=400)["message"]
+    alice.error("PUT", path, {"tag": []}, want=400)
+    alice("POST", path, {"tags": [str(number) for number in range(50)]})
+    alice.error("PUT", f"{path}/one-more", want=400)
+    alice("PUT", f"{path}/49", want=201)
+
+
+@pytest.mark.parametrize("tag", ["black.or.white", "a.json", "a%2Fb", "%C3%A4 b", "tags"])
+def test_a_tag_may_look_like_anything(alice: Api, tag: str) -> None:
+    path = f"/v2.0/networks/{alice.make('network')['id']}/tags"
+    alice("PUT", f"{path}/{tag}", want=201)
+    alice("GET", f"{path}/{tag}", want=204)
+    assert alice("GET", path) == {"tags": [unquote(tag)]}
+    alice("DELETE", f"{path}/{tag}")
+    assert alice("GET", path) == {"tags": []}
 
 
 def test_status_counts(api: Api) -> None:

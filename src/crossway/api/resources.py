@@ -52,7 +52,9 @@ class Place(msgspec.Struct, frozen=True):
 
 def place(path: str) -> Place | None:
     """Find what a path below /v2.0/ names; None if it names nothing."""
-    segments = [segment for segment in path.removesuffix(".json").split("/") if segment]
+    # A tag may end as it likes.
+    path = path if "/tags/" in path else path.removesuffix(".json")
+    segments = [segment for segment in path.split("/") if segment]
     for length in (1, 2):
         collection = TOP.get("/".join(segments[:length]).replace("-", "_"))
         if collection is not None and len(segments) >= length:
@@ -69,8 +71,8 @@ def _within(collection: Collection, parent: str, rest: list[str]) -> Place | Non
     if not rest:
         return Place(collection, parent, id)
     name = rest[0]
-    if name == "tags" and "tags" in collection.kind.attributes and len(rest) <= 2:
-        return Place(collection, parent, id, tag=rest[1] if len(rest) == 2 else "")
+    if name == "tags" and "tags" in collection.kind.attributes:
+        return Place(collection, parent, id, tag="/".join(rest[1:]))
     action = collection.actions.get(name)
     if action is not None and len(rest) == 1:
         return Place(collection, parent, id, action=action, name=name)

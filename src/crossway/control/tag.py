@@ -26,15 +26,18 @@ def set_tags(
     old: Resource = owned(decision.cloud, caller, kind, id, decision.read(table, id))
     tags = tuple(sorted(set(turn(old.tags))))
     if len(tags) > MOST:
-        raise Invalid(f"Invalid input for tags. Reason: {len(tags)} tags; at most {MOST}.")
+        raise Invalid(f"The number of tags exceed the per-resource limit of {MOST}: there would be {len(tags)}.")
     if tags != old.tags:
         decision.put(table, changed(old, {"tags": tags}))
     return tags
 
 
 def checked(value: object) -> tuple[str, ...]:
+    """Return tags that were asked for, each once; raise Invalid if they can't be."""
+    if value is None:
+        raise Invalid("Invalid input for tags. Reason: 'None' is not a list.")
     try:
-        tags: tuple[str, ...] = list_of(text(LONGEST), unique=False)(value)
+        tags: tuple[str, ...] = list_of(text(LONGEST))(value)
     except ValueError as error:
         raise Invalid(f"Invalid input for tags. Reason: {error}.") from None
     return tags
