@@ -171,12 +171,20 @@ class Keystone:
 
     async def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         assert self._client is not None
-        try:
-            return await self._client.request(method, path, **options)
-        except httpx.HTTPError as error:
-            # What went wrong is logged without the request, which has tokens.
-            LOG.error("keystone at %s does not answer: %s", self.url, type(error).__name__)
-            raise Unavailable("Keystone does not answer, so nobody can be told from others: try again later") from None
+        for again in (True, False):
+            try:
+                return await self._client.request(method, path, **options)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+                # A connection that waited may have been closed just now: all that is asked may be asked twice.
+                last: httpx.HTTPError = error
+                if again:
+                    continue
+            except httpx.HTTPError as error:
+                last = error
+            break
+        # What went wrong is logged without the request, which has tokens.
+        LOG.error("keystone at %s does not answer: %s", self.url, type(last).__name__)
+        raise Unavailable("Keystone does not answer, so nobody can be told from others: try again later")
 
 
 def caller_of(told: Any) -> tuple[Caller, float]:
@@ -197,7 +205,7 @@ def caller_of(told: Any) -> tuple[Caller, float]:
 
 def _left(told: Any) -> float:
     try:
-        ends = datetime.fromisoformat(told["token"]["expires_at"].replace("Z", "+00:00"))
+        ends = datetime.fromisoformat(told["token"]["expires_at"])
     except (KeyError, TypeError, ValueError):
         raise Unavailable("Keystone's answer is not that of the Identity API v3") from None
     return ends.timestamp() - time.time()

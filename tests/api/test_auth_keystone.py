@@ -1,0 +1,236 @@
+"""Tokens: what is remembered, for how long, and what happens while Keystone is silent.
+
+Here stands a minimal stand-in for Keystone, because its answers must be counted, delayed
+and stopped. That a real Keystone is understood is tried by `make tempest`.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from crossway.api.auth.keystone import caller_of
+from crossway.errors import Unavailable
+from servers import Server
+
+PASSWORD = "service-secret"
+
+
+def token(project: str = "red", roles: tuple[str, ...] = ("member",), seconds: float = 3600.0, **more: Any) -> Any:
+    """Return what Keystone tells of a token."""
+    ends = (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    told = {"expires_at": ends, "user": {"id": "u1"}, "roles": [{"id": r, "name": r} for r in roles], **more}
+    return {"token": {**told, "project": {"id": project}} if project else told}
+
+
+class StandIn:
+    """Answers as Keystone does where the server asks it."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, Any] = {}
+        self.asked: Counter[str] = Counter()
+        self.delay = 0.0
+        self.logins = 0
+        self.own = "own-0"
+        self.silent = False
+        stand = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                if stand.silent:
+                    # What was open is closed without a word, as when a process dies.
+                    self.close_connection = True
+                    return
+                asked = self.headers["X-Subject-Token"]
+                stand.asked[asked] += 1
+                time.sleep(stand.delay)
+                if self.headers["X-Auth-Token"] != stand.own:
+                    self._answer(401, {})
+                elif asked in stand.tokens:
+                    self._answer(200, stand.tokens[asked])
+                else:
+                    self._answer(404, {})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                user = body["auth"]["identity"]["password"]["user"]
+                assert body["auth"]["scope"]["project"] == {"name": "service", "domain": {"name": "Default"}}
+                if (user["name"], user["password"]) != ("crossway", PASSWORD):
+                    self._answer(401, {})
+                    return
+                stand.logins += 1
+                self._answer(201, token("service", ("service",)), {"X-Subject-Token": stand.own})
+
+            def _answer(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+                raw = json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {**(headers or {}), "Content-Length": str(len(raw))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(raw)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.handler = Handler
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        self.silent = False
+        self.http = ThreadingHTTPServer(("127.0.0.1", self.port), self.handler)
+        self.http.daemon_threads = True
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.05,))
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.silent = True
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def keystone() -> Iterator[StandIn]:
+    made = StandIn()
+    yield made
+    if made.thread.is_alive():
+        made.stop()
+
+
+@pytest.fixture
+def server(keystone: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("CROSSWAY_KEYSTONE_USER", "crossway")
+    monkeypatch.setenv("CROSSWAY_KEYSTONE_PASSWORD", PASSWORD)
+    monkeypatch.setenv("CROSSWAY_KEYSTONE_SECONDS", "2")
+    made = Server.__new__(Server)
+    made.path, made.listen = tmp_path, ["127.0.0.1:0"]
+    made.start(f"--auth=keystone:{keystone.url}/v3")
+    yield made
+    made.stop()
+    log = (tmp_path / "log").read_text()
+    assert not [secret for secret in (PASSWORD, "token-", "own-") if secret in log], "a secret is in the log"
+
+
+def ask(server: Server, token: str | None, method: str = "GET", **more: Any) -> httpx.Response:
+    headers = {} if token is None else {"X-Auth-Token": token}
+    with httpx.Client(transport=httpx.HTTPTransport(), timeout=30) as client:
+        return client.request(method, f"{server.url}/v2.0/networks", headers=headers, **more)
+
+
+def test_project_and_roles_are_those_of_the_token(server: Server, keystone: StandIn) -> None:
+    keystone.tokens |= {
+        "token-red": token("red"),
+        "token-reader": token("red", ("reader",)),
+        "token-blue": token("blue"),
+        "token-admin": token("ops", ("admin",)),
+    }
+    body = {"network": {"name": "n"}}
+    made = ask(server, "token-red", "POST", json=body)
+    assert (made.status_code, made.json()["network"]["project_id"]) == (201, "red")
+    assert ask(server, "token-reader", "POST", json=body).status_code == 403
+    counts = {name: len(ask(server, f"token-{name}").json()["networks"]) for name in ("reader", "blue", "admin")}
+    assert counts == {"reader": 1, "blue": 0, "admin": 1}
+    assert keystone.logins == 1
+
+
+@pytest.mark.parametrize("given", [None, "", "token-unknown", "a b", "x" * 20_000], ids=repr)
+def test_who_has_no_token_is_told_where_to_get_one(server: Server, keystone: StandIn, given: str | None) -> None:
+    answer = ask(server, given)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == f'Keystone uri="{keystone.url}"'
+
+
+def test_a_token_is_asked_about_once_while_it_is_remembered(server: Server, keystone: StandIn) -> None:
+    keystone.tokens["token-a"] = token()
+    keystone.delay = 0.3
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda _: ask(server, "token-a").status_code, range(10)))
+    assert answers == [200] * 10
+    assert ask(server, "token-a").status_code == 200
+    assert keystone.asked["token-a"] == 1
+
+
+def test_a_revoked_token_is_good_no_longer_than_it_is_remembered(server: Server, keystone: StandIn) -> None:
+    keystone.tokens["token-a"] = token()
+    assert ask(server, "token-a").status_code == 200
+    del keystone.tokens["token-a"]
+    time.sleep(2.1)
+    assert ask(server, "token-a").status_code == 401
+
+
+def test_a_token_ends_when_it_expires(server: Server, keystone: StandIn) -> None:
+    keystone.tokens["token-a"] = token(seconds=1)
+    keystone.tokens["token-old"] = token(seconds=-1)
+    assert ask(server, "token-a").status_code == 200
+    assert ask(server, "token-old").status_code == 401
+    keystone.tokens["token-a"] = token(seconds=-1)
+    time.sleep(1.1)
+    assert ask(server, "token-a").status_code == 401
+
+
+def test_an_unknown_token_is_not_asked_about_again_at_once(server: Server, keystone: StandIn) -> None:
+    for _ in range(5):
+        assert ask(server, "token-x").status_code == 401
+    assert keystone.asked["token-x"] == 1
+
+
+def test_while_keystone_is_silent_the_known_go_on_and_others_may_come_again(server: Server, keystone: StandIn) -> None:
+    keystone.tokens |= {"token-a": token(), "token-b": token()}
+    assert ask(server, "token-a").status_code == 200
+    keystone.stop()
+    assert ask(server, "token-a").status_code == 200
+    refused = ask(server, "token-b")
+    assert refused.status_code == 503
+    assert "Keystone does not answer" in refused.json()["NeutronError"]["message"]
+    keystone.start()
+    assert ask(server, "token-b").status_code == 200
+
+
+def test_the_servers_own_token_is_renewed_when_it_is_no_longer_good(server: Server, keystone: StandIn) -> None:
+    keystone.tokens |= {"token-a": token(), "token-b": token()}
+    assert ask(server, "token-a").status_code == 200
+    keystone.own = "own-1"
+    assert ask(server, "token-b").status_code == 200
+    assert keystone.logins == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "project", "roles"),
+    [
+        (token("p", ("member",)), "p", {"member", "reader"}),
+        (token("p", ("Admin",)), "p", {"admin", "manager", "member", "reader"}),
+        (token("", ("admin",), system={"all": True}), "", {"admin", "manager", "member", "reader"}),
+        (token("", ("member",), system={"all": True}), "", set()),
+        (token("", ("admin",), domain={"id": "default"}), "", set()),
+        (token("", ()), "", set()),
+    ],
+    ids=["member", "admin", "admin of the system", "member of the system", "admin of a domain", "without scope"],
+)
+def test_what_a_token_allows(told: Any, project: str, roles: set[str]) -> None:
+    caller, lives = caller_of(told)
+    assert (caller.project, caller.user, caller.roles) == (project, "u1", frozenset(roles))
+    assert 3000 < lives <= 3600
+
+
+@pytest.mark.parametrize("told", [None, [], {"token": None}, {"token": {"roles": []}}, {"token": {"expires_at": 5}}])
+def test_what_is_not_keystones_answer_lets_nobody_in(told: Any) -> None:
+    with pytest.raises(Unavailable, match="Identity API"):
+        caller_of(told)
