@@ -133,14 +133,14 @@ class Networking:
         asked = query.read(collection, request.query_params.multi_items(), caller)
         if collection.prepare and (first := collection.prepare(self.cloud, caller, asked.filters)):
             await decide(self.cloud, first)
-        page = query.run(self.cloud, collection, caller, asked, at.parent)
+        found = query.run(self.cloud, collection, caller, asked, at.parent)
         plural = collection.kind.plural
         if asked.fields:
-            shapes = [self.shapes.fields(collection, found, caller, asked.fields) for found in page.found]
+            shapes = [self.shapes.fields(collection, one, caller, asked.fields) for one in found]
             parts = [encode(shapes)]
         else:
-            parts = [b"[", b",".join(await self._encoded(collection, page.found, caller)), b"]"]
-        links = _links(request, asked, page)
+            parts = [b"[", b",".join(await self._encoded(collection, found, caller)), b"]"]
+        links = _links(request, asked, found)
         tail = [b',"%s_links":%s' % (plural.encode(), encode(links))] if links else []
         return Answer(b"".join([b'{"%s":' % plural.encode(), *parts, *tail, b"}"]))
 
@@ -205,8 +205,9 @@ class Networking:
         asked = await body(request)
         if not isinstance(asked, dict) or kind.name not in asked or len(asked) != 1:
             raise Invalid(f"The body should be {{'{kind.name}': {{…}}}}")
-        self._seen(at, caller)
+        # What can never be right is said before what is not there.
         given = kind.given(asked[kind.name], update=True)
+        self._seen(at, caller)
 
         def verb(decision: Decision) -> Any:
             policy.update(decision, caller, collection, at.id, asked[kind.name])
@@ -333,19 +334,17 @@ def _version(request: Request) -> dict[str, Any]:
     return {"id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": href}]}
 
 
-def _links(request: Request, asked: query.Query, page: query.Page) -> list[dict[str, str]]:
-    """Return where the next and the previous page are."""
-    if not asked.limit or not page.found:
+def _links(request: Request, asked: query.Query, page: list[Any]) -> list[dict[str, str]]:
+    """Return where the next and the previous page are. Where a page is not full, there is none in its direction."""
+    if not asked.limit:
         return []
-    links = []
-    for there, rel, marker, reverse in (
-        (page.more, "next", page.found[-1].id, False),
-        (page.before, "previous", page.found[0].id, True),
-    ):
+    links, full = [], len(page) >= asked.limit
+    for there, rel, end in ((full or asked.reverse, "next", -1), (full or not asked.reverse, "previous", 0)):
         if there:
             params = [(k, v) for k, v in request.query_params.multi_items() if k not in ("marker", "page_reverse")]
-            params.append(("marker", marker))
-            if reverse:
+            if page:
+                params.append(("marker", page[end].id))
+            if rel == "previous":
                 params.append(("page_reverse", "True"))
             links.append({"rel": rel, "href": f"{str(request.url).partition('?')[0]}?{urlencode(params)}"})
     return links

@@ -40,14 +40,6 @@ class Query(msgspec.Struct):
     reverse: bool = False
 
 
-class Page(msgspec.Struct):
-    """What was found, and whether there is more on either side."""
-
-    found: list[Any]
-    more: bool
-    before: bool
-
-
 def read(collection: Collection, params: Params, caller: Caller) -> Query:
     """Read the parameters of a list, or raise Invalid naming the one that is wrong."""
     query = Query()
@@ -80,7 +72,7 @@ def read(collection: Collection, params: Params, caller: Caller) -> Query:
     return query
 
 
-def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, parent: str = "") -> Page:
+def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, parent: str = "") -> list[Any]:
     """Find what a query asks for, below *parent*. Costs follow the smallest index that serves, and the page."""
     tests = [_test(cloud, collection, caller, name, values) for name, values in query.filters.items()]
     if parent and collection.kind.parent:
@@ -105,15 +97,15 @@ def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, pare
     return _page(found, query)
 
 
-def _page(found: list[Any], query: Query) -> Page:
+def _page(found: list[Any], query: Query) -> list[Any]:
     if query.order or query.limit or query.marker:
         found.sort(key=lambda r: r.id)
         for field, descending in reversed(query.order):
             found.sort(key=lambda r, f=field: _sortable(getattr(r, f)), reverse=descending)  # type: ignore[misc]
-    return _cut(found, query) if query.limit or query.marker else Page(found, False, False)
+    return _cut(found, query) if query.limit or query.marker or query.reverse else found
 
 
-def _page_by_id(table: Table[Any], bucket: Bucket, tests: list[Test], query: Query, descending: bool) -> Page:
+def _page_by_id(table: Table[Any], bucket: Bucket, tests: list[Test], query: Query, descending: bool) -> list[Any]:
     """Walk an ordered index from the marker until the page is full."""
     ids = bucket.in_order()
     backwards = descending != query.reverse
@@ -127,11 +119,10 @@ def _page_by_id(table: Table[Any], bucket: Bucket, tests: list[Test], query: Que
         if tests
         else (table.rows[ids[i]] for i in walk)
     )
-    found = list(islice(hits, query.limit + 1))
-    return _turned(found, query)
+    return _turned(list(islice(hits, query.limit)), query)
 
 
-def _cut(found: list[Any], query: Query) -> Page:
+def _cut(found: list[Any], query: Query) -> list[Any]:
     if query.reverse:
         found.reverse()
     if query.marker:
@@ -139,18 +130,14 @@ def _cut(found: list[Any], query: Query) -> Page:
         if at is None:
             raise NotFound("marker", query.marker)
         found = found[at + 1 :]
-    return _turned(found[: query.limit + 1] if query.limit else found, query)
+    return _turned(found[: query.limit] if query.limit else found, query)
 
 
-def _turned(found: list[Any], query: Query) -> Page:
-    """Make a page of what was found in walking order, maybe one more than fits."""
-    further = bool(query.limit) and len(found) > query.limit
-    if further:
-        found = found[: query.limit]
+def _turned(found: list[Any], query: Query) -> list[Any]:
+    """Put what was found in walking order in the order that was asked for."""
     if query.reverse:
         found.reverse()
-        return Page(found, more=bool(query.marker), before=further)
-    return Page(found, more=further, before=bool(query.marker))
+    return found
 
 
 def _candidates(
@@ -260,4 +247,5 @@ def _since(values: list[str]) -> Test:
 
 
 def _sortable(value: Any) -> tuple[bool, Any]:
-    return (value is not None, value)
+    """Return what orders a value: nothing comes before something, and words as people order them."""
+    return (value is not None, value.upper() if isinstance(value, str) else value)

@@ -81,7 +81,7 @@ def test_logs_are_the_managers_business(world: World) -> None:
         log(world, ALICE)
 
     def found(caller: Caller) -> list[Any]:
-        return query.run(world.cloud, LOGS, caller, query.read(LOGS, [], caller)).found
+        return query.run(world.cloud, LOGS, caller, query.read(LOGS, [], caller))
 
     assert [one.id for one in found(MANAGER)] == [made.id]
     assert found(ALICE) == found(BOB) == []
