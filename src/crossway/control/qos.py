@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from crossway.control.caller import Caller, seen
+from crossway.control.caller import Caller, seen, sees
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection, Filter, change, find, make
 from crossway.control.decision import Decision
-from crossway.control.share import forget, share, shared_without_everyone, unshare
+from crossway.control.share import forget, share, unshare
 from crossway.errors import Conflict, Forbidden, NotFound
 from crossway.model.check import boolean
 from crossway.model.qos import (
@@ -33,6 +33,7 @@ from crossway.model.qos import (
     QosRule,
     RuleType,
 )
+from crossway.model.rbac import ACCESS_AS_SHARED, EVERYONE
 from crossway.model.resource import Given, Kind, Resource, changed, new_id, now
 
 
@@ -57,12 +58,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Policy:
     if wide:
         share(decision, new)
     elif wide is False:
-        for kind, user in users(decision.cloud, id):
-            if user.project_id != old.project_id and not shared_without_everyone(decision.cloud, id, user.project_id):
-                raise Conflict(
-                    f"QoS policy {id} cannot be unshared: {kind} {user.id} of another project uses it.",
-                    type="RbacPolicyInUse",
-                )
+        check_unshare(decision, id, EVERYONE)
         unshare(decision, new)
     return new
 
@@ -82,15 +78,41 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
 
 
 def refer(decision: Decision, caller: Caller, by: str, old: str | None, new: str | None) -> None:
-    """Have what has the id *by* use the policy *new* and no more *old*; raise NotFound if the caller may not see it."""
+    """Have what has the id *by* use the policy *new* and no more *old*; raise NotFound if the caller may not see it.
+
+    What a caller does not see it may not stop using either: an admin wants it used.
+    """
     if old == new:
         return
     if old:
+        was = decision.get(decision.cloud.of(Policy), old)
+        if was is not None and not sees(decision.cloud, caller, was):
+            raise Forbidden(
+                f"Failed to remove provided policy {old} because you are not authorized.",
+                type="PolicyRemoveAuthorizationError",
+            )
         decision.release(f"uses/{old}/{by}")
     if new:
         found = decision.rely(decision.cloud.of(Policy), new)
         seen(decision.cloud, caller, POLICY.name, new, found)
         decision.claim(f"uses/{new}/{by}")
+
+
+def check_unshare(decision: Decision, id: str, target: str) -> None:
+    """Raise Conflict if a project that uses a policy may do so only because it is shared with *target*."""
+    cloud = decision.cloud
+    entries = [p for p in decision.by(cloud.rbac, "object_id", id) if p.action == ACCESS_AS_SHARED]
+    others = {entry.target for entry in entries} - {target}
+    if len([entry for entry in entries if entry.target == target]) == 0 or EVERYONE in others:
+        return
+    decision.quiet(f"uses/{id}/")
+    for kind, user in users(cloud, id):
+        if target in (EVERYONE, user.project_id) and user.project_id not in others:
+            raise Conflict(
+                f"RBAC policy on object {id} cannot be removed because other objects depend on it: {kind} {user.id} "
+                f"of project {user.project_id} uses it.",
+                type="RbacPolicyInUse",
+            )
 
 
 def default_of(cloud: Cloud, project: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from crossway.control.cloud import Cloud
 from crossway.control.decision import Decision
 from crossway.model.rbac import ACCESS_AS_SHARED, EVERYONE, RbacPolicy
 from crossway.model.resource import Resource, new_id, now
@@ -36,11 +35,6 @@ def forget(decision: Decision, id: str) -> None:
     """Drop all RBAC policies of a resource that is being deleted."""
     for policy in decision.by(decision.cloud.rbac, "object_id", id):
         decision.delete(decision.cloud.rbac, policy.id)
-
-
-def shared_without_everyone(cloud: Cloud, id: str, project: str) -> bool:
-    """Say whether a project could use a resource if it were not shared with everyone."""
-    return any(p.target == project and p.action == ACCESS_AS_SHARED for p in cloud.rbac.by("object_id", id))
 
 
 def _with_everyone(decision: Decision, id: str) -> list[RbacPolicy]:

@@ -9,6 +9,7 @@ import pytest
 from clouds import ADMIN, ALICE, BOB, COLLECTIONS, World
 from crossway.control.caller import Caller, implied, sees, shared
 from crossway.control.decision import Decision
+from crossway.control.floatingip import FLOATINGIPS
 from crossway.control.qos import POLICIES, default_of, delete, refer, rules
 from crossway.errors import Conflict, Forbidden, Invalid, NotFound
 from crossway.model.qos import Policy, QosRule
@@ -154,6 +155,30 @@ def test_one_may_only_use_a_policy_that_one_sees(world: World) -> None:
     assert refused.value.type == "QosPolicyNotFound"
     world.change(made, shared=True)
     world.do(lambda d: refer(d, ALICE, "one", None, made.id))
+
+
+def test_one_may_not_stop_using_a_policy_that_one_does_not_see(world: World) -> None:
+    made = policy(world)
+    world.do(lambda d: refer(d, ADMIN, "one", None, made.id))
+    with pytest.raises(Forbidden) as refused:
+        world.do(lambda d: refer(d, ALICE, "one", made.id, None))
+    assert refused.value.type == "PolicyRemoveAuthorizationError"
+
+
+def test_a_policy_stays_shared_while_it_is_used(world: World) -> None:
+    made = policy(world, shared=True)
+    outside = world.network(router__external=True)
+    world.subnet(outside, "198.51.100.0/24")
+    used = world.make(FLOATINGIPS, ALICE, floating_network_id=outside.id, qos_policy_id=made.id)
+    with pytest.raises(Conflict) as refused:
+        world.change(made, shared=False)
+    assert refused.value.type == "RbacPolicyInUse"
+    with pytest.raises(Conflict) as refused:
+        world.delete(made)
+    assert refused.value.type == "QosPolicyInUse"
+    world.delete(used, ALICE)
+    world.change(made, shared=False)
+    world.delete(made)
 
 
 def test_sharing_a_policy_is_an_rbac_policy(world: World) -> None:
