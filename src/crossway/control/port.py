@@ -24,6 +24,7 @@ from crossway.model.port import (
     PORT,
     ROUTER_GATEWAY,
     ROUTER_INTERFACE,
+    DhcpOption,
     FixedIp,
     Pair,
     Port,
@@ -83,6 +84,7 @@ def insert(decision: Decision, network: Network, given: Mapping[str, Any]) -> Po
             "mac_address": mac,
             "fixed_ips": fixed_ips,
             "allowed_address_pairs": pairs,
+            "extra_dhcp_opts": _options((), given.get("extra_dhcp_opts", ())),
             "network_id": network.id,
         },
         id=id,
@@ -139,6 +141,8 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
     pairs = old.allowed_address_pairs if wanted is None else _pairs(wanted, mac)
     new["allowed_address_pairs"] = pairs
     _check_security(secured, groups, pairs)
+    if "extra_dhcp_opts" in given:
+        new["extra_dhcp_opts"] = _options(old.extra_dhcp_opts, given["extra_dhcp_opts"])
     if groups != old.security_groups or secured != old.port_security_enabled:
         new["identity"] = identity.of(decision, groups) if secured else 0
         identity.bear(decision, id, old.identity, new["identity"])
@@ -148,6 +152,12 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         port = msgspec.structs.replace(port, status=DOWN)
     decision.put(cloud.ports, port)
     return port
+
+
+def _options(old: Iterable[DhcpOption], wanted: Iterable[DhcpOption]) -> tuple[DhcpOption, ...]:
+    """Return DHCP options as they become: those that are not named stay, those without a value go."""
+    left = {(option.opt_name, option.ip_version): option for option in (*old, *wanted)}
+    return tuple(option for option in left.values() if option.opt_value is not None)
 
 
 def _check_routers_own(port: Port, given: Given) -> None:
@@ -451,6 +461,7 @@ PORTS = Collection(
     aliases={
         "allowed-address-pairs": "Allowed Address Pairs",
         "binding": "Port Binding",
+        "extra_dhcp_opt": "Neutron Extra DHCP options",
         "ip-substring-filtering": "IP address substring filtering",
         "ip_allocation": "IP Allocation",
         "port-mac-address-regenerate": "Neutron Port MAC address regenerate",

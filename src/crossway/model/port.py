@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import msgspec
 
 from crossway.model.check import (
+    Check,
     boolean,
     dictionary,
+    integer,
     ip,
     ip_or_cidr,
     list_of,
@@ -26,6 +28,8 @@ from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER, SER
 ACTIVE, DOWN = "ACTIVE", "DOWN"
 ROUTER_INTERFACE = "network:router_interface"
 ROUTER_GATEWAY = "network:router_gateway"
+# Options that say "none" by being empty.
+MAY_BE_EMPTY = ("router", "classless-static-route")
 VNIC_TYPES = ("normal", "direct", "macvtap", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "vdpa")
 
 
@@ -51,11 +55,47 @@ class Wish(msgspec.Struct, frozen=True, gc=False):
     ip_address: str | None = None
 
 
+class DhcpOption(msgspec.Struct, frozen=True, gc=False):
+    """One more thing that DHCP tells the port; a request takes one away by giving it no value."""
+
+    opt_name: str
+    opt_value: str | None
+    ip_version: int = 4
+
+
 def wish(value: object) -> Wish:
     given = mapping({}, {"subnet_id": or_none(uuid), "ip_address": or_none(ip)})(value)
     if not any(given.values()):
         raise ValueError(f"'{value}' names neither ip_address nor subnet_id")
     return Wish(**given)
+
+
+def dhcp_options(value: object) -> tuple[DhcpOption, ...]:
+    """Check DHCP options: each has another name, or is for the other version of IP."""
+    given = list_of(mapping({"opt_name": line(64), "opt_value": or_none(text(255))}, {"ip_version": integer(4, 6)}))
+    options = tuple(DhcpOption(**option) for option in given(value))
+    for option in options:
+        if option.ip_version not in (4, 6):
+            raise ValueError(f"'{option.ip_version}' is not in [4, 6]")
+        if option.opt_value is not None and option.opt_name not in MAY_BE_EMPTY:
+            line(255)(option.opt_value)
+    named = [(option.opt_name, option.ip_version) for option in options]
+    if again := next((name for name in named if named.count(name) > 1), None):
+        raise ValueError(f"Duplicate items in the list: '{again[0]}' of IPv{again[1]}")
+    return options
+
+
+def line(longest: int) -> Check:
+    """Take one line of text that says something."""
+    words = text(longest)
+
+    def check(value: object) -> str:
+        said: str = words(value)
+        if not said.strip() or not said.isprintable():
+            raise ValueError(f"'{value}' should be one line, and not empty")
+        return said
+
+    return check
 
 
 def pair(value: object) -> dict[str, str]:
@@ -86,6 +126,9 @@ class Port(
     security_groups: Annotated[tuple[str, ...], attribute(list_of(uuid), sort=False)]
     allowed_address_pairs: Annotated[
         tuple[Pair, ...], attribute(list_of(pair), default=(), filter=False, sort=False)
+    ] = ()
+    extra_dhcp_opts: Annotated[
+        tuple[DhcpOption, ...], attribute(dhcp_options, default=(), filter=False, sort=False)
     ] = ()
     port_security_enabled: Annotated[bool, attribute(boolean)] = True
     admin_state_up: Annotated[bool, attribute(boolean, default=True)] = True

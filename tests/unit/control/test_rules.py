@@ -413,6 +413,41 @@ def test_binding(world: World, net: Network) -> None:
     assert (free.host, free.vif_type, free.vif_details) == ("", "unbound", {})
 
 
+def test_dhcp_options_are_changed_one_by_one(world: World, net: Network) -> None:
+    def option(name: str, value: str | None, version: int = 4) -> dict[str, Any]:
+        return {"opt_name": name, "opt_value": value, "ip_version": version}
+
+    def told(port: Port) -> list[tuple[str, str | None, int]]:
+        return [(o.opt_name, o.opt_value, o.ip_version) for o in port.extra_dhcp_opts]
+
+    port = world.port(net, extra_dhcp_opts=[{"opt_name": "mtu", "opt_value": "1400"}, option("dns", None)])
+    assert told(port) == [("mtu", "1400", 4)]
+    port = world.change(port, extra_dhcp_opts=[option("mtu", "1300"), option("mtu", "1280", 6), option("router", "")])
+    assert told(port) == [("mtu", "1300", 4), ("mtu", "1280", 6), ("router", "", 4)]
+    assert told(world.change(port, extra_dhcp_opts=None, name="n")) == told(port)
+    port = world.change(port, extra_dhcp_opts=[option("mtu", None), option("gone", None)])
+    assert told(port) == [("mtu", "1280", 6), ("router", "", 4)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [{"opt_name": "mtu"}],
+        [{"opt_name": "", "opt_value": "x"}],
+        [{"opt_name": "a\nb", "opt_value": "x"}],
+        [{"opt_name": "mtu", "opt_value": ""}],
+        [{"opt_name": "mtu", "opt_value": "1", "ip_version": 5}],
+        [{"opt_name": "mtu", "opt_value": "1"}, {"opt_name": "mtu", "opt_value": "2", "ip_version": 4}],
+        [{"opt_name": "mtu", "opt_value": "1", "more": 1}],
+        {"opt_name": "mtu", "opt_value": "1"},
+    ],
+    ids=str,
+)
+def test_dhcp_options_that_cannot_be(world: World, net: Network, options: Any) -> None:
+    with pytest.raises(Invalid, match="extra_dhcp_opts"):
+        world.port(net, extra_dhcp_opts=options)
+
+
 def test_a_port_cannot_pass_for_a_routers(world: World, net: Network) -> None:
     with pytest.raises(Invalid, match="for routers"):
         world.port(net, device_owner="network:router_interface", device_id="r")
