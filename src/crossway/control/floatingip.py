@@ -21,6 +21,7 @@ from crossway.model.network import Network
 from crossway.model.port import FixedIp, Port, Wish
 from crossway.model.port_forwarding import PortForwarding
 from crossway.model.resource import Given, changed, new_id, now
+from crossway.model.router import Router
 from crossway.model.subnet import Subnet
 
 DHCP = "network:dhcp"
@@ -150,7 +151,10 @@ def _stand(decision: Decision, caller: Caller, fip: FloatingIp, given: Given) ->
     port: Port = seen(decision.cloud, caller, "port", port_id, decision.read(decision.cloud.ports, port_id))
     fixed = _fixed(caller, fip, port, given.get("fixed_ip_address") or _kept(fip, port))
     _check_free(decision, fip, port, fixed)
-    return Stand(port.id, fixed.ip_address, _router(decision, fip, port, fixed, given.get("router_id")))
+    wanted = given.get("router_id")
+    if "router_id" not in given and (port.id, fixed.ip_address) == (fip.port_id, fip.fixed_ip_address):
+        wanted = fip.router_id
+    return Stand(port.id, fixed.ip_address, _router(decision, caller, fip, port, fixed, wanted))
 
 
 def _kept(fip: FloatingIp, port: Port) -> str | None:
@@ -201,10 +205,22 @@ def _check_free(decision: Decision, fip: FloatingIp, port: Port, fixed: FixedIp)
             )
 
 
-def _router(decision: Decision, fip: FloatingIp, port: Port, fixed: FixedIp, wanted: str | None) -> str:
+def _router(decision: Decision, caller: Caller, fip: FloatingIp, port: Port, fixed: FixedIp, wanted: str | None) -> str:
+    """Return the router that carries a floating IP: the wanted one, maybe behind others, or the one in between."""
     cloud = decision.cloud
     subnet: Subnet | None = decision.rely(cloud.subnets, fixed.subnet_id)
-    router = subnet and outside.router_between(decision, port, subnet, fip.floating_network_id, wanted)
+    router: Router | None = None
+    if wanted:
+        router = seen(cloud, caller, "router", wanted, decision.read(cloud.routers, wanted))
+        if fip.floating_network_id not in router.gateway_networks:
+            raise Conflict(
+                f"Router {wanted} has no gateway to external network {fip.floating_network_id}.",
+                type="RouterGatewayNotOnFloatingNetwork",
+            )
+        if subnet and not outside.joins(decision, subnet, wanted):
+            router = None
+    elif subnet:
+        router = outside.router_between(decision, subnet, fip.floating_network_id)
     if not router:
         fault = NotFound("floatingip", fip.id)
         fault.args = (

@@ -17,7 +17,7 @@ from crossway.model.conntrack_helper import ConntrackHelper
 from crossway.model.floatingip import FloatingIp
 from crossway.model.local_ip import LocalIp, PortAssociation
 from crossway.model.ndp_proxy import NdpProxy
-from crossway.model.port import FixedIp, Port
+from crossway.model.port import ROUTER_INTERFACE, FixedIp, Port
 from crossway.model.port_forwarding import PortForwarding
 from crossway.model.resource import changed
 from crossway.model.router import Router
@@ -137,15 +137,11 @@ def drop_helpers(decision: Decision, router: str) -> None:
         decision.delete(table, helper.id)
 
 
-def router_between(
-    decision: Decision, port: Port, subnet: Subnet, network: str, wanted: str | None = None
-) -> Router | None:
-    """Return a router that joins a port's subnet to an external network: the subnet's gateway rather than another."""
+def router_between(decision: Decision, subnet: Subnet, network: str) -> Router | None:
+    """Return a router that joins a subnet to an external network: the subnet's gateway rather than another."""
     cloud = decision.cloud
     first: Router | None = None
     for interface in decision.by(cloud.ports, "joined_subnet_id", subnet.id):
-        if wanted and interface.device_id != wanted:
-            continue
         router = decision.get(cloud.routers, interface.device_id)
         if router is None or network not in router.gateway_networks:
             continue
@@ -153,6 +149,22 @@ def router_between(
             return decision.read(cloud.routers, router.id)
         first = first or router
     return first and decision.read(cloud.routers, first.id)
+
+
+def joins(decision: Decision, subnet: Subnet, router: str) -> bool:
+    """Say whether a router joins a subnet, itself or through other routers."""
+    cloud = decision.cloud
+    networks, seen = [subnet.network_id], {subnet.network_id}
+    while networks:
+        for reached in decision.by(cloud.subnets, "network_id", networks.pop()):
+            for interface in decision.by(cloud.ports, "joined_subnet_id", reached.id):
+                if interface.device_id == router:
+                    return True
+                further = decision.by(cloud.ports, "device_id", interface.device_id)
+                new = {port.network_id for port in further if port.device_owner == ROUTER_INTERFACE} - seen
+                networks += new
+                seen |= new
+    return False
 
 
 def address_scope(cloud: Cloud, network: str, version: int) -> str | None:

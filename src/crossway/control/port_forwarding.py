@@ -162,7 +162,7 @@ def _router(decision: Decision, fip: FloatingIp, port: Port, new: PortForwarding
     cloud = decision.cloud
     subnet_id = next(f.subnet_id for f in port.fixed_ips if f.ip_address == new.internal_ip_address)
     subnet = decision.rely(cloud.subnets, subnet_id)
-    router = subnet and outside.router_between(decision, port, subnet, fip.floating_network_id)
+    router = subnet and outside.router_between(decision, subnet, fip.floating_network_id)
     if not router:
         raise _bad(
             f"External network {fip.floating_network_id} is not reachable from subnet {subnet_id}. Cannot set Port "

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
 from clouds import ADMIN, ALICE, BOB, COLLECTIONS, World
+from crossway.control import floatingip, network, port_forwarding
+from crossway.control import port as control_port
+from crossway.control import router as control_router
 from crossway.control.caller import Caller, implied
+from crossway.control.decision import Decision, decide
 from crossway.control.floatingip import FLOATINGIPS
 from crossway.control.floatingip_pool import rows as pools
 from crossway.control.port_forwarding import PORT_FORWARDINGS
@@ -217,7 +223,24 @@ def test_of_several_ways_the_gateway_or_the_one_that_is_named(place: Place) -> N
     assert fip.router_id == place.router.id
     assert world.change(fip, ALICE, router_id=other.id).router_id == other.id
     assert world.change(fip, ALICE, router_id=None).router_id == place.router.id
-    refused(world.change, fip, ALICE, router_id=ABSENT, type="ExternalGatewayForFloatingIPNotFound", status=404)
+    assert world.change(fip, ALICE, router_id=other.id).router_id == other.id
+    assert world.change(fip, ALICE, port_id=port.id).router_id == other.id, "what was named stays"
+    refused(world.change, fip, ALICE, router_id=ABSENT, type="RouterNotFound", status=404)
+    bare = world.router(ALICE)
+    refused(world.change, fip, ALICE, router_id=bare.id, type="RouterGatewayNotOnFloatingNetwork", status=409)
+    apart = world.router(ALICE, external_gateway_info={"network_id": place.public.id})
+    refused(world.change, fip, ALICE, router_id=apart.id, type="ExternalGatewayForFloatingIPNotFound", status=404)
+
+
+def test_a_router_behind_another_is_named(place: Place) -> None:
+    world = place.world
+    far = world.network(ALICE)
+    behind, inner = world.subnet(far, "10.7.0.0/24", ALICE), world.router(ALICE)
+    world.join(inner, ALICE, subnet_id=behind.id)
+    world.join(inner, ALICE, port_id=place.port(fixed_ips=[{"ip_address": "10.0.0.2"}]).id)
+    port = world.port(far, ALICE)
+    refused(place.fip, port_id=port.id, type="ExternalGatewayForFloatingIPNotFound", status=404)
+    assert place.fip(port_id=port.id, router_id=place.router.id).router_id == place.router.id
 
 
 def test_others_ports_are_not_to_be_had(place: Place) -> None:
@@ -358,6 +381,78 @@ def test_forwardings_go_with_their_port_and_its_addresses(place: Place) -> None:
     world.delete(port, ALICE)
     assert place.told(fip)["port_forwardings"] == []
     assert world.again(fip).router_id is None
+
+
+# ---- at once
+
+
+def at_once(world: World, *verbs: Any) -> list[str]:
+    """Run verbs side by side; return the faults' types, "" for what was done."""
+
+    async def run() -> list[Any]:
+        return await asyncio.gather(*(decide(world.cloud, verb) for verb in verbs), return_exceptions=True)
+
+    return [one.type if isinstance(one, Fault) else "" for one in world.runner.run(run())]
+
+
+def test_one_address_at_once_has_one_outside(place: Place) -> None:
+    port, fips = place.port(), [place.fip() for _ in range(8)]
+    done = at_once(place.world, *(partial(bind, fip.id, port.id) for fip in fips))
+    assert sorted(done) == [""] + ["FloatingIPPortAlreadyAssociated"] * 7
+
+
+def bind(fip: str, port: str | None, decision: Decision) -> None:
+    floatingip.update(decision, ADMIN, fip, {"port_id": port})
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_port_that_goes_at_once(place: Place, first: bool) -> None:
+    """Whoever comes first: nothing stands for a port that is gone."""
+    port, fip = place.port(), place.fip()
+    verbs = [partial(bind, fip.id, port.id), lambda d: control_port.delete(d, ADMIN, port.id)]
+    at_once(place.world, *(verbs if first else verbs[::-1]))
+    assert port.id not in place.world.cloud.ports.rows
+    assert place.world.again(fip).port_id is None
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("what", ["gateway", "interface", "network"])
+def test_a_way_that_goes_at_once(place: Place, first: bool, what: str) -> None:
+    """Whoever comes first: what stands for a port has a way."""
+    world, port, fip = place.world, place.port(), place.fip()
+    away = {
+        "gateway": lambda d: control_router.update(d, ADMIN, place.router.id, {"gateway": None}),
+        "interface": lambda d: control_router.remove_interface(
+            d, ADMIN, place.router.id, {"subnet_id": place.subnet.id}
+        ),
+        "network": lambda d: network.delete(d, ADMIN, place.public.id),
+    }[what]
+    verbs = [partial(bind, fip.id, port.id), away]
+    done = at_once(world, *(verbs if first else verbs[::-1]))
+    left = world.cloud.of(FloatingIp).rows.get(fip.id)
+    bound = left is not None and left.port_id == port.id
+    assert bound == (done[0 if first else 1] == "")
+    if bound:
+        assert world.again(place.router).gateway is not None
+        assert world.cloud.ports.by("joined_subnet_id", place.subnet.id)
+
+
+def test_ports_are_forwarded_once_at_once(place: Place) -> None:
+    fip, given = place.fip(), []
+    for number in range(8):
+        body = {
+            "internal_port_id": place.port().id,
+            "protocol": "tcp",
+            "internal_port": number + 1,
+            "external_port": 80,
+        }
+        given.append({**PORT_FORWARDINGS.kind.given(body), "floatingip_id": fip.id})
+    done = at_once(place.world, *(partial(forward, one) for one in given))
+    assert sorted(done) == [""] + ["BadRequest"] * 7
+
+
+def forward(given: dict[str, Any], decision: Decision) -> None:
+    port_forwarding.create(decision, ADMIN, dict(given))
 
 
 def test_every_kind_below_another_is_found_there() -> None:
