@@ -170,6 +170,9 @@ class Cloud:
         self.claims: dict[str, str] = {}
         # Keys that transactions under way are about to create; who allocates steps aside.
         self.pending: set[str] = set()
+        # Whether a host has reported of late, and when it last did: whoever takes reports says so.
+        self.alive: Callable[[str], bool] = lambda host: False
+        self.heard_at: Mapping[str, str] = {}
         self.turn = asyncio.Lock()
         self.listeners: list[Callable[[int, list[Step]], None]] = []
         self._moved = asyncio.Event()

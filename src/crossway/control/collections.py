@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from crossway.control.agent import AGENTS, AVAILABILITY_ZONES
 from crossway.control.collection import Collection
 from crossway.control.default_rule import DEFAULT_RULES
 from crossway.control.flavor import FLAVORS, SERVICE_PROFILES
@@ -53,6 +54,8 @@ COLLECTIONS: tuple[Collection, ...] = (
     METERING_LABELS,
     METERING_LABEL_RULES,
     STATEFULNESSES,
+    AGENTS,
+    AVAILABILITY_ZONES,
 )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from crossway.control.decision import Decision
 from crossway.errors import InUse, NotFound
 from crossway.model.host import Host
+from crossway.model.resource import now
 
 
 def register(decision: Decision, host: Host) -> Host:
@@ -12,8 +15,12 @@ def register(decision: Decision, host: Host) -> Host:
     hosts = decision.cloud.hosts
     old = decision.read(hosts, host.id)
     if old is None:
+        host = msgspec.structs.replace(host, registered=now())
         decision.create(hosts, host)
-    elif old != host:
+        return host
+    kept = {"registered": old.registered, "description": old.description, "admin_state_up": old.admin_state_up}
+    host = msgspec.structs.replace(host, **kept)
+    if old != host:
         decision.put(hosts, host)
     return host
 

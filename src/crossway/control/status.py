@@ -51,6 +51,7 @@ class Status:
         self._woken = asyncio.Event()
         if self._unused:
             self._woken.set()
+        cloud.alive, cloud.heard_at = self.alive, self.seen_at
         cloud.listeners.append(self._change)
 
     def report(self, host: str, applied: int, ports: Mapping[str, bool], whole: bool = False) -> bool:

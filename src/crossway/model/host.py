@@ -11,12 +11,19 @@ from crossway.model.check import ip
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """*underlay* is the address that other hosts send to; *physnets* name its devices."""
+    """*underlay* is the address that other hosts send to; *physnets* name its devices.
+
+    *registered*, *description* and *admin_state_up* are not the host's own words:
+    when it first registered, and what operators say of it.
+    """
 
     id: str
     underlay: str
     physnets: dict[str, str] = {}
     version: str = ""
+    registered: str = ""
+    description: str = ""
+    admin_state_up: bool = True
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
