@@ -194,7 +194,8 @@ def summary(found: Sequence[Row], console: Console) -> None:
 
 def machine() -> dict[str, str]:
     """Return what was measured on what."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    describe = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, capture_output=True, text=True, check=False)
     model = next((s for s in File("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")), ":")
     return {
         "commit": commit.stdout.strip(),
@@ -229,8 +230,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def side_by_side(options: argparse.Namespace, console: Console) -> list[Row]:
-    """Set everything up, measure, take everything down."""
+def side_by_side(options: argparse.Namespace, console: Console) -> tuple[list[Row], str]:
+    """Set everything up, measure, take everything down; return the rows, and how much others disturbed."""
     with ExitStack() as stack:
         spaces = stack.enter_context(Spaces())
         crossway = stack.enter_context(Crossway())
@@ -247,11 +248,9 @@ def side_by_side(options: argparse.Namespace, console: Console) -> list[Row]:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         show = stack.enter_context(Progress(*columns, console=console))
         taken = measure(paths, spaces, options, show)
-        if spaces.disturbed:
-            console.print(
-                f"[yellow]{spaces.disturbed} of {spaces.measured} measurements that fill a core were disturbed[/]"
-            )
-        return rows(taken)
+        disturbed = f"{spaces.disturbed} of {spaces.measured} measurements that fill a core were disturbed by others"
+        console.print(disturbed, highlight=False)
+        return rows(taken), disturbed
 
 
 def main() -> int:
@@ -265,7 +264,7 @@ def main() -> int:
         f"{options.repeats} repeats of {options.seconds:g} s in random order; medians with quartiles; "
         "ratio: ours / theirs, repeat by repeat"
     )
-    found = side_by_side(options, console) if options.cases else []
+    found, about["disturbed"] = side_by_side(options, console) if options.cases else ([], "")
     table(found, console)
     if found:
         summary(found, console)

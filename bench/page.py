@@ -43,6 +43,7 @@ def words(told: dict[str, Any]) -> str:
     out = [
         f"Commit {about['commit']}, {about['date'][:10]}: {told['repeats']} repeats of {told['seconds']:g} s on "
         f"{about['cores']} cores ({about['cpu']}), Linux {about['kernel']}.",
+        *([f"{about['disturbed']}."] if about.get("disturbed") else []),
         f"{met} of the {len(judged)} comparisons that have a target met it.",
         "A range is from the least to the greatest median ratio (ours / theirs) over the sizes of groups and, for "
         "round trips, one core and two; *misses by* is the worst of it.",
