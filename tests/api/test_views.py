@@ -148,6 +148,9 @@ def test_a_host_with_a_port_knows_the_network_and_its_peers(api: Api, host: Make
         "gateway": "10.0.0.1",
         "dns": [],
         "routes": [],
+        "dhcp": True,
+        "ra": None,
+        "mode": None,
     }
     assert one.ids("group") == {group}
     told = one.objects["group", group]
