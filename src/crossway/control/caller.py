@@ -51,6 +51,25 @@ def anywhere(caller: Caller, who: Who) -> bool:
     return caller.admin or (Grant.SERVICE in who and SERVICE in caller.roles)
 
 
+# The role that each grant is for.
+_ROLE = {
+    Grant.SERVICE: SERVICE,
+    Grant.MANAGER: MANAGER,
+    Grant.MEMBER: MEMBER,
+    Grant.READER: READER,
+    Grant.PARENT_MANAGER: MANAGER,
+    Grant.PARENT_MEMBER: MEMBER,
+    Grant.PARENT_READER: READER,
+    Grant.SHARED: READER,
+    Grant.ANYONE: READER,
+}
+
+
+def somewhere(caller: Caller, who: Who) -> bool:
+    """Say whether the caller's roles are enough for some resource, if not for every one."""
+    return caller.admin or any(_ROLE.get(grant, READER) in caller.roles for grant in who)
+
+
 def _has(cloud: Cloud, caller: Caller, grant: Grant, resource: Resource) -> bool:
     roles = caller.roles
     match grant:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from crossway.control.caller import SERVICE, Caller, may, project_of, seen
+from crossway.control.caller import SERVICE, Caller, may, project_of, seen, somewhere
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Action, Collection
 from crossway.control.decision import Decision
@@ -20,6 +20,9 @@ def create(decision: Decision, caller: Caller, collection: Collection, body: Map
         return
     cloud, kind = decision.cloud, collection.kind
     target = _Target(kind, project_of(caller, given) if "project_id" in given else "", given)
+    if not somewhere(caller, kind.create):
+        # Wherever it were to be made: that says nothing of its parent.
+        raise _refused(f"create_{kind.name}", kind.create)
     if kind.parent:
         field, table = kind.parent
         parent = decision.get(cloud.tables[table], str(given.get(field)))
@@ -135,4 +138,8 @@ def _attributes(
 
 def _require(cloud: Cloud, caller: Caller, who: Who, target: Any, rule: str) -> None:
     if not may(cloud, caller, who, target):
-        raise Forbidden(f"({rule}) is disallowed by policy: it is for {who}", type="PolicyNotAuthorized")
+        raise _refused(rule, who)
+
+
+def _refused(rule: str, who: Who) -> Forbidden:
+    return Forbidden(f"({rule}) is disallowed by policy: it is for {who}", type="PolicyNotAuthorized")

@@ -14,6 +14,7 @@ from crossway.errors import Conflict, Forbidden, Invalid, NotFound
 from crossway.model.metering import MeteringLabel, MeteringLabelRule
 from crossway.store import Stale
 
+OTHER = Caller("bob", roles=implied(["manager"]))
 MANAGER = Caller("alice", roles=implied(["manager"]))
 
 
@@ -106,5 +107,6 @@ def test_managers_make_them_and_members_see_them(world: World) -> None:
     assert not sees(world.cloud, BOB, found)
     with pytest.raises(Forbidden):
         label(world, ALICE)
-    with pytest.raises(NotFound):
-        rule(world, made, BOB, remote_ip_prefix="11.0.0.0/8")
+    for caller, error in ((ALICE, Forbidden), (BOB, Forbidden), (OTHER, NotFound)):
+        with pytest.raises(error):
+            rule(world, made, caller, remote_ip_prefix="11.0.0.0/8")
