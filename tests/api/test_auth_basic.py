@@ -22,6 +22,8 @@ from openstack import exceptions
 from openstack.connection import Connection
 
 from crossway.agent.server import Servers
+from crossway.api.auth.layer import CALLER, Authenticated
+from crossway.control.caller import Caller
 from crossway.errors import Forbidden, Unauthorized
 from crossway.model.user import user as made_user
 from crossway.store import users
@@ -306,3 +308,26 @@ def test_a_file_that_cannot_be_right_stops_the_start(tmp_path: Path, line: str, 
     told = crossway("server", "--store", "memory:", "--listen", "127.0.0.1:0", "--auth", f"basic:{file}", ok=False)
     assert says in " ".join(told.split())
     assert "secret" not in told
+
+
+@pytest.mark.parametrize(
+    ("listener", "admin"),
+    [(("/run/own.sock", None), True), (("/run/other.sock", None), False), (("127.0.0.1", 9696), False), (None, False)],
+    ids=["its own socket", "another socket", "loopback", "unknown"],
+)
+def test_only_a_trusted_socket_makes_an_admin(listener: Any, admin: bool) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope[CALLER])
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            seen.append(message["status"])
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is read of a request")
+
+    scope = {"type": "http", "path": "/v2.0/networks", "headers": [], "server": listener}
+    asyncio.run(Authenticated(app, [], trusted=["/run/own.sock"])(scope, receive, send))
+    assert seen == [Caller()] if admin else seen == [401]
