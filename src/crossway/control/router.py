@@ -18,6 +18,7 @@ from crossway.control.collection import Action, Collection, find
 from crossway.control.conntrack_helper import CONNTRACK_HELPERS
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid, NotFound, OverQuota, Unavailable
+from crossway.model.agent import ZONE
 from crossway.model.check import list_of, uuid
 from crossway.model.conntrack_helper import ConntrackHelper
 from crossway.model.flavor import ROUTER_SERVICE, Flavor
@@ -37,6 +38,9 @@ def create(decision: Decision, caller: Caller, given: Given) -> Router:
     project = project_of(caller, given)
     time, id = now(), new_id()
     _check_flavor(decision, id, given["flavor_id"])
+    for zone in given["availability_zone_hints"]:
+        if zone != ZONE:
+            raise NotFound("availability_zone", zone)
     wish: GatewayWish | None = given["gateway"]
     proxy = given["enable_ndp_proxy"] is True
     if proxy and wish is None:
@@ -466,7 +470,8 @@ ROUTERS = Collection(
     },
     children=(CONNTRACK_HELPERS,),
     derived={
-        "availability_zones": lambda cloud, router: list(router.availability_zone_hints),
+        # Every host does the part of each router that its ports need, in the zone that all are in.
+        "availability_zones": lambda cloud, router: [ZONE],
         "conntrack_helpers": _helpers,
         "external_gateways": gateway.every,
     },

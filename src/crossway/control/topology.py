@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from crossway.control import network, router, subnet
-from crossway.control.caller import Caller
-from crossway.control.collection import Collection, find
+from crossway.control.caller import MEMBER, READER, Caller
+from crossway.control.collection import Collection
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Forbidden, Invalid
 from crossway.model.network import NETWORK, Network
@@ -28,8 +28,7 @@ def project_named(caller: Caller, id: str) -> str:
 def show(decision: Decision, caller: Caller, project: str, fields: list[str]) -> dict[str, Any]:
     """Return a project's topology, made if it has none; or only say whether it could be made."""
     cloud = decision.cloud
-    if not caller.admin and project != caller.project:
-        raise Forbidden("(get_auto_allocated_topology) is disallowed by policy", type="PolicyNotAuthorized")
+    _require(caller, project, READER, "get_auto_allocated_topology")
     if DRY_RUN in fields:
         _outside(decision)
         _pools(decision)
@@ -45,9 +44,12 @@ def show(decision: Decision, caller: Caller, project: str, fields: list[str]) ->
 
 
 def delete(decision: Decision, caller: Caller, project: str) -> None:
-    """Delete a project's topology: interfaces, router, network."""
+    """Delete a project's topology, if it has one: interfaces, router, network."""
     cloud = decision.cloud
-    topology = find(decision, Topology, project)
+    _require(caller, project, MEMBER, "delete_auto_allocated_topology")
+    topology = decision.read(cloud.of(Topology), project)
+    if topology is None:
+        return
     decision.delete(cloud.of(Topology), project)
     if decision.get(cloud.routers, topology.router_id):
         for port in cloud.ports.by("device_id", topology.router_id):
@@ -56,6 +58,13 @@ def delete(decision: Decision, caller: Caller, project: str) -> None:
         router.delete(decision, caller, topology.router_id)
     if decision.get(cloud.networks, topology.network_id):
         network.delete(decision, caller, topology.network_id)
+
+
+def _require(caller: Caller, project: str, role: str, rule: str) -> None:
+    if not caller.admin and (project != caller.project or role not in caller.roles):
+        raise Forbidden(
+            f"({rule}) is disallowed by policy: it is for a {role} of {project}", type="PolicyNotAuthorized"
+        )
 
 
 def _make(decision: Decision, caller: Caller, project: str) -> Topology:

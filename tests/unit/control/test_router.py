@@ -84,6 +84,13 @@ def test_a_flavor_of_routers_can_be_had(world: World) -> None:
     world.delete(right)
 
 
+def test_hints_name_the_zone_that_there_is(world: World) -> None:
+    made = world.router(availability_zone_hints=["nova"])
+    assert made.availability_zone_hints == ("nova",)
+    assert ROUTERS.derived["availability_zones"](world.cloud, made) == ["nova"]
+    refused(world.router, availability_zone_hints=["moon"], type="AvailabilityZoneNotFound", status=404)
+
+
 # ---- the gateway
 
 
