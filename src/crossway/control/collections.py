@@ -22,10 +22,13 @@ from crossway.control.qos import ALIASES, POLICIES, RULE_TYPES
 from crossway.control.quota import QUOTAS
 from crossway.control.router import ROUTERS
 from crossway.control.rule import RULES
+from crossway.control.segment import SEGMENTS
+from crossway.control.segment_range import SEGMENT_RANGES
 from crossway.control.service_provider import SERVICE_PROVIDERS
 from crossway.control.statefulness import STATEFULNESSES
 from crossway.control.subnet import SUBNETS
 from crossway.control.topology import TOPOLOGIES
+from crossway.control.trunk import TRUNKS
 
 # Those that stand directly below /v2.0; their children with them.
 COLLECTIONS: tuple[Collection, ...] = (
@@ -54,8 +57,11 @@ COLLECTIONS: tuple[Collection, ...] = (
     METERING_LABELS,
     METERING_LABEL_RULES,
     STATEFULNESSES,
+    TRUNKS,
     AGENTS,
     AVAILABILITY_ZONES,
+    SEGMENTS,
+    SEGMENT_RANGES,
 )
 
 

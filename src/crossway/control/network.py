@@ -6,15 +6,23 @@ from typing import Any
 
 from msgspec import UNSET
 
+from crossway.control import qos
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.collection import Collection
 from crossway.control.decision import Decision
 from crossway.control.floatingip import drop_idle
+from crossway.control.rbac import check_end
+from crossway.control.share import forget, share, unshare
+from crossway.control.subnetpool import leave_pool, scope_of
+from crossway.control.segment import drop
+from crossway.control.segmentation import hold, key
 from crossway.errors import Conflict, Invalid
 from crossway.model.floatingip import FLOATING_IP
-from crossway.model.network import FLAT, NETWORK, VLAN, VLAN_MAX, VNI_MAX, VXLAN, Network
+from crossway.model.network import NETWORK, VNI_MAX, VXLAN, Network
 from crossway.model.port import ROUTER_GATEWAY
+from crossway.model.rbac import ACCESS_AS_EXTERNAL, ACCESS_AS_SHARED, EVERYONE
 from crossway.model.resource import Given, changed, new_id, now
+from crossway.model.segment import Segment
 from crossway.model.subnet import Subnet
 from crossway.settings import UNDERLAY_MTU
 
@@ -25,16 +33,23 @@ MTU_MIN = 68
 
 def create(decision: Decision, caller: Caller, given: Given) -> Network:
     project = project_of(caller, given)
-    provider = _provider(decision, given)
+    provider = _provider(decision, given, project)
     mtu = _mtu(decision, provider["type"], given["mtu"])
-    time = now()
+    if given["qos_policy_id"] is None:
+        given["qos_policy_id"] = qos.default_of(decision.cloud, project)
+    id, time = new_id(), now()
+    qos.refer(decision, caller, id, None, given["qos_policy_id"])
     network = Network(
         **{**given, **provider, "mtu": mtu, "project_id": project},
-        id=new_id(),
+        id=id,
         created_at=time,
         updated_at=time,
     )
     decision.create(decision.cloud.networks, network)
+    if network.shared:
+        share(decision, network)
+    if network.external:
+        share(decision, network, ACCESS_AS_EXTERNAL)
     return network
 
 
@@ -44,13 +59,14 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Network
     if "mtu" in given:
         given = {**given, "mtu": _mtu(decision, old.type, given["mtu"])}
     if old.shared and given.get("shared") is False:
-        foreign = [p for p in cloud.ports.by("network_id", id) if p.project_id not in (old.project_id, "")]
-        if foreign:
+        try:
+            check_end(decision, old, ACCESS_AS_SHARED, EVERYONE)
+        except Conflict:
             raise Conflict(
                 f"Unable to reconfigure sharing settings for network {id}. Multiple projects are using it.",
                 type="InvalidSharedSetting",
-            )
-        decision.quiet(f"mac/{id}/")
+            ) from None
+        unshare(decision, old)
     if old.external and given.get("external") is False:
         if any(p.device_owner in (ROUTER_GATEWAY, FLOATING_IP) for p in cloud.ports.by("network_id", id)):
             raise Conflict(
@@ -59,6 +75,8 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Network
                 type="ExternalNetworkInUse",
             )
         decision.quiet(f"mac/{id}/")
+    if "qos_policy_id" in given:
+        qos.refer(decision, caller, id, old.qos_policy_id, given["qos_policy_id"])
     new = changed(old, given)
     decision.put(cloud.networks, new)
     return new
@@ -81,13 +99,19 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     for subnet in cloud.subnets.by("network_id", id):
         decision.delete(cloud.subnets, subnet.id)
         decision.release(f"prefix/{id}/{subnet.id}")
+        leave_pool(decision, subnet)
+    qos.refer(decision, caller, id, network.qos_policy_id, None)
+    forget(decision, id)
     decision.delete(cloud.networks, id)
     decision.release(f"claim/network/{network.number}")
     if network.type != VXLAN:
-        decision.release(_segment_key(network.type, network.physnet, network.segment))
+        decision.release(key(network.type, network.physnet, network.segment))
+    for segment in cloud.of(Segment).by("network_id", id):
+        drop(decision, segment)
+    decision.quiet(f"uses/{id}/")
 
 
-def _provider(decision: Decision, given: Given) -> dict[str, Any]:
+def _provider(decision: Decision, given: Given, project: str) -> dict[str, Any]:
     """Return type, physical network, segment and number, claimed."""
     type, physnet, segment = (
         None if given[field] is UNSET else given[field] for field in ("type", "physnet", "segment")
@@ -96,58 +120,19 @@ def _provider(decision: Decision, given: Given) -> dict[str, Any]:
         if physnet or segment:
             raise Invalid("Invalid input for operation: provider:network_type required.", type="InvalidInput")
         type = VXLAN
-    if type == VXLAN:
-        if physnet:
-            raise Invalid(
-                f"Invalid input for operation: provider:physical_network '{physnet}' does not go with a vxlan network.",
-                type="InvalidInput",
-            )
-        if segment is None:
-            number = decision.number("network", VNI_MAX)
-        else:
-            number = segment
-            _take(decision, f"claim/network/{number}", f"The VNI {number} is already in use", "TunnelIdInUse")
-        return {"type": type, "physnet": None, "segment": number, "number": number}
-    if not physnet:
+    if type == VXLAN and physnet:
+        raise Invalid(
+            f"Invalid input for operation: provider:physical_network '{physnet}' does not go with a vxlan network.",
+            type="InvalidInput",
+        )
+    if type != VXLAN and not physnet:
         raise Invalid(
             f"Invalid input for operation: physical_network required for {type} provider network.", type="InvalidInput"
         )
-    if type == FLAT:
-        if segment is not None:
-            raise Invalid(
-                f"Invalid input for operation: segmentation_id '{segment}' does not go with a flat network.",
-                type="InvalidInput",
-            )
-        _take(
-            decision,
-            _segment_key(FLAT, physnet, None),
-            f"Unable to create the flat network. Physical network {physnet} is in use.",
-            "FlatNetworkInUse",
-        )
-    elif segment is None:
-        segment = decision.number(f"vlan/{physnet}", VLAN_MAX)
-    elif segment > VLAN_MAX:
-        raise Invalid(
-            f"Invalid input for operation: segmentation_id '{segment}' should be from 1 to {VLAN_MAX}.",
-            type="InvalidInput",
-        )
-    else:
-        _take(
-            decision,
-            _segment_key(VLAN, physnet, segment),
-            f"Unable to create the network. The VLAN {segment} on physical network {physnet} is in use.",
-            "VlanIdInUse",
-        )
-    return {"type": type, "physnet": physnet, "segment": segment, "number": decision.number("network", VNI_MAX)}
-
-
-def _segment_key(type: str, physnet: str | None, segment: int | None) -> str:
-    return f"claim/flat/{physnet}" if type == FLAT else f"claim/vlan/{physnet}/{segment}"
-
-
-def _take(decision: Decision, key: str, taken: str, type: str) -> None:
-    if key.removeprefix("claim/") in decision.cloud.claims or not decision.claim(key):
-        raise Conflict(taken, type=type)
+    segment = hold(decision, type, physnet, segment, project)
+    # A VXLAN network's VNI is its number; others are known to hosts by a number of their own.
+    number = segment if type == VXLAN else decision.number("network", VNI_MAX)
+    return {"type": type, "physnet": physnet, "segment": segment, "number": number}
 
 
 def _mtu(decision: Decision, type: str, wanted: int) -> int:
@@ -178,6 +163,8 @@ NETWORKS = Collection(
     derived={
         "subnets": lambda cloud, network: list(cloud.subnets.ids("network_id", network.id)),
         "l2_adjacency": lambda cloud, network: True,
+        "ipv4_address_scope": lambda cloud, network: scope_of(cloud, network.id, 4),
+        "ipv6_address_scope": lambda cloud, network: scope_of(cloud, network.id, 6),
     },
     stale={"subnet": _stale_network},
     aliases={

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from crossway.model.address_group import ADDRESS_GROUP
+from crossway.model.address_scope import ADDRESS_SCOPE
+from crossway.model.agent import AGENT, AVAILABILITY_ZONE
+from crossway.model.binding import BINDING
 from crossway.model.conntrack_helper import CONNTRACK_HELPER
 from crossway.model.default_rule import DEFAULT_RULE
 from crossway.model.flavor import FLAVOR, FLAVOR_PROFILE, SERVICE_PROFILE
@@ -24,10 +28,13 @@ from crossway.model.rbac import RBAC_POLICY
 from crossway.model.resource import Kind
 from crossway.model.router import ROUTER
 from crossway.model.rule import RULE
+from crossway.model.segment import SEGMENT, SEGMENT_RANGE
 from crossway.model.service_provider import SERVICE_PROVIDER
 from crossway.model.statefulness import STATEFULNESS
 from crossway.model.subnet import SUBNET
+from crossway.model.subnetpool import SUBNETPOOL
 from crossway.model.topology import TOPOLOGY
+from crossway.model.trunk import TRUNK
 
 KINDS: tuple[Kind[Any], ...] = (
     NETWORK,
@@ -37,6 +44,9 @@ KINDS: tuple[Kind[Any], ...] = (
     GROUP,
     RULE,
     RBAC_POLICY,
+    ADDRESS_SCOPE,
+    SUBNETPOOL,
+    ADDRESS_GROUP,
     QUOTA,
     FLOATINGIP,
     FLOATINGIP_POOL,
@@ -60,6 +70,12 @@ KINDS: tuple[Kind[Any], ...] = (
     METERING_LABEL,
     METERING_LABEL_RULE,
     STATEFULNESS,
+    BINDING,
+    TRUNK,
+    AGENT,
+    AVAILABILITY_ZONE,
+    SEGMENT,
+    SEGMENT_RANGE,
 )
 BY_TABLE = {kind.table: kind for kind in KINDS}
 # Names of things as RBAC policies know them.
