@@ -81,6 +81,7 @@ class Unavailable(Fault):
 
 # Kinds that clients know by another name.
 _CALLED = {
+    "binding": "PortBinding",
     "policy": "QosPolicy",
     "bandwidth_limit_rule": "QosRule",
     "dscp_marking_rule": "QosRule",

@@ -310,7 +310,9 @@ class Networking:
         collection = at.collection
         if at.parent:
             self._parent(at, caller)
-        if collection.rows is not None:
+        if collection.below is not None:
+            found = next((row for row in collection.below(self.cloud, at.parent) if row.id == at.id), None)
+        elif collection.rows is not None:
             found = next((row for row in collection.rows(self.cloud, caller) if row.id == at.id), None)
         else:
             found = self.shapes.table(collection).get(at.id)
@@ -322,7 +324,7 @@ class Networking:
 
     def _fresh(self, collection: Collection, made: list[Resource]) -> list[Resource]:
         """Return the copy's own objects where they are still what was made, so that their JSON is kept."""
-        if collection.rows is not None:
+        if collection.rows is not None or collection.below is not None:
             return made
         rows = self.shapes.table(collection).rows
         return [row if (row := rows.get(one.id)) == one and row is not None else one for one in made]

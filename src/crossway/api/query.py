@@ -80,6 +80,8 @@ def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, pare
         tests.append(lambda resource: getattr(resource, field) == parent)
     if not anywhere(caller, collection.kind.get):
         tests.append(lambda resource: sees(cloud, caller, resource))
+    if collection.below is not None:
+        return _page([row for row in collection.below(cloud, parent) if all(test(row) for test in tests)], query)
     if collection.rows is not None:
         return _page([row for row in collection.rows(cloud, caller) if all(test(row) for test in tests)], query)
     table: Table[Any] = cloud.tables[collection.kind.table]

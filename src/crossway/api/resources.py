@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from crossway.api.answer import encode
 from crossway.control.caller import Caller, shared
@@ -31,11 +32,14 @@ TOP = {path_of(c).replace("-", "_"): c for c in COLLECTIONS}
 TAGGED = {c.kind.plural: c for c in COLLECTIONS if "tags" in c.kind.attributes}
 STALE: dict[str, list[tuple[str, Any]]] = {}
 STALE_BY: dict[str, list[tuple[str, str]]] = {}
+STALE_IN: dict[str, list[tuple[str, Any]]] = {}
 for _collection in every():
     for _table, _of in _collection.stale.items():
         STALE.setdefault(_table, []).append((_collection.kind.table, _of))
     for _table, _index in _collection.stale_by.items():
         STALE_BY.setdefault(_table, []).append((_collection.kind.table, _index))
+    for _table, _find in _collection.stale_in.items():
+        STALE_IN.setdefault(_table, []).append((_collection.kind.table, _find))
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -89,7 +93,7 @@ class Shapes:
         self.cloud = cloud
         # By table; then by what is hidden and whether it is shared with who looks.
         self._kept: dict[str, dict[tuple[frozenset[str], bool], dict[str, bytes]]] = {
-            c.kind.table: {} for c in every() if c.rows is None
+            c.kind.table: {} for c in every() if c.rows is None and c.below is None
         }
         cloud.listeners.append(self._change)
 
@@ -97,7 +101,7 @@ class Shapes:
         return self.cloud.tables[collection.kind.table]
 
     def encode(self, collection: Collection, resource: Resource, caller: Caller) -> bytes:
-        if collection.rows is not None:
+        if collection.rows is not None or collection.below is not None:
             return encode(self.shape(collection, resource, caller))
         unseen = hidden(self.cloud, caller, resource)
         told_shared = bool(collection.kind.rbac) and shared(self.cloud, caller.project, resource)
@@ -120,11 +124,15 @@ class Shapes:
     ) -> dict[str, Any]:
         shape = collection.kind.show(resource)
         for name, derive in collection.derived.items():
-            shape[name] = derive(self.cloud, resource)
+            value = derive(self.cloud, resource)
+            if value is UNSET:
+                shape.pop(name, None)
+            else:
+                shape[name] = value
         if collection.kind.rbac:
             shape["shared"] = told_shared
         for wire in unseen:
-            del shape[wire]
+            shape.pop(wire, None)
         return shape
 
     def fields(
@@ -137,8 +145,9 @@ class Shapes:
             declared = collection.kind.names.get(name)
             if name == "shared" and collection.kind.rbac:
                 shape[name] = shared(self.cloud, caller.project, resource)
-            elif name in collection.derived:
-                shape[name] = collection.derived[name](self.cloud, resource)
+            elif name in collection.derived and name not in unseen:
+                if (value := collection.derived[name](self.cloud, resource)) is not UNSET:
+                    shape[name] = value
             elif declared and declared.shown and declared.wire not in unseen:
                 shape[name] = getattr(resource, declared.field)
         return shape
@@ -150,6 +159,11 @@ class Shapes:
                 for row in (old, new):
                     if row is not None:
                         for stale in of(row):
+                            self._forget(other, stale)
+            for other, find in STALE_IN.get(table, ()):
+                for row in (old, new):
+                    if row is not None:
+                        for stale in find(self.cloud, row):
                             self._forget(other, stale)
             for other, index in STALE_BY.get(table, ()):
                 for stale in self.cloud.tables[other].ids(index, id):

@@ -19,6 +19,7 @@ from crossway.model.who import Grant, Who
 
 ADMIN = "admin"
 MANAGER, MEMBER, READER, SERVICE = "manager", "member", "reader", "service"
+INTEGRATOR = "data_plane_integrator"
 # What each role holds beside itself.
 IMPLIED = {ADMIN: (MANAGER, MEMBER, READER), MANAGER: (MEMBER, READER), MEMBER: (READER,)}
 
@@ -75,6 +76,8 @@ def _has(cloud: Cloud, caller: Caller, grant: Grant, resource: Resource) -> bool
     match grant:
         case Grant.SERVICE:
             return SERVICE in roles
+        case Grant.INTEGRATOR:
+            return INTEGRATOR in roles
         case Grant.MEMBER:
             return MEMBER in roles and resource.project_id == caller.project
         case Grant.READER:
@@ -87,17 +90,24 @@ def _has(cloud: Cloud, caller: Caller, grant: Grant, resource: Resource) -> bool
             return READER in roles and _parent_project(cloud, resource) == caller.project
         case Grant.PARENT_MANAGER:
             return MANAGER in roles and _parent_project(cloud, resource) == caller.project
+        case Grant.PARENT_SHARED:
+            parent = _parent(cloud, resource)
+            return MEMBER in roles and parent is not None and shared(cloud, caller.project, parent)
         case Grant.SHARED:
             return READER in roles and reaches(cloud, caller.project, resource)
         case Grant.ANYONE:
             return READER in roles
 
 
-def _parent_project(cloud: Cloud, resource: Resource) -> str | None:
+def _parent(cloud: Cloud, resource: Resource) -> Any:
     if resource.kind.parent is None:
         return None
     field, table = resource.kind.parent
-    parent = cloud.tables[table].get(getattr(resource, field))
+    return cloud.tables[table].get(getattr(resource, field))
+
+
+def _parent_project(cloud: Cloud, resource: Resource) -> str | None:
+    parent = _parent(cloud, resource)
     return None if parent is None else parent.project_id
 
 

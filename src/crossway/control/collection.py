@@ -50,9 +50,11 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     parent is filled from the path. *derived* is shown beside an object's own
     attributes, read from the cloud; it may change only with the rows of tables
     in *stale*, which tell the ids that a row makes stale, or in *stale_by*, which name the
-    index under which the row's own id finds them. *filters* are beside those by
+    index under which the row's own id finds them, or *stale_in*, which find out in the cloud.
+    One that is UNSET is not shown at all. *filters* are beside those by
     attribute. *rows* makes a collection that is computed, not kept: it has no
-    table. *aliases* are the extensions of the API that it serves, with their names.
+    table. *below* finds rows below one parent, computed. *aliases* are the extensions of
+    the API that it serves, with their names.
     *prepare* returns a verb that must be done before a list is read with some filters, or None.
     *within* says that an id in the path names an object below its parent alone: its own
     id is PARENT.ID. *show* is a verb that GET of one does instead of looking it up; it
@@ -72,8 +74,10 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     derived: Mapping[str, Callable[[Cloud, Any], Any]] = {}
     stale: Mapping[str, Callable[[Any], Iterable[str]]] = {}
     stale_by: Mapping[str, str] = {}
+    stale_in: Mapping[str, Callable[[Cloud, Any], Iterable[str]]] = {}
     filters: Mapping[str, Filter] = {}
     rows: Callable[[Cloud, Caller], Iterable[Any]] | None = None
+    below: Callable[[Cloud, str], Iterable[Any]] | None = None
     aliases: Mapping[str, str] = {}
     prepare: Callable[[Cloud, Caller, Mapping[str, list[str]]], Callable[[Decision], Any] | None] | None = None
     within: bool = False

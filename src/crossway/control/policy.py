@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from crossway.control.caller import SERVICE, Caller, may, project_of, seen, somewhere
+from crossway.control.caller import Caller, may, project_of, seen, somewhere
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Action, Collection
 from crossway.control.decision import Decision
 from crossway.errors import Forbidden, NotFound
 from crossway.model.resource import Attribute, Given, Kind, Resource
 from crossway.model.who import Who
+
+NOTHING: frozenset[str] = frozenset()
 
 
 def create(decision: Decision, caller: Caller, collection: Collection, body: Mapping[str, Any], given: Given) -> None:
@@ -61,11 +63,11 @@ def hidden(cloud: Cloud, caller: Caller, resource: Resource) -> frozenset[str]:
     """Return the attributes of a resource that the caller may not see."""
     if caller.admin or not resource.kind.guarded:
         return frozenset()
-    if SERVICE in caller.roles and all("service" in a.see for a in resource.kind.guarded if a.see is not None):
-        return frozenset()
-    return frozenset(
-        a.wire for a in resource.kind.guarded if a.see is not None and not may(cloud, caller, a.see, resource)
-    )
+    unseen = NOTHING
+    for who, wires in resource.kind.seen_by.items():
+        if not may(cloud, caller, who, resource):
+            unseen |= wires
+    return unseen
 
 
 def table(collections: Iterator[Collection]) -> Iterator[tuple[str, Who]]:
@@ -109,6 +111,8 @@ class _Target:
 def _resource(decision: Decision, caller: Caller, collection: Collection, id: str) -> Resource:
     kind = collection.kind
     found: Resource | None = decision.get(decision.cloud.tables[kind.table], id)
+    if collection.below is not None:
+        found = next((row for row in collection.below(decision.cloud, id.partition(".")[0]) if row.id == id), None)
     if found is None and collection.absent is not None:
         found = collection.absent(id)
     if found is None:
@@ -127,6 +131,8 @@ def _attributes(
         if not update and value == declared.default:
             continue
         who = declared.update if update else declared.create
+        if declared.guards is not None and not declared.guards(value):
+            continue
         if who is not None:
             _require(cloud, caller, who, target, f"{verb}_{kind.name}:{declared.wire}")
         if declared.parts:

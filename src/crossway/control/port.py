@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import group, identity, log, outside
+from crossway.control import binding, group, identity, log, outside, qos, tag, trunk
 from crossway.control.address import by_mac
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
@@ -37,6 +37,8 @@ from crossway.model.subnet import Subnet
 # The first three octets of MACs that are generated.
 MAC_PREFIX = "fa:16:3e"
 MAC_TRIES = 64
+# Under which names of ports are known, if they say no other.
+DOMAIN = "openstacklocal."
 PAIRS_MAX = 256
 ROUTER_OWNED = (ROUTER_INTERFACE, ROUTER_GATEWAY)
 
@@ -57,7 +59,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Port:
         groups = (group.default(decision, project),) if secured else ()
     else:
         _check_groups(decision, caller, project, groups)
-    return insert(
+    port = insert(
         decision,
         network,
         {
@@ -65,9 +67,13 @@ def create(decision: Decision, caller: Caller, given: Given) -> Port:
             "project_id": project,
             "port_security_enabled": secured,
             "security_groups": groups,
+            "tags": _tags(given["tags"]),
+            "profile": _profile(given["profile"], given["hardware_offload_type"], given["trusted"]),
             **bound_as(given["host"] or ""),
         },
     )
+    qos.refer(decision, caller, port.id, None, port.qos_policy_id)
+    return port
 
 
 def insert(decision: Decision, network: Network, given: Mapping[str, Any]) -> Port:
@@ -109,12 +115,14 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
     if given.get("device_owner", old.device_owner) in ROUTER_OWNED and old.device_owner not in ROUTER_OWNED:
         raise Invalid(f"device_owner '{given['device_owner']}' is for routers; add an interface to the router instead")
     mac = old.mac_address
-    if given.get("mac_address") and given["mac_address"] != mac:
-        if old.host and not caller.admin:
+    if "mac_address" in given and given["mac_address"] != mac:
+        if old.host and old.device_owner not in ROUTER_OWNED:
             raise Conflict(
-                f"Unable to complete operation on port {id}, port is already bound: its MAC cannot change.",
+                f"Unable to complete operation on port {id}, port is already bound, port type: {old.vif_type}, "
+                f"old_mac {mac}, new_mac {given['mac_address']}.",
                 type="PortBound",
             )
+        # Null asks for another that is generated.
         mac = _mac(decision, old.network_id, id, given["mac_address"])
         decision.release(f"mac/{old.network_id}/{old.mac_address}")
     new["mac_address"] = mac
@@ -128,6 +136,16 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         outside.readdress(decision, old, new["fixed_ips"])
     if "host" in given:
         new.update(bound_as(given["host"] or ""))
+        binding.follow(decision, old, new["host"])
+    if "trusted" in given:
+        new["profile"] = _profile(given.get("profile", old.profile), None, given["trusted"])
+    if old.host and given.get("numa_affinity_policy", old.numa_affinity_policy) != old.numa_affinity_policy:
+        raise Conflict(
+            f"Unable to complete operation on port {id}, port is bound: its NUMA affinity policy cannot change.",
+            type="PortBoundNUMAAffinityPolicy",
+        )
+    if "qos_policy_id" in given:
+        qos.refer(decision, caller, id, old.qos_policy_id, given["qos_policy_id"])
     secured = given.get("port_security_enabled", old.port_security_enabled)
     groups = given.get("security_groups", old.security_groups)
     if "security_groups" in given:
@@ -160,6 +178,22 @@ def _options(old: Iterable[DhcpOption], wanted: Iterable[DhcpOption]) -> tuple[D
     return tuple(option for option in left.values() if option.opt_value is not None)
 
 
+def _tags(wanted: tuple[str, ...]) -> tuple[str, ...]:
+    if len(wanted) > tag.MOST:
+        raise Invalid(f"The number of tags exceed the per-resource limit of {tag.MOST}: there would be {len(wanted)}.")
+    return tuple(sorted(wanted))
+
+
+def _profile(profile: dict[str, Any], offload: str | None, trusted: bool | None) -> dict[str, Any]:
+    """Return a binding's profile with what compute services look for in it."""
+    if offload:
+        capabilities = profile.get("capabilities") or []
+        if not isinstance(capabilities, list):
+            raise Invalid(f"Invalid input for binding:profile. Reason: capabilities '{capabilities}' is not a list.")
+        profile = {**profile, "capabilities": [*(c for c in capabilities if c != offload), offload]}
+    return profile if trusted is None else {**profile, "trusted": trusted}
+
+
 def _check_routers_own(port: Port, given: Given) -> None:
     """Refuse what only the router may change: an interface takes other addresses in its subnets, no more."""
     own = {"mac_address", "device_id", "device_owner"} | (
@@ -189,6 +223,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
             type="ServicePortInUse",
         )
     outside.check_leave(decision, caller, port)
+    trunk.check_free(decision, port)
     remove(decision, port)
 
 
@@ -196,6 +231,9 @@ def remove(decision: Decision, port: Port) -> None:
     """Delete a port and give back all that it has."""
     outside.leave(decision, port)
     log.drop_of_port(decision, port.id)
+    binding.drop(decision, port.id)
+    if port.qos_policy_id:
+        decision.release(f"uses/{port.qos_policy_id}/{port.id}")
     decision.delete(decision.cloud.ports, port.id)
     decision.release(f"mac/{port.network_id}/{port.mac_address}")
     for fixed in port.fixed_ips:
@@ -452,18 +490,71 @@ def _by_fixed_ips(cloud: Cloud, caller: Caller, values: list[str]) -> Callable[[
     return test
 
 
+def dns_names(cloud: Cloud, port: Port) -> list[dict[str, str]]:
+    """Return the names of a port's addresses: its own, or one made of the address."""
+    return [
+        {"ip_address": fixed.ip_address, "hostname": host, "fqdn": host if host.endswith(".") else f"{host}.{DOMAIN}"}
+        for fixed in port.fixed_ips
+        for host in [port.dns_name or "host-" + fixed.ip_address.replace(".", "-").replace(":", "-")]
+    ]
+
+
+def _network_policy(cloud: Cloud, port: Port) -> str | None:
+    network = cloud.networks.get(port.network_id)
+    return network.qos_policy_id if network else None
+
+
+def _request(cloud: Cloud, port: Port) -> dict[str, Any] | None:
+    """Return what a scheduler must find for a port: what its QoS policy guarantees."""
+    policy = port.qos_policy_id or _network_policy(cloud, port)
+    return qos.request(cloud, policy, port, cloud.networks.get(port.network_id)) if policy else None
+
+
+def _of_policy(cloud: Cloud, policy: Any) -> Iterator[str]:
+    """Return the ports that a QoS policy is of, themselves or through their network."""
+    yield from cloud.ports.ids("qos_policy_id", policy.id)
+    for network in cloud.networks.ids("qos_policy_id", policy.id):
+        yield from cloud.ports.ids("network_id", network)
+
+
 PORTS = Collection(
     kind=PORT,
     create=create,
     update=update,
     delete=delete,
+    children=(binding.BINDINGS,),
+    derived={
+        "dns_assignment": dns_names,
+        "qos_network_policy_id": _network_policy,
+        "resource_request": _request,
+        "trunk_details": trunk.details,
+    },
+    stale_by={"network": "network_id"},
+    stale_in={"trunk": trunk.parents, "port": trunk.parents_of_port, "policy": _of_policy},
     filters={"fixed_ips": _by_fixed_ips},
     aliases={
         "allowed-address-pairs": "Allowed Address Pairs",
         "binding": "Port Binding",
         "extra_dhcp_opt": "Neutron Extra DHCP options",
         "ip-substring-filtering": "IP address substring filtering",
+        "data-plane-status": "Port data plane status extension",
+        "dns-domain-ports": "dns_domain for ports",
+        "dns-integration": "DNS Integration",
         "ip_allocation": "IP Allocation",
+        "port-device-profile": "Port device profile",
+        "port-hardware-offload-type": "Port hardware offload",
+        "port-hint-ovs-tx-steering": "Port hint: Open vSwitch Tx steering",
+        "port-hints": "Port hints",
+        "port-mac-override": "Neutron Port MAC address override",
+        "port-numa-affinity-policy": "Port NUMA affinity policy",
+        "port-numa-affinity-policy-socket": 'Port NUMA affinity policy "socket"',
+        "port-resource-request": "Port Resource Request",
+        "port-resource-request-groups": "Port Resource Request Groups",
+        "port-trusted-vif": "Port trusted vif",
+        "qos-port-network-policy": "QoS port network policy ID",
+        "tag-ports-during-bulk-creation": "Tag Ports During Bulk Creation",
+        "uplink-status-propagation": "Uplink status propagation extension",
+        "uplink-status-propagation-updatable": "Uplink status propagation updatable extension",
         "port-mac-address-regenerate": "Neutron Port MAC address regenerate",
         "port-security": "Port Security",
         "port-security-groups-filtering": "Port filtering on security groups",

@@ -6,6 +6,8 @@ and say so with `refer`, so that none is deleted under them.
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +18,8 @@ from crossway.control.decision import Decision
 from crossway.control.share import forget, share, unshare
 from crossway.errors import Conflict, Forbidden, NotFound
 from crossway.model.check import boolean
+from crossway.model.network import Network
+from crossway.model.port import Port
 from crossway.model.qos import (
     ANY,
     DSCP,
@@ -118,6 +122,26 @@ def check_unshare(decision: Decision, id: str, target: str) -> None:
 def default_of(cloud: Cloud, project: str) -> str | None:
     """Return the id of the policy that a project's new networks have if none is named."""
     return next(iter(cloud.of(Policy).ids("default", project)), None)
+
+
+def request(cloud: Cloud, id: str, port: Port, network: Network | None) -> dict[str, Any] | None:
+    """Return the resources that a scheduler must find for a port whose policy guarantees it some."""
+    vnic = f"CUSTOM_VNIC_TYPE_{port.vnic_type.upper().replace('-', '_')}"
+    physnet = network.physnet if network else None
+    groups = []
+    for kind, names in _RESOURCES.items():
+        found = [rule for rule in rules(cloud, id) if isinstance(rule, kind)]
+        traits = [vnic]
+        if kind is MinimumBandwidthRule:
+            # Bandwidth is that of the way to a physical network.
+            if not physnet:
+                continue
+            traits.insert(0, "CUSTOM_PHYSNET_" + re.sub(r"[^A-Z0-9_]", "_", physnet.upper()))
+        if found:
+            resources = {names[rule.way]: getattr(rule, _MEASURE[kind]) for rule in found}
+            own = str(uuid.uuid5(uuid.UUID(port.id), ",".join(sorted(rule.id for rule in found))))
+            groups.append({"id": own, "required": traits, "resources": resources})
+    return {"request_groups": groups, "same_subtree": [group["id"] for group in groups]} if groups else None
 
 
 def users(cloud: Cloud, id: str) -> Iterator[tuple[str, Resource]]:
@@ -229,6 +253,18 @@ def _children() -> Iterator[Collection]:
         yield Collection(kind=kind, create=create_rule(kind), update=update_rule(kind), delete=delete_rule(kind))
 
 
+_RESOURCES: Mapping[type[QosRule], Mapping[str, str]] = {
+    MinimumPacketRateRule: {
+        EGRESS: "NET_PACKET_RATE_EGR_KILOPACKET_PER_SEC",
+        INGRESS: "NET_PACKET_RATE_IGR_KILOPACKET_PER_SEC",
+        ANY: "NET_PACKET_RATE_KILOPACKET_PER_SEC",
+    },
+    MinimumBandwidthRule: {
+        EGRESS: "NET_BW_EGR_KILOBIT_PER_SEC",
+        INGRESS: "NET_BW_IGR_KILOBIT_PER_SEC",
+    },
+}
+_MEASURE: Mapping[type[QosRule], str] = {MinimumPacketRateRule: "min_kpps", MinimumBandwidthRule: "min_kbps"}
 _TABLES = frozenset(kind.table for kind in QOS_RULES)
 _BY_TABLE = {kind.table: kind for kind in QOS_RULES}
 

@@ -15,6 +15,8 @@ Check = Callable[[Any], Any]
 
 UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
 MAC = re.compile(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", re.IGNORECASE)
+LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
+NAME_MAX = 255
 BOOLEANS: Mapping[Any, bool] = {
     **{value: True for value in (True, 1, "true", "1", "t", "yes", "on")},
     **{value: False for value in (False, 0, "false", "0", "f", "no", "off")},
@@ -81,8 +83,28 @@ def one_of(*values: Any) -> Check:
     return check
 
 
+def ip_version(value: Any) -> int:
+    number: int = integer(4, 6)(value)
+    if number == 5:
+        raise ValueError(f"'{value}' is not in [4, 6]")
+    return number
+
+
 def or_none(inner: Check) -> Check:
     return lambda value: None if value is None else inner(value)
+
+
+def domain(value: Any) -> str:
+    """Return a DNS name in lower case; the empty one is none."""
+    if not isinstance(value, str):
+        raise ValueError(f"'{value}' is not a valid DNS name")
+    labels = value.removesuffix(".").split(".")
+    if value and (len(value) > NAME_MAX or not all(LABEL.fullmatch(label) for label in labels)):
+        raise ValueError(
+            f"'{value}' is not a valid DNS name: should be labels of 1 to 63 letters, digits and hyphens, "
+            f"{NAME_MAX} characters in all"
+        )
+    return value.lower()
 
 
 def ip(value: Any) -> str:

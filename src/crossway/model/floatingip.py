@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
-from crossway.model.check import ip, or_none, uuid
+from crossway.model.check import domain, ip, or_none, uuid
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import MANAGER
 
@@ -15,21 +14,6 @@ FLOATING_IP = "network:floatingip"
 # What a port says whose state nobody tells.
 NOT_APPLICABLE = "N/A"
 DOWN = "DOWN"
-LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
-NAME_MAX = 255
-
-
-def domain(value: Any) -> str:
-    """Return a DNS name in lower case; the empty one is none."""
-    if not isinstance(value, str):
-        raise ValueError(f"'{value}' is not a valid DNS name")
-    labels = value.removesuffix(".").split(".")
-    if value and (len(value) > NAME_MAX or not all(LABEL.fullmatch(label) for label in labels)):
-        raise ValueError(
-            f"'{value}' is not a valid DNS name: should be labels of 1 to 63 letters, digits and hyphens, "
-            f"{NAME_MAX} characters in all"
-        )
-    return value.lower()
 
 
 class FloatingIp(Resource, frozen=True, kw_only=True, gc=False):

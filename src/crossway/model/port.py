@@ -11,6 +11,7 @@ from crossway.model.check import (
     Check,
     boolean,
     dictionary,
+    domain,
     integer,
     ip,
     ip_or_cidr,
@@ -23,14 +24,38 @@ from crossway.model.check import (
     uuid,
 )
 from crossway.model.resource import Kind, Resource, attribute, told
-from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER, SERVICE
+from crossway.model.who import (
+    ADMIN,
+    INTEGRATOR,
+    MEMBER,
+    PARENT_MANAGER,
+    PARENT_MEMBER,
+    PARENT_READER,
+    PARENT_SHARED,
+    READER,
+    SERVICE,
+)
 
 ACTIVE, DOWN = "ACTIVE", "DOWN"
 ROUTER_INTERFACE = "network:router_interface"
 ROUTER_GATEWAY = "network:router_gateway"
 # Options that say "none" by being empty.
 MAY_BE_EMPTY = ("router", "classless-static-route")
-VNIC_TYPES = ("normal", "direct", "macvtap", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "vdpa")
+VNIC_TYPES = (
+    "normal",
+    "direct",
+    "macvtap",
+    "baremetal",
+    "direct-physical",
+    "virtio-forwarder",
+    "smart-nic",
+    "vdpa",
+    "accelerator-direct",
+    "accelerator-direct-physical",
+    "remote-managed",
+)
+# Who may say what touches others on the network.
+OF_NETWORK = SERVICE | PARENT_MEMBER
 
 
 NOTHING: Any = msgspec.field(default_factory=dict)
@@ -104,6 +129,17 @@ def pair(value: object) -> dict[str, str]:
     return {key: item for key, item in given.items() if item is not None}
 
 
+def hints(value: object) -> dict[str, Any] | None:
+    """Check what is meant for one kind of virtual switch; an empty hint is none."""
+    steering = mapping({"tx-steering": one_of("thread", "hash")})
+    return or_none(mapping({}, {"openvswitch": mapping({"other_config": steering})}))(value) or None
+
+
+def of_network(device_owner: object) -> bool:
+    """Say whether a device owner is one of the network's own."""
+    return isinstance(device_owner, str) and device_owner.startswith("network:")
+
+
 class Port(
     Resource,
     frozen=True,
@@ -117,24 +153,36 @@ class Port(
         "vif_details": "binding:vif_details",
     },
 ):
-    """*identity* is the number of its set of security groups; 0 if it has none."""
+    """*identity* is the number of its set of security groups; 0 if it has none.
+
+    *resource_request* is derived; it stands here so that it can be hidden.
+    """
 
     identity: int = 0
     network_id: Annotated[str, attribute(uuid, put=False, default=msgspec.NODEFAULT)]
-    mac_address: Annotated[str, attribute(or_none(mac))]
-    fixed_ips: Annotated[tuple[FixedIp, ...], attribute(list_of(wish), sort=False)]
+    mac_address: Annotated[str, attribute(or_none(mac), create=OF_NETWORK, update=SERVICE | PARENT_MANAGER)]
+    fixed_ips: Annotated[
+        tuple[FixedIp, ...],
+        attribute(
+            list_of(wish),
+            sort=False,
+            create=OF_NETWORK | PARENT_SHARED,
+            update=OF_NETWORK,
+            parts={"ip_address": OF_NETWORK, "subnet_id": OF_NETWORK | PARENT_SHARED},
+        ),
+    ]
     security_groups: Annotated[tuple[str, ...], attribute(list_of(uuid), sort=False)]
     allowed_address_pairs: Annotated[
-        tuple[Pair, ...], attribute(list_of(pair), default=(), filter=False, sort=False)
+        tuple[Pair, ...], attribute(list_of(pair), default=(), filter=False, sort=False, set_by=OF_NETWORK)
     ] = ()
     extra_dhcp_opts: Annotated[
         tuple[DhcpOption, ...], attribute(dhcp_options, default=(), filter=False, sort=False)
     ] = ()
-    port_security_enabled: Annotated[bool, attribute(boolean)] = True
+    port_security_enabled: Annotated[bool, attribute(boolean, set_by=OF_NETWORK)] = True
     admin_state_up: Annotated[bool, attribute(boolean, default=True)] = True
     status: Annotated[str, told()] = DOWN
     device_id: Annotated[str, attribute(text(255), default="")] = ""
-    device_owner: Annotated[str, attribute(text(255), default="")] = ""
+    device_owner: Annotated[str, attribute(text(255), default="", set_by=OF_NETWORK, guards=of_network)] = ""
     ip_allocation: Annotated[str, told()] = "immediate"
     host: Annotated[str, attribute(or_none(text(255)), default="", set_by=SERVICE, see=SERVICE)] = ""
     profile: Annotated[
@@ -143,6 +191,26 @@ class Port(
     vnic_type: Annotated[str, attribute(one_of(*VNIC_TYPES), default="normal")] = "normal"
     vif_type: Annotated[str, told(see=SERVICE)] = "unbound"
     vif_details: Annotated[dict[str, Any], told(see=SERVICE, filter=False, sort=False)] = NOTHING
+    tags: Annotated[
+        tuple[str, ...], attribute(list_of(text(255)), default=(), put=False, filter=False, sort=False)
+    ] = ()
+    dns_name: Annotated[str, attribute(domain, default="")] = ""
+    dns_domain: Annotated[str, attribute(domain, default="")] = ""
+    qos_policy_id: Annotated[str | None, attribute(or_none(uuid), default=None)] = None
+    propagate_uplink_status: Annotated[bool, attribute(boolean, default=True)] = True
+    data_plane_status: Annotated[
+        str | None, attribute(one_of(None, ACTIVE, DOWN), post=False, update=INTEGRATOR, sort=False)
+    ] = None
+    device_profile: Annotated[str | None, attribute(or_none(text(255)), put=False, default=None)] = None
+    numa_affinity_policy: Annotated[
+        str | None, attribute(one_of("required", "preferred", "legacy", "socket", None), default=None)
+    ] = None
+    hardware_offload_type: Annotated[str | None, attribute(one_of("switchdev", None), put=False, default=None)] = None
+    trusted: Annotated[bool | None, attribute(or_none(boolean), default=None, set_by=ADMIN, see=ADMIN)] = None
+    hints: Annotated[
+        dict[str, Any] | None, attribute(hints, default=None, set_by=ADMIN, see=ADMIN, filter=False, sort=False)
+    ] = None
+    resource_request: Annotated[None, told(see=ADMIN, filter=False, sort=False)] = None
 
     @property
     def device(self) -> str | None:
@@ -160,9 +228,9 @@ PORT = Kind(
     Port,
     "port",
     "ports",
-    create=MEMBER | SERVICE,
+    create=SERVICE | PARENT_MEMBER | PARENT_SHARED,
     get=READER | PARENT_READER | SERVICE,
-    update=MEMBER | PARENT_MEMBER | SERVICE,
+    update=MEMBER | SERVICE,
     delete=MEMBER | PARENT_MEMBER | SERVICE,
     parent=("network_id", "network"),
     indexes={
@@ -177,6 +245,7 @@ PORT = Kind(
         "mac_address": None,
         "security_groups": None,
         "identity": None,
+        "qos_policy_id": None,
     },
 )
 

@@ -33,7 +33,8 @@ class Attribute(msgspec.Struct, frozen=True, kw_only=True):
     where the rules between resources decide. *create* and *update* say who may
     set it, *see* who may see it; None: who may make, change and see the
     resource. *parts* are rules for members of an object, or of each object of a list.
-    What is not *shown* is a word of the request alone.
+    What is not *shown* is a word of the request alone. *guards* says of which values
+    *create* and *update* are rules; None: of all.
     """
 
     check: Check = anything
@@ -47,6 +48,7 @@ class Attribute(msgspec.Struct, frozen=True, kw_only=True):
     see: Who | None = None
     parts: Mapping[str, Who] = {}
     shown: bool = True
+    guards: Callable[[Any], bool] | None = None
     wire: str = ""
     field: str = ""
     # How to read a filter's string; None compares strings.
@@ -129,6 +131,11 @@ class Kind(Generic[R]):
                 hidden.append(field.encode_name)
         self.hidden = tuple(hidden)
         self.guarded = tuple(a for a in self.attributes.values() if a.see is not None)
+        # Attributes that not all may see, by who may.
+        self.seen_by: dict[Who, frozenset[str]] = {
+            who: frozenset(a.wire for a in self.guarded if a.see == who)
+            for who in {a.see for a in self.guarded if a.see is not None}
+        }
         self.names = dict(self.attributes)
         if "project_id" in self.attributes:
             # Older clients say tenant where newer ones say project.

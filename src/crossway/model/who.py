@@ -14,12 +14,14 @@ class Grant(StrEnum):
     """One reason why a caller may. Whose project is meant is the caller's own."""
 
     SERVICE = "service"
+    INTEGRATOR = "data plane integrator"
     MANAGER = "manager of its project"
     MEMBER = "member of its project"
     READER = "reader of its project"
     PARENT_MANAGER = "manager of its parent's project"
     PARENT_MEMBER = "member of its parent's project"
     PARENT_READER = "reader of its parent's project"
+    PARENT_SHARED = "member of a project that its parent is shared with"
     SHARED = "reader of a project that it is shared with"
     ANYONE = "reader of any project"
 
@@ -37,6 +39,7 @@ class Who(frozenset[Grant]):
 
 ADMIN = Who()
 SERVICE = Who({Grant.SERVICE})
+INTEGRATOR = Who({Grant.INTEGRATOR})
 MANAGER = Who({Grant.MANAGER})
 MEMBER = Who({Grant.MEMBER})
 READER = Who({Grant.READER})
@@ -44,5 +47,6 @@ READER = Who({Grant.READER})
 PARENT_MANAGER = Who({Grant.PARENT_MANAGER})
 PARENT_MEMBER = Who({Grant.PARENT_MEMBER})
 PARENT_READER = Who({Grant.PARENT_READER})
+PARENT_SHARED = Who({Grant.PARENT_SHARED})
 SHARED = Who({Grant.SHARED})
 ANYONE = Who({Grant.ANYONE})

@@ -1,0 +1,160 @@
+"""Bind a port to hosts beside the one where it is, and move it there.
+
+A port that is about to move has a binding for each host where it may go: what
+the compute service there needs to know is settled before the workload moves,
+and activating the binding moves the port in one step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossway.control.caller import Caller
+from crossway.control.cloud import Cloud
+from crossway.control.collection import Action, Collection, change
+from crossway.control.decision import Decision
+from crossway.errors import Conflict, Invalid, NotFound
+from crossway.model.binding import ACTIVE, BINDING, INACTIVE, Binding
+from crossway.model.port import DOWN, Port, bound_as
+from crossway.model.resource import Given, changed
+from crossway.model.who import SERVICE
+
+# Ports of these may have several.
+OWNERS = ("compute:", "manila:")
+
+
+def create(decision: Decision, caller: Caller, given: Given) -> Binding:
+    port = _port(decision, given["port_id"])
+    host = given["host"]
+    if not host or "/" in host or not host.isprintable():
+        raise Invalid(f"Invalid input for host. Reason: '{host}' should be the name of a host.")
+    if host == port.host or decision.get(decision.cloud.of(Binding), _id(port, host)):
+        raise Conflict(f"Binding for port {port.id} on host {host} already exists.", type="PortBindingAlreadyExists")
+    binding = Binding(**{**given, "project_id": port.project_id, **_vif(host)}, id=_id(port, host), status=INACTIVE)
+    decision.create(decision.cloud.of(Binding), binding)
+    # The port may not go meanwhile, nor be bound there by another.
+    decision.put(decision.cloud.ports, port)
+    return binding
+
+
+def update(decision: Decision, caller: Caller, id: str, given: Given) -> Binding:
+    port, host = _named(decision, id)
+    if host == port.host:
+        new = changed(port, given)
+        decision.put(decision.cloud.ports, new)
+        return _active(new)
+    return change(decision, _waiting(decision, port, host), given)
+
+
+def delete(decision: Decision, caller: Caller, id: str) -> None:
+    port, host = _named(decision, id)
+    if host == port.host:
+        decision.put(decision.cloud.ports, changed(port, {**bound_as(""), "status": DOWN}))
+    else:
+        decision.delete(decision.cloud.of(Binding), _waiting(decision, port, host).id)
+
+
+def activate(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
+    """Move a port to the host of a binding that waits; the one that it had waits from now on."""
+    cloud = decision.cloud
+    port, host = _named(decision, id)
+    if host == port.host:
+        raise Conflict(f"Binding for port {port.id} on host {host} is already active.", type="PortBindingAlreadyActive")
+    wanted = _waiting(decision, port, host)
+    decision.delete(cloud.of(Binding), wanted.id)
+    if port.host:
+        left = Binding(
+            id=_id(port, port.host),
+            project_id=port.project_id,
+            port_id=port.id,
+            host=port.host,
+            vif_type="unbound",
+            vnic_type=port.vnic_type,
+            profile=port.profile,
+        )
+        decision.create(cloud.of(Binding), left)
+    own = {"vnic_type": wanted.vnic_type, "profile": wanted.profile}
+    moved = changed(port, {**bound_as(host), **own, "status": DOWN})
+    decision.put(cloud.ports, moved)
+    return BINDING.show(_active(moved))
+
+
+def follow(decision: Decision, port: Port, host: str) -> None:
+    """Have a port be where it is said to be: a binding that waits there does no more."""
+    if host != port.host and decision.get(decision.cloud.of(Binding), _id(port, host)):
+        decision.delete(decision.cloud.of(Binding), _id(port, host))
+
+
+def drop(decision: Decision, port: str) -> None:
+    """Drop all bindings of a port that is being deleted."""
+    for binding in decision.by(decision.cloud.of(Binding), "port_id", port):
+        decision.delete(decision.cloud.of(Binding), binding.id)
+
+
+def below(cloud: Cloud, port: str) -> list[Binding]:
+    """Return a port's bindings, the active one first."""
+    found = cloud.ports.get(port)
+    return [_active(found), *cloud.of(Binding).by("port_id", port)] if found and _movable(found) else []
+
+
+def _active(port: Port) -> Binding:
+    return Binding(
+        id=_id(port, port.host),
+        project_id=port.project_id,
+        port_id=port.id,
+        host=port.host,
+        vif_type=port.vif_type,
+        vif_details=port.vif_details,
+        vnic_type=port.vnic_type,
+        profile=port.profile,
+        status=ACTIVE,
+    )
+
+
+def _vif(host: str) -> dict[str, Any]:
+    bound = bound_as(host)
+    return {"vif_type": bound["vif_type"], "vif_details": bound["vif_details"]}
+
+
+def _movable(port: Port) -> bool:
+    return port.device_owner.startswith(OWNERS)
+
+
+def _port(decision: Decision, id: str) -> Port:
+    port = decision.read(decision.cloud.ports, id)
+    if port is None:
+        raise NotFound("port", id)
+    if not _movable(port):
+        raise Invalid(
+            f"Bad port request: Invalid port {id}. Operation only valid on compute and shared filesystem ports.",
+            type="BadRequest",
+        )
+    return port
+
+
+def _named(decision: Decision, id: str) -> tuple[Port, str]:
+    port, _, host = id.partition(".")
+    return _port(decision, port), host
+
+
+def _waiting(decision: Decision, port: Port, host: str) -> Binding:
+    found = decision.read(decision.cloud.of(Binding), _id(port, host))
+    if found is None:
+        raise NotFound("binding", _id(port, host))
+    return found
+
+
+def _id(port: Port, host: str) -> str:
+    return f"{port.id}.{host}"
+
+
+BINDINGS = Collection(
+    kind=BINDING,
+    create=create,
+    update=update,
+    delete=delete,
+    within=True,
+    below=below,
+    actions={"activate": Action(activate, who=SERVICE)},
+    aliases={"binding-extended": "Port Bindings Extended"},
+)

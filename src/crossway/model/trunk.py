@@ -1,0 +1,67 @@
+"""A trunk: a port over which frames of other ports travel, each behind a tag of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from crossway.model.check import boolean, list_of, mapping, text, uuid
+from crossway.model.resource import REQUIRED, Kind, Resource, attribute, told
+
+VLAN, INHERIT = "vlan", "inherit"
+
+
+class SubPort(msgspec.Struct, frozen=True, gc=False):
+    """A port that travels behind a tag."""
+
+    segmentation_id: int
+    segmentation_type: str
+    port_id: str
+
+
+def sub_port(value: Any) -> dict[str, Any]:
+    """Check one by itself; of which kind its tag is, and whether that will do, is decided with its network."""
+    given: dict[str, Any] = mapping({"port_id": uuid}, {"segmentation_type": text(255), "segmentation_id": _anything})(
+        value
+    )
+    return given
+
+
+def sub_ports(value: Any) -> tuple[dict[str, Any], ...]:
+    """Check several: no port twice, no tag twice."""
+    given: tuple[dict[str, Any], ...] = list_of(sub_port, unique=False)(value)
+    ports = [one["port_id"] for one in given]
+    if again := next((port for port in ports if ports.count(port) > 1), None):
+        raise ValueError(f"Duplicate items in the list: port_id '{again}'")
+    tags = [(one.get("segmentation_type"), one.get("segmentation_id")) for one in given if "segmentation_id" in one]
+    if same := next((tag for tag in tags if tags.count(tag) > 1), None):
+        raise ValueError(f"segmentation ID '{same[1]}' for '{same[0]}' is not unique")
+    return given
+
+
+def _anything(value: Any) -> Any:
+    if not isinstance(value, int | str) or isinstance(value, bool):
+        raise ValueError(f"segmentation_id '{value}' is not an integer")
+    return value
+
+
+class Trunk(Resource, frozen=True, kw_only=True, gc=False):
+    port_id: Annotated[str, attribute(uuid, put=False, default=REQUIRED)]
+    admin_state_up: Annotated[bool, attribute(boolean, default=True)] = True
+    status: Annotated[str, told()] = "DOWN"
+    sub_ports: Annotated[
+        tuple[SubPort, ...], attribute(sub_ports, put=False, default=(), filter=False, sort=False)
+    ] = ()
+
+
+TRUNK = Kind(
+    Trunk,
+    "trunk",
+    "trunks",
+    indexes={
+        "project_id": None,
+        "port_id": None,
+        "sub_port": lambda trunk: tuple(sub.port_id for sub in trunk.sub_ports),
+    },
+)
