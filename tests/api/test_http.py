@@ -203,6 +203,17 @@ def test_pages_lead_to_each_other(alice: Api, ten: list[dict[str, Any]], query: 
     assert [p["id"] for p in back] == whole
 
 
+def test_after_a_last_page_that_is_full_an_empty_one_leads_back(alice: Api, ten: list[dict[str, Any]]) -> None:
+    last = alice("GET", f"/v2.0/ports?limit=5&marker={sorted(p['id'] for p in ten)[4]}")
+    links = {link["rel"]: link["href"] for link in last["ports_links"]}
+    assert len(last["ports"]) == 5
+    empty = alice("GET", links["next"])
+    assert empty["ports"] == []
+    assert [link["rel"] for link in empty["ports_links"]] == ["previous"]
+    assert alice("GET", empty["ports_links"][0]["href"])["ports"] == last["ports"]
+    assert "ports_links" not in alice("GET", "/v2.0/ports")
+
+
 def test_bulk_is_all_or_nothing(alice: Api) -> None:
     network = alice.make("network")
     alice.make("subnet", network_id=network["id"], ip_version=4, cidr="10.0.0.0/29")
