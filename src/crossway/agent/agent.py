@@ -34,6 +34,8 @@ from crossway.agent.plane import UPLINK, WORKLOAD, Plane
 from crossway.agent.remover import Remover
 from crossway.agent.server import Servers
 from crossway.agent.tables import Tables
+from crossway.agent.ways import Ways
+from crossway.client import path_of
 from crossway.errors import Conflict, Fault, Invalid, NotFound, Unavailable
 from crossway.kernel import netlink as nl
 from crossway.kernel.bpf import Table
@@ -125,19 +127,23 @@ class Agent:
         self._remover = Remover()
         self._events = Netlink(nl.RTMGRP_LINK)
         loop = asyncio.get_running_loop()
+        ways = Ways(self)
         api = Api(
             {
                 ("POST", "/v1/plug"): self._answer_plug,
                 ("POST", "/v1/unplug"): self._answer_unplug,
                 ("GET", "/v1/status"): self._answer_status,
                 ("GET", "/v1/drops"): self._answer_drops,
+                ("POST", "/v1/cni"): ways.answer_cni,
             }
         )
+        docker = Api(ways.docker_routes())
         try:
             self._begin()
             self._listen()
             loop.add_reader(self._events.fileno(), self._links_changed)
             await api.start(self.run / "agent.sock")
+            await docker.start(self.run / "docker.sock")
             if ready_fd is not None:
                 os.write(ready_fd, b"\n")
                 os.close(ready_fd)
@@ -147,9 +153,11 @@ class Agent:
         finally:
             loop.remove_reader(self._events.fileno())
             await api.stop()
+            await docker.stop()
             await self._remover.close()
-            with suppress(FileNotFoundError):
-                (self.run / "agent.sock").unlink()
+            for name in ("agent.sock", "docker.sock"):
+                with suppress(FileNotFoundError):
+                    (self.run / name).unlink()
             self.servers.close()
             self._events.close()
             self._hang_up()
@@ -544,24 +552,50 @@ class Agent:
     # The agent's own API.
 
     async def _answer_plug(self, body: bytes, _: Mapping[str, str]) -> Any:
-        plug = msgspec.json.decode(body, type=Plug)
+        return await self.plug(msgspec.json.decode(body, type=Plug))
+
+    async def plug(self, plug: Plug, *, bound: bool = False) -> Any:
+        """Give a port its body; *bound*: the server has just said that the port is on this host."""
         record = record_of(plug)
         async with self._locks.setdefault(plug.port, asyncio.Lock()):
-            return await self._plug(record)
+            return await self._plug(record, bound)
+
+    async def unplug(self, port: str) -> None:
+        """Take a port's body away; the port stays bound to this host."""
+        async with self._locks.setdefault(port, asyncio.Lock()):
+            record = self._records.get(port)
+            if record is not None:
+                self._withdraw(port)
+                await self._remover.gone(record.device)
+
+    async def detach(self, port: str) -> None:
+        """Take a port's body away, then the port itself; that one is gone already is no fault."""
+        await self.unplug(port)
+        with suppress(NotFound):
+            await self.servers.ask("DELETE", path_of("port", port))
+        self._locks.pop(port, None)
+
+    def record(self, port: str) -> Record | None:
+        """Return the body that was plugged for a port."""
+        return self._records.get(port)
+
+    def state(self, port: str) -> str | None:
+        """Return whether a port of this host is up or down."""
+        return self._states.get(port)
 
     async def _answer_unplug(self, body: bytes, _: Mapping[str, str]) -> Any:
         port = msgspec.json.decode(body, type=_Unplug).port
         async with self._locks.setdefault(port, asyncio.Lock()):
             return await self._unplug(port)
 
-    async def _plug(self, record: Record) -> Any:
+    async def _plug(self, record: Record, bound: bool) -> Any:
         id = record.port
-        netns = netns_of(record.netns) if record.netns is not None else None
+        netns = netns_of(record.netns or "/proc/self/ns/net") if record.made else None
         binding = None
         try:
             self._check(record)
             known = self.plan.port(id)
-            if known is None or known.host != self.host:
+            if not bound and (known is None or known.host != self.host):
                 binding = asyncio.ensure_future(self._bind(id, known))
             before = self._records.get(id)
             if before is not None and not before.same(record):
@@ -672,7 +706,7 @@ class Agent:
             return None
         if reason := self.plan.faults.get(("port", record.port)):
             raise Invalid(f"port {record.port} cannot be: {reason}")
-        addresses, routes, defaults = [], [], set()
+        addresses, routes, defaults = [], [], set[int]() if record.default else {4, 6}
         for address in port.addresses:
             subnet = self.plan.subnet(address.subnet)
             if subnet is None:
@@ -696,10 +730,16 @@ class Agent:
             raise NotFound("link", record.device)
         if record.body != "vlan" and link.mtu != inside.mtu:
             self.links.set(link.ifindex, mtu=inside.mtu)
-        if netns is not None:
+        if record.body == "pair":
+            far = self.links.find(record.ifname or "")  # gone once somebody has taken it
+            if far is not None and far.mtu != inside.mtu:
+                self.links.set(far.ifindex, mtu=inside.mtu)
+        elif netns is not None:
             furnish(netns, inside)
             self._keep(record, inside)
         self.links.set(link.ifindex, up=True)
+        port = self.plan.port(record.port)
+        subnets = [s for a in (port.addresses if port else ()) if (s := self.plan.subnet(a.subnet)) is not None]
         gateways = [hop for to, hop in inside.routes if to in ("0.0.0.0/0", "::/0")]
         return {
             "port": record.port,
@@ -708,6 +748,10 @@ class Agent:
             "addresses": list(inside.addresses),
             "gateways": gateways,
             "mtu": inside.mtu,
+            "routes": list(inside.routes),
+            "dns": list(dict.fromkeys(ip for subnet in subnets for ip in subnet.dns)),
+            "device": link.name,
+            "device_mac": link.mac,
         }
 
     def _keep(self, record: Record, inside: Inside) -> None:

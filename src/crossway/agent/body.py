@@ -16,18 +16,19 @@ from crossway.plan.port import Body
 
 log = logging.getLogger(__name__)
 
-KINDS = {"veth": r.Body.VETH, "tap": r.Body.TAP, "vlan": r.Body.VLAN}
+KINDS = {"veth": r.Body.VETH, "pair": r.Body.VETH, "tap": r.Body.TAP, "vlan": r.Body.VLAN}
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A body that was plugged: what `RUN/bodies/PORT.json` holds."""
 
     port: str
-    body: Literal["veth", "tap", "vlan"]
+    body: Literal["veth", "pair", "tap", "vlan"]
     device: str  # the link of this host
     vlan: int = 0
     netns: str | None = None
     ifname: str | None = None
+    default: bool = True  # whether the subnet's gateway leads the workload everywhere
     inside: Inside | None = None  # how the link was set up inside the namespace, when last it was
 
     def same(self, other: Record) -> bool:
@@ -37,18 +38,19 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def made(self) -> bool:
         """Whether the link is the agent's, to be removed with the body; a veth that a binding names is not."""
-        return self.body == "veth" and self.netns is not None
+        return self.body == "pair" or (self.body == "veth" and self.netns is not None)
 
 
 class Plug(msgspec.Struct, kw_only=True):
     """What a caller asks for: the body of `POST /v1/plug`."""
 
     port: str
-    body: Literal["veth", "tap", "vlan"]
+    body: Literal["veth", "pair", "tap", "vlan"]
     netns: str | None = None
     ifname: str | None = None
     device: str | None = None
     vlan: int | None = None
+    default: bool | None = None  # False: the subnet's gateway is not the way to everywhere
 
 
 def record_of(plug: Plug) -> Record:
@@ -56,16 +58,18 @@ def record_of(plug: Plug) -> Record:
     if plug.body == "veth":
         if not plug.netns:
             raise Invalid("a veth body needs netns")
-        ifname = plug.ifname or "eth0"
-        if len(ifname.encode()) > 15 or "/" in ifname or ifname.split() != [ifname]:
-            raise Invalid(f"{ifname!r} is no name of a link")
+        ifname = _name_of(plug)
         return Record(
             port=plug.port,
             body="veth",
             device=link_name(plug.port),
             netns=os.path.abspath(plug.netns) if "/" in plug.netns else plug.netns,
             ifname=ifname,
+            default=plug.default is not False,
         )
+    if plug.body == "pair":
+        # Another, an engine say, takes the far end into a namespace, and gives it a name and addresses.
+        return Record(port=plug.port, body="pair", device=link_name(plug.port), ifname=_name_of(plug))
     if not plug.device:
         raise Invalid(f"a {plug.body} body needs device")
     if plug.body == "tap":
@@ -73,6 +77,13 @@ def record_of(plug: Plug) -> Record:
     if plug.vlan is None or not 1 <= plug.vlan <= 4094:
         raise Invalid("a vlan body needs vlan, from 1 to 4094")
     return Record(port=plug.port, body="vlan", device=plug.device, vlan=plug.vlan)
+
+
+def _name_of(plug: Plug) -> str:
+    ifname = plug.ifname or "eth0"
+    if len(ifname.encode()) > 15 or "/" in ifname or ifname.split() != [ifname]:
+        raise Invalid(f"{ifname!r} is no name of a link")
+    return ifname
 
 
 def body_of(record: Record, link: Link) -> Body:

@@ -214,6 +214,10 @@ class Servers:
         """Say which revision is applied and which ports are up or down."""
         await self._ask("POST", f"/v1/hosts/{self.host}/status", {"applied": applied, "ports": dict(ports)})
 
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask for what the Networking API has; what is made may be made twice if a server dies meanwhile."""
+        return await self._ask(method, path, body)
+
     async def port(self, id: str) -> Object:
         """Return a port as the Networking API shows it."""
         port: Object = (await self._ask("GET", path_of("port", id)))["port"]

@@ -1,0 +1,130 @@
+"""The ways in, as this host's agent serves them: what plugins ask of a host, answered by the agent."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from crossway.agent.body import Plug, Record
+from crossway.client import Object
+from crossway.errors import Fault
+from crossway.kernel import netlink as nl
+from crossway.kernel.links import netns_of
+from crossway.kernel.netlink import Netlink, attr, attrs
+from crossway.plugins import cni
+from crossway.plugins.docker import Docker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from crossway.agent.api import Answer
+    from crossway.agent.server import Servers
+
+IFLA_ADDRESS, IFLA_IFNAME, IFA_ADDRESS, IFA_LOCAL = 1, 3, 1, 2
+
+
+class Bodies(Protocol):
+    """What is needed of the agent."""
+
+    host: str
+    connected: bool
+    run: Path
+    servers: Servers
+
+    async def plug(self, plug: Plug, *, bound: bool = False) -> Any: ...
+    async def unplug(self, port: str) -> None: ...
+    async def detach(self, port: str) -> None: ...
+    def record(self, port: str) -> Record | None: ...
+    def state(self, port: str) -> str | None: ...
+
+
+class Ways:
+    """The agent as plugins see it."""
+
+    def __init__(self, agent: Bodies) -> None:
+        self._agent = agent
+
+    @property
+    def host(self) -> str:
+        return self._agent.host
+
+    @property
+    def connected(self) -> bool:
+        return self._agent.connected
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask the server."""
+        return await self._agent.servers.ask(method, path, body)
+
+    async def plug(self, wish: Mapping[str, Any]) -> Object:
+        """Give a port that is bound to this host its body."""
+        answer: Object = await self._agent.plug(msgspec.convert(wish, Plug), bound=True)
+        return answer
+
+    async def unplug(self, port: str) -> None:
+        """Take a port's body away; the port stays bound."""
+        await self._agent.unplug(port)
+
+    async def detach(self, port: str) -> None:
+        """Take a port's body away, then delete the port."""
+        await self._agent.detach(port)
+
+    def body(self, port: str) -> Object | None:
+        """Return what stands for a port here, as its namespace has it now."""
+        record = self._agent.record(port)
+        if record is None:
+            return None
+        mac, addresses = "", list[str]()
+        if record.netns is not None:
+            try:
+                mac, addresses = seen(record.netns, record.ifname or "")
+            except (Fault, OSError):
+                return None
+        return {
+            "netns": record.netns,
+            "ifname": record.ifname,
+            "mac": mac,
+            "addresses": addresses,
+            "up": self._agent.state(port) == "up",
+        }
+
+    async def answer_cni(self, body: bytes, _: Mapping[str, str]) -> Any:
+        """Answer one call of the CNI executable."""
+        return await cni.answer(self, body)
+
+    def docker_routes(self) -> dict[tuple[str, str], Answer]:
+        """Return what is answered on the socket for Docker's engine."""
+        docker = Docker(self, self._agent.run / "docker")
+        return {("POST", f"/{method}"): docker.route(method) for method in docker.methods}
+
+
+def seen(netns: str, ifname: str) -> tuple[str, list[str]]:
+    """Return MAC and addresses of a link inside a namespace."""
+    fd = netns_of(netns)
+    try:
+        with nl.inside(fd):
+            far = Netlink()
+    finally:
+        os.close(fd)
+    with far:
+        link = far.get(nl.RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0) + attr(IFLA_IFNAME, ifname))
+        if link is None:
+            return "", []
+        index = struct.unpack_from("=i", link.body, 4)[0]
+        addresses = []
+        for message in far.dump(nl.RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, index)):
+            _, length, _, _, of = struct.unpack_from("=BBBBI", message.body)
+            told = attrs(message.body[8:])
+            raw = told.get(IFA_LOCAL) or told.get(IFA_ADDRESS)
+            if of == index and raw:
+                addresses.append(f"{_text(raw)}/{length}")
+        return attrs(link.body[16:]).get(IFLA_ADDRESS, b"").hex(":"), addresses
+
+
+def _text(raw: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)

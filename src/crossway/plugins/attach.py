@@ -1,0 +1,139 @@
+"""Make a port for a container and give it its body; take both away again.
+
+The ways in differ in their protocols; what they ask for is the same. A port
+made here carries in the server who made it (`device_owner`) and for what
+(`device_id`), so that it is found again whatever has died meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+import msgspec
+
+from crossway.client import Object, Objects, path_of
+from crossway.errors import Conflict, Invalid, NotFound
+
+
+class Host(Protocol):
+    """What the ways in need of the agent that serves them."""
+
+    @property
+    def host(self) -> str:
+        """The name of this host."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a server answers."""
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask the server."""
+
+    async def plug(self, wish: Mapping[str, Any]) -> Object:
+        """Give a port that is bound to this host its body; return how it looks."""
+
+    async def detach(self, port: str) -> None:
+        """Take a port's body away, then delete the port; that one is not there is no fault."""
+
+    async def unplug(self, port: str) -> None:
+        """Take a port's body away; the port stays bound."""
+
+    def body(self, port: str) -> Object | None:
+        """Return what stands for a port here: netns, ifname, mac, addresses, mtu, up; None if nothing does."""
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What a port should be like."""
+
+    network: str
+    owner: str
+    id: str
+    project: str | None = None
+    name: str = ""
+    groups: tuple[str, ...] | None = None
+    addresses: tuple[str, ...] = ()
+    mac: str | None = None
+    profile: dict[str, Any] = {}
+
+
+async def found(host: Host, kind: str, **filters: str | None) -> Objects:
+    """Return the objects of a kind that filters admit."""
+    query = urlencode({name.replace("__", ":"): value for name, value in filters.items() if value is not None})
+    answer = await host.ask("GET", f"{path_of(kind)}?{query}")
+    objects: Objects = next(iter(answer.values()))
+    return objects
+
+
+async def one(host: Host, kind: str, name: str, project: str | None = None) -> Object:
+    """Return the one thing of an id or a name; within a project if one is said, or shared with it."""
+    try:
+        by = {"id": str(uuid.UUID(name))}
+    except ValueError:
+        by = {"name": name}
+    objects = await found(host, kind, **by)
+    if project is not None:
+        objects = [o for o in objects if o.get("project_id") == project or o.get("shared")]
+        objects = [o for o in objects if o.get("project_id") == project] or objects
+    if not objects:
+        raise NotFound(kind, name)
+    if len(objects) > 1:
+        raise Conflict(f"{len(objects)} of kind {kind} are named {name}: say its id, or the project")
+    return objects[0]
+
+
+async def ports(host: Host, owner: str, id: str | None = None) -> Objects:
+    """Return the ports on this host that a way in has made, for one thing or for all."""
+    every = await found(host, "port", device_owner=owner, device_id=id)
+    return [port for port in every if port.get("binding:host_id") in (host.host, "", None)]
+
+
+async def groups(host: Host, names: Iterable[str], project: str) -> list[str]:
+    """Return the ids of security groups of a project."""
+    return [str((await one(host, "security_group", name, project))["id"]) for name in names]
+
+
+async def make(host: Host, wish: Wish, network: Object | None = None) -> Object:
+    """Make the port that is wished for, bound to this host."""
+    network = network or await one(host, "network", wish.network, wish.project)
+    project = wish.project or str(network.get("project_id") or "")
+    port: dict[str, Any] = {
+        "network_id": network["id"],
+        "device_owner": wish.owner,
+        "device_id": wish.id,
+        "name": wish.name,
+        "binding:host_id": host.host,
+        "binding:profile": wish.profile,
+    }
+    if project:
+        port["project_id"] = project
+    if wish.groups is not None:
+        port["security_groups"] = await groups(host, wish.groups, project)
+    if wish.addresses:
+        port["fixed_ips"] = [{"ip_address": ip} for ip in wish.addresses]
+    if wish.mac:
+        port["mac_address"] = wish.mac
+    made: Object = (await host.ask("POST", path_of("port"), {"port": port}))["port"]
+    return made
+
+
+async def plugged(host: Host, port: Object, wish: Mapping[str, Any]) -> Object:
+    """Give a port that was just made its body; it goes again if that fails."""
+    try:
+        return await host.plug({"port": port["id"], **wish})
+    except BaseException:
+        # Also when who asked has gone: nobody would ever take it away.
+        await asyncio.shield(host.detach(str(port["id"])))
+        raise
+
+
+def listed(text: Any) -> tuple[str, ...]:
+    """Return names from a list, or from words with commas between them."""
+    if isinstance(text, str):
+        return tuple(word.strip() for word in text.split(",") if word.strip())
+    if isinstance(text, list) and all(isinstance(word, str) for word in text):
+        return tuple(text)
+    raise Invalid(f"{text!r} is neither a list of names nor names with commas between them")

@@ -1,0 +1,283 @@
+"""The Container Network Interface, 1.1.0 and back to 0.4.0: what a runtime asks and is told.
+
+The executable (`thin.py`) hands on environment and configuration as they are;
+all else is here. One interface of a pod is one port: `device_id` is the
+container, the binding's profile names interface and configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_interface
+from typing import Any
+
+import msgspec
+
+from crossway.client import Object
+from crossway.errors import Fault, Invalid, NotFound, Unavailable
+from crossway.plugins import attach
+from crossway.plugins.attach import Host, Wish, listed
+
+log = logging.getLogger(__name__)
+
+OWNER = "container:cni"
+VERSIONS = ("0.4.0", "1.0.0", "1.1.0")
+SINCE = {"GC": "1.1.0", "STATUS": "1.1.0"}
+# Codes of the specification.
+VERSION, FIELD, GONE, ENVIRONMENT, IO, DECODE, CONFIG, AGAIN, UNAVAILABLE, LIMITED = 1, 2, 3, 4, 5, 6, 7, 11, 50, 51
+# Codes of this plugin.
+REFUSED, DIFFERS = 100, 101
+
+
+class Refusal(Exception):
+    """A fault with its code."""
+
+    def __init__(self, code: int, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.told = {"code": code, "msg": message, "details": details}
+
+
+class Call:
+    """One call of the plugin: its environment and its configuration, checked."""
+
+    def __init__(self, raw: bytes) -> None:
+        head, mark, text = raw.partition(b"\0\0")
+        pairs = (entry.partition("=") for entry in head.decode(errors="surrogateescape").split("\0") if entry)
+        environment = {name: value for name, _, value in pairs}
+        if not mark:
+            raise Refusal(IO, "the call has no configuration")
+        self.version = VERSIONS[-1]
+        try:
+            conf = msgspec.json.decode(text)
+        except msgspec.DecodeError as fault:
+            raise Refusal(DECODE, "cannot decode the configuration", str(fault)) from None
+        if not isinstance(conf, dict):
+            raise Refusal(DECODE, "the configuration is no object")
+        self.conf: dict[str, Any] = conf
+        self.version = str(conf.get("cniVersion") or "")
+        if self.version not in VERSIONS:
+            told, self.version = self.version, VERSIONS[-1]
+            raise Refusal(VERSION, f"cniVersion {told!r} is not supported", f"supported: {', '.join(VERSIONS)}")
+        self.command = environment.get("CNI_COMMAND", "")
+        if self.command not in COMMANDS:
+            raise Refusal(ENVIRONMENT, f"CNI_COMMAND {self.command!r} is not known")
+        since = SINCE.get(self.command, VERSIONS[0])
+        if VERSIONS.index(self.version) < VERSIONS.index(since):
+            raise Refusal(VERSION, f"{self.command} needs cniVersion {since}, not {self.version}")
+        self.name = str(conf.get("name") or "")
+        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*", self.name):
+            raise Refusal(CONFIG, f"name {self.name!r} of the configuration is no name")
+        self.container = environment.get("CNI_CONTAINERID", "")
+        self.ifname = environment.get("CNI_IFNAME", "")
+        self.netns = environment.get("CNI_NETNS", "")
+        self.args = self._args(environment.get("CNI_ARGS", ""))
+        if self.command in ("ADD", "DEL", "CHECK"):
+            self._named()
+
+    def _named(self) -> None:
+        missing = [
+            name
+            for name, value, commands in (
+                ("CNI_CONTAINERID", self.container, ("ADD", "DEL", "CHECK")),
+                ("CNI_IFNAME", self.ifname, ("ADD", "DEL", "CHECK")),
+                ("CNI_NETNS", self.netns, ("ADD", "CHECK")),
+            )
+            if self.command in commands and not value
+        ]
+        if missing:
+            raise Refusal(ENVIRONMENT, f"{', '.join(missing)} must be set")
+        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*", self.container):
+            raise Refusal(ENVIRONMENT, f"CNI_CONTAINERID {self.container!r} is no id")
+        ifname = self.ifname
+        if len(ifname.encode()) > 15 or ifname in (".", "..") or re.search(r"[/:\s]", ifname):
+            raise Refusal(ENVIRONMENT, f"CNI_IFNAME {ifname!r} is no name of an interface")
+
+    @staticmethod
+    def _args(text: str) -> dict[str, str]:
+        pairs = [entry.partition("=") for entry in text.split(";") if entry]
+        if any(not mark for _, mark, _ in pairs):
+            raise Refusal(ENVIRONMENT, f"CNI_ARGS {text!r} is not NAME=VALUE;NAME=VALUE…")
+        return {name: value for name, _, value in pairs}
+
+    def part(self, *path: str) -> Any:
+        """Return what lies at a path of the configuration; None if nothing does."""
+        found: Any = self.conf
+        for step in path:
+            if found is None:
+                return None
+            if not isinstance(found, dict):
+                raise Refusal(CONFIG, f"{'.'.join(path)} of the configuration cannot be: {step} lies in no object")
+            found = found.get(step)
+        return found
+
+    def said(self, name: str) -> Any:
+        """Return a setting of ours: from CNI_ARGS first, then `args.cni`, then the configuration."""
+        return self.args.get(f"CROSSWAY_{name.upper()}") or self.part("args", "cni", name) or self.conf.get(name)
+
+    def wish(self) -> Wish:
+        """Return the port that this call is for."""
+        runtime = self.part("runtimeConfig") or {}
+        if not isinstance(runtime, dict):
+            raise Refusal(CONFIG, "runtimeConfig of the configuration is no object")
+        for capability in ("portMappings", "bandwidth"):
+            if runtime.get(capability):
+                raise Refusal(REFUSED, f"capability {capability} is not served: remove it from the configuration")
+        network = self.said("network")
+        if not isinstance(network, str) or not network:
+            raise Refusal(CONFIG, "the configuration names no network", 'say "network": NAME or ID')
+        try:
+            ips = listed(
+                runtime.get("ips")
+                or self.args.get("IP")
+                or self.part("args", "cni", "ips")
+                or self.conf.get("ips")
+                or []
+            )
+            chosen = self.said("groups")
+            groups = None if chosen is None else listed(chosen)
+            addresses = tuple(str(ip_interface(ip).ip) for ip in ips)
+        except (Invalid, ValueError) as fault:
+            raise Refusal(CONFIG, str(fault)) from None
+        mac = runtime.get("mac") or self.args.get("MAC") or self.part("args", "cni", "mac") or self.conf.get("mac")
+        space, pod = self.args.get("K8S_POD_NAMESPACE"), self.args.get("K8S_POD_NAME")
+        return Wish(
+            network=network,
+            project=self.said("project"),
+            owner=OWNER,
+            id=self.container,
+            name=f"{space}/{pod}" if space and pod else f"{self.container[:12]}/{self.ifname}",
+            groups=groups,
+            addresses=addresses,
+            mac=str(mac) if mac else None,
+            profile={"ifname": self.ifname, "configuration": self.name},
+        )
+
+    def ours(self, port: Object) -> bool:
+        """Return whether a port is this call's interface."""
+        profile = port.get("binding:profile") or {}
+        return (profile.get("configuration"), profile.get("ifname")) == (self.name, self.ifname)
+
+
+async def answer(host: Host, raw: bytes) -> Any:
+    """Answer one call: what is printed, None for nothing; a fault begins with its code."""
+    version = VERSIONS[-1]
+    try:
+        call = Call(raw)
+        version = call.version
+        return await COMMANDS[call.command](host, call)
+    except Refusal as refusal:
+        return {**refusal.told, "cniVersion": version}
+    except Fault as fault:
+        code = AGAIN if isinstance(fault, Unavailable) else CONFIG if fault.status < 500 else AGAIN
+        if isinstance(fault, NotFound) and fault.__dict__.get("kind") == "network namespace":
+            code = GONE
+        return {"code": code, "msg": str(fault), "details": fault.type, "cniVersion": version}
+
+
+async def add(host: Host, call: Call) -> Any:
+    """Make the port, plug it, and return what the pod has got."""
+    wish = call.wish()
+    network, there = await asyncio.gather(
+        attach.one(host, "network", wish.network, wish.project), attach.ports(host, OWNER, call.container)
+    )
+    ports = [port for port in there if call.ours(port)]
+    port = ports[0] if ports else None
+    if port is not None and port["network_id"] != network["id"]:
+        raise Refusal(CONFIG, f"{call.ifname} of {call.container} is on network {port['network_id']} already")
+    body = {"body": "veth", "netns": call.netns, "ifname": call.ifname, "default": call.conf.get("isDefaultGateway")}
+    if port is None:
+        plugged = await attach.plugged(host, await attach.make(host, wish, network), body)
+    else:
+        plugged = await host.plug({"port": port["id"], **body})
+    return result(call, plugged)
+
+
+def result(call: Call, plugged: Object) -> Object:
+    """Return the success type, behind what earlier plugins of the chain have said."""
+    before = call.part("prevResult") or {}
+    interfaces = list(before.get("interfaces") or [])
+    host_end = {"name": plugged["device"], "mac": plugged["device_mac"]}
+    pod_end = {"name": plugged["ifname"], "mac": plugged["mac"], "sandbox": call.netns}
+    if call.version == "1.1.0":
+        host_end["mtu"] = pod_end["mtu"] = plugged["mtu"]
+    gateways = {ip_address(ip).version: ip for ip in plugged["gateways"]}
+    ips = []
+    for text in plugged["addresses"]:
+        family = ip_interface(text).version
+        ip: Object = {"address": text, "interface": len(interfaces) + 1}
+        if call.version == "0.4.0":
+            ip["version"] = str(family)
+        if family in gateways:
+            ip["gateway"] = gateways[family]
+        ips.append(ip)
+    return {
+        "cniVersion": call.version,
+        "interfaces": [*interfaces, host_end, pod_end],
+        "ips": [*(before.get("ips") or []), *ips],
+        "routes": [
+            *(before.get("routes") or []),
+            *({"dst": to, "gw": hop} for to, hop in plugged["routes"]),
+        ],
+        "dns": before.get("dns") or call.conf.get("dns") or ({"nameservers": plugged["dns"]} if plugged["dns"] else {}),
+    }
+
+
+async def delete(host: Host, call: Call) -> None:
+    """Take the port away; with the namespace gone, or the port, there is less to do."""
+    for port in await attach.ports(host, OWNER, call.container):
+        if call.ours(port):
+            await host.detach(str(port["id"]))
+
+
+async def check(host: Host, call: Call) -> None:
+    """Find that the pod's interface is as it was given, or say what differs."""
+    before = call.part("prevResult")
+    if not isinstance(before, dict):
+        raise Refusal(CONFIG, "CHECK needs prevResult")
+    ports = [port for port in await attach.ports(host, OWNER, call.container) if call.ours(port)]
+    if not ports:
+        raise Refusal(DIFFERS, f"{call.ifname} of {call.container} has no port")
+    body = host.body(str(ports[0]["id"]))
+    if body is None:
+        raise Refusal(DIFFERS, f"port {ports[0]['id']} is not plugged on {host.host}")
+    if not body["up"]:
+        raise Refusal(DIFFERS, f"port {ports[0]['id']} is down")
+    interfaces = before.get("interfaces") or []
+    numbers = [n for n, i in enumerate(interfaces) if i.get("name") == call.ifname and i.get("sandbox")]
+    if not numbers:
+        raise Refusal(DIFFERS, f"prevResult has no interface {call.ifname}")
+    if (mac := interfaces[numbers[0]].get("mac")) and mac.lower() != body["mac"]:
+        raise Refusal(DIFFERS, f"{call.ifname} has MAC {body['mac']}, not {mac}")
+    wanted = {i["address"] for i in before.get("ips") or [] if i.get("interface") in numbers}
+    missing = {str(ip_interface(i)) for i in wanted} - {str(ip_interface(i)) for i in body["addresses"]}
+    if missing:
+        raise Refusal(DIFFERS, f"{call.ifname} lacks {', '.join(sorted(missing))}")
+
+
+async def collect(host: Host, call: Call) -> None:
+    """Take away all ports of this configuration that no valid attachment names."""
+    named = call.conf.get("cni.dev/valid-attachments", call.conf.get("cni.dev/attachments"))
+    if not isinstance(named, list):
+        raise Refusal(CONFIG, "GC needs cni.dev/valid-attachments")
+    try:
+        valid = {(str(entry["containerID"]), str(entry["ifname"])) for entry in named}
+    except (TypeError, KeyError) as fault:
+        raise Refusal(CONFIG, "an entry of cni.dev/valid-attachments lacks containerID or ifname") from fault
+    for port in await attach.ports(host, OWNER):
+        profile: Mapping[str, Any] = port.get("binding:profile") or {}
+        ours = profile.get("configuration") == call.name
+        if ours and (port["device_id"], profile.get("ifname")) not in valid:
+            log.info("removing port %s of %s: no attachment names it", port["id"], port["device_id"])
+            await host.detach(str(port["id"]))
+
+
+async def status(host: Host, _: Call) -> None:
+    """Say whether ADD would be served now."""
+    if not host.connected:
+        raise Refusal(UNAVAILABLE, "the agent has no server")
+
+
+COMMANDS = {"ADD": add, "DEL": delete, "CHECK": check, "GC": collect, "STATUS": status}

@@ -1,0 +1,328 @@
+"""Docker's network and IPAM driver: what an engine asks over libnetwork's remote protocol.
+
+An engine tells much only once: a restarted plugin hears of no network again,
+and a restarted engine of no endpoint. So a network is kept in RUN/docker, and
+an endpoint is a port whose `device_id` is the endpoint. Addresses that IPAM
+has given are ports too, until an endpoint takes them over.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from crossway.client import Object, path_of
+from crossway.errors import Fault, Invalid, NotFound
+from crossway.plugins import attach
+from crossway.plugins.attach import Host, Wish, listed
+
+log = logging.getLogger(__name__)
+
+OWNER = "container:docker"
+MADE = "made by Docker"
+GENERIC = "com.docker.network.generic"
+PORTS = "com.docker.network.portmap"
+GATEWAY = "com.docker.network.gateway"
+ANY = ("0.0.0.0/0", "::/0")
+
+Method = Callable[["Docker", dict[str, Any]], Awaitable[Any]]
+
+
+class Net(msgspec.Struct, frozen=True, kw_only=True):
+    """One of an engine's networks, as kept in RUN/docker."""
+
+    network: str
+    project: str | None = None
+    groups: tuple[str, ...] | None = None
+
+
+class Docker:
+    """Answers to an engine."""
+
+    def __init__(self, host: Host, directory: Path) -> None:
+        self._host, self._directory = host, directory
+
+    @property
+    def methods(self) -> list[str]:
+        """What an engine may ask."""
+        return list(METHODS)
+
+    def route(self, method: str) -> Callable[[bytes, Mapping[str, str]], Awaitable[Any]]:
+        """Return what answers one method; a fault is told in the engine's way."""
+
+        async def answer(body: bytes, _: Mapping[str, str]) -> Any:
+            try:
+                # A connection that was lost is tried again with nothing in it.
+                asked = msgspec.json.decode(body) if body.strip() else {}
+                if not isinstance(asked, dict):
+                    raise Invalid("the request is no object")
+                return await METHODS[method](self, asked)
+            except KeyError as fault:
+                return {"Err": f"{method}: the request has no {fault}"}
+            except (Fault, msgspec.MsgspecError, ValueError, OSError) as fault:
+                log.warning("%s: %s", method, fault)
+                return {"Err": str(fault)}
+
+        return answer
+
+    # What the plugin is.
+
+    async def activate(self, _: dict[str, Any]) -> Any:
+        return {"Implements": ["NetworkDriver", "IpamDriver"]}
+
+    async def capabilities(self, _: dict[str, Any]) -> Any:
+        return {"Scope": "local", "ConnectivityScope": "global"}
+
+    async def ipam_capabilities(self, _: dict[str, Any]) -> Any:
+        return {"RequiresMACAddress": False, "RequiresRequestReplay": False}
+
+    async def spaces(self, _: dict[str, Any]) -> Any:
+        return {"LocalDefaultAddressSpace": "crossway", "GlobalDefaultAddressSpace": "crossway"}
+
+    async def nothing(self, _: dict[str, Any]) -> Any:
+        return {}
+
+    # Addresses.
+
+    async def request_pool(self, asked: dict[str, Any]) -> Any:
+        options = asked.get("Options") or {}
+        name, pool = options.get("network"), asked.get("Pool") or ""
+        if not name:
+            raise Invalid("say of which network the addresses are: --ipam-opt network=NAME or ID")
+        version = 6 if asked.get("V6") else 4
+        network = await self._network(name, options.get("project"), pool)
+        subnets = await attach.found(self._host, "subnet", network_id=network["id"], ip_version=str(version))
+        fitting = [s for s in subnets if not pool or s["cidr"] == pool]
+        if not fitting and pool and network.get("description") == MADE:
+            fitting = [await self._make_subnet(network, pool)]
+        if not fitting:
+            of = f"no subnet {pool}" if pool else f"no subnet of IPv{version}"
+            raise Invalid(f"network {name} has {of}")
+        if len(fitting) > 1:
+            raise Invalid(f"network {name} has {len(fitting)} subnets of IPv{version}: say which with --subnet")
+        subnet = fitting[0]
+        net = ip_network(subnet["cidr"])
+        gateway = subnet["gateway_ip"] or str(net.network_address)
+        return {"PoolID": subnet["id"], "Pool": str(net), "Data": {GATEWAY: f"{gateway}/{net.prefixlen}"}}
+
+    async def request_address(self, asked: dict[str, Any]) -> Any:
+        subnet = (await self._host.ask("GET", path_of("subnet", asked["PoolID"])))["subnet"]
+        length = ip_network(subnet["cidr"]).prefixlen
+        wanted, options = asked.get("Address") or "", asked.get("Options") or {}
+        if options.get("RequestAddressType") == GATEWAY:
+            return {
+                "Address": f"{wanted or subnet['gateway_ip'] or ip_network(subnet['cidr']).network_address}/{length}"
+            }
+        fixed = {"subnet_id": subnet["id"], **({"ip_address": wanted} if wanted else {})}
+        port = {
+            "network_id": subnet["network_id"],
+            "project_id": subnet["project_id"],
+            "device_owner": OWNER,
+            "device_id": self._reserved,
+            "fixed_ips": [fixed],
+        }
+        made = (await self._host.ask("POST", path_of("port"), {"port": port}))["port"]
+        return {"Address": f"{made['fixed_ips'][0]['ip_address']}/{length}"}
+
+    async def release_address(self, asked: dict[str, Any]) -> Any:
+        reserved = await self._reservation(asked["PoolID"], asked.get("Address") or "")
+        if reserved is not None:
+            await self._host.detach(reserved["id"])
+        return {}
+
+    @property
+    def _reserved(self) -> str:
+        return f"reserved {self._host.host}"
+
+    async def _reservation(self, subnet: str, address: str) -> Object | None:
+        """Return the port that holds an address until an endpoint takes it."""
+        for port in await attach.found(self._host, "port", device_owner=OWNER, device_id=self._reserved):
+            if any(i["ip_address"] == address and i["subnet_id"] == subnet for i in port["fixed_ips"]):
+                return port
+        return None
+
+    # Networks.
+
+    async def create_network(self, asked: dict[str, Any]) -> Any:
+        options = (asked.get("Options") or {}).get(GENERIC) or {}
+        name, project = options.get("network"), options.get("project")
+        if not name:
+            raise Invalid("say which network: -o network=NAME or ID")
+        pools = [
+            p["Pool"] for data in ("IPv4Data", "IPv6Data") for p in asked.get(data) or [] if p.get("Pool") not in ANY
+        ]
+        subnets = listed(options.get("subnets", ""))
+        network = await self._network(name, project, *subnets)
+        known = {s["cidr"] for s in await attach.found(self._host, "subnet", network_id=network["id"])}
+        for cidr in subnets:
+            if str(ip_network(cidr)) not in known:
+                if network.get("description") != MADE:
+                    raise Invalid(f"network {name} has no subnet {cidr}")
+                await self._make_subnet(network, cidr)
+                known.add(str(ip_network(cidr)))
+        if strange := set(pools) - known:
+            raise Invalid(
+                f"network {name} has no subnet {', '.join(sorted(strange))}: say --ipam-driver null, "
+                f"or --ipam-driver crossway --ipam-opt network={name}"
+            )
+        groups = listed(options["groups"]) if "groups" in options else None
+        if groups is not None:
+            await attach.groups(self._host, groups, project or network["project_id"])
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part = self._path(asked["NetworkID"]).with_suffix(".part")
+        part.write_bytes(msgspec.json.encode(Net(network=network["id"], project=project, groups=groups)))
+        part.replace(self._path(asked["NetworkID"]))
+        return {}
+
+    async def delete_network(self, asked: dict[str, Any]) -> Any:
+        self._path(asked["NetworkID"]).unlink(missing_ok=True)
+        return {}
+
+    async def _network(self, name: str, project: str | None, *cidrs: str) -> Object:
+        """Return a network; when there is none and it is said which addresses it has, make it."""
+        try:
+            return await attach.one(self._host, "network", name, project)
+        except NotFound:
+            if not any(cidrs):
+                raise
+        wished = {"name": name, "description": MADE, **({"project_id": project} if project else {})}
+        made: Object = (await self._host.ask("POST", path_of("network"), {"network": wished}))["network"]
+        return made
+
+    async def _make_subnet(self, network: Object, cidr: str) -> Object:
+        net = ip_network(cidr)
+        wished = {
+            "network_id": network["id"],
+            "project_id": network["project_id"],
+            "cidr": str(net),
+            "ip_version": net.version,
+        }
+        made: Object = (await self._host.ask("POST", path_of("subnet"), {"subnet": wished}))["subnet"]
+        return made
+
+    def _path(self, network: str) -> Path:
+        if not network.isalnum():
+            raise Invalid(f"{network!r} is no id of a network")
+        return self._directory / f"{network}.json"
+
+    def _net(self, id: str) -> Net:
+        try:
+            return msgspec.json.decode(self._path(id).read_bytes(), type=Net)
+        except FileNotFoundError:
+            raise NotFound("network", id) from None
+
+    # Endpoints.
+
+    async def create_endpoint(self, asked: dict[str, Any]) -> Any:
+        net, endpoint = self._net(asked["NetworkID"]), asked["EndpointID"]
+        options, wanted = asked.get("Options") or {}, asked.get("Interface") or {}
+        options = {**options, **(options.get(GENERIC) or {})}
+        if options.get(PORTS):
+            raise Invalid(NO_PORTS)
+        given = [str(ip_interface(a).ip) for key in ("Address", "AddressIPv6") if (a := wanted.get(key))]
+        mac = wanted.get("MacAddress") or None
+        network = (await self._host.ask("GET", path_of("network", net.network)))["network"]
+        for old in await attach.ports(self._host, OWNER, endpoint):  # asked again: the last answer was lost
+            await self._host.detach(old["id"])
+        for old in await attach.found(self._host, "port", device_owner=OWNER, device_id=self._reserved):
+            if old["network_id"] == net.network and {i["ip_address"] for i in old["fixed_ips"]} & set(given):
+                await self._host.detach(old["id"])
+        wish = Wish(
+            network=net.network,
+            project=net.project,
+            owner=OWNER,
+            id=endpoint,
+            name=str(options.get("name") or f"docker {endpoint[:12]}"),
+            groups=listed(options["groups"]) if "groups" in options else net.groups,
+            addresses=tuple(given) or listed(options.get("ips", "")),
+            mac=mac,
+            profile={},
+        )
+        port = await attach.make(self._host, wish, network)
+        answer = {} if mac else {"MacAddress": port["mac_address"]}
+        for ip in port["fixed_ips"]:
+            key = "AddressIPv6" if ":" in ip["ip_address"] else "Address"
+            if not wanted.get(key) and key not in answer:
+                subnet = (await self._host.ask("GET", path_of("subnet", ip["subnet_id"])))["subnet"]
+                answer[key] = f"{ip['ip_address']}/{ip_network(subnet['cidr']).prefixlen}"
+        return {"Interface": answer}
+
+    async def delete_endpoint(self, asked: dict[str, Any]) -> Any:
+        for port in await attach.ports(self._host, OWNER, asked["EndpointID"]):
+            await self._host.detach(port["id"])
+        return {}
+
+    async def info(self, asked: dict[str, Any]) -> Any:
+        port = await self._port(asked)
+        return {
+            "Value": {"crossway.port": port["id"], "crossway.network": port["network_id"], "status": port["status"]}
+        }
+
+    async def join(self, asked: dict[str, Any]) -> Any:
+        port = await self._port(asked)
+        plugged = await self._host.plug({"port": port["id"], "body": "pair", "ifname": far_name(port["id"])})
+        answer: dict[str, Any] = {
+            "InterfaceName": {"SrcName": plugged["ifname"], "DstPrefix": "eth"},
+            # Else the engine would give the container a bridge of its own as a way out.
+            "DisableGatewayService": True,
+            "StaticRoutes": [
+                {"Destination": to, "RouteType": 0, "NextHop": hop} for to, hop in plugged["routes"] if to not in ANY
+            ],
+        }
+        for gateway in plugged["gateways"]:
+            answer["GatewayIPv6" if ":" in gateway else "Gateway"] = gateway
+        return answer
+
+    async def leave(self, asked: dict[str, Any]) -> Any:
+        for port in await attach.ports(self._host, OWNER, asked["EndpointID"]):
+            await self._host.unplug(port["id"])
+        return {}
+
+    async def publish(self, asked: dict[str, Any]) -> Any:
+        if (asked.get("Options") or {}).get(PORTS):
+            raise Invalid(NO_PORTS)
+        return {}
+
+    async def _port(self, asked: dict[str, Any]) -> Object:
+        ports = await attach.ports(self._host, OWNER, asked["EndpointID"])
+        if not ports:
+            raise NotFound("endpoint", asked["EndpointID"])
+        return ports[0]
+
+
+NO_PORTS = "published ports (-p) are not served on networks of Crossway: give the port a floating IP"
+
+
+def far_name(port: str) -> str:
+    """Return the name that a container's interface has until the engine takes it."""
+    return "cv" + port.replace("-", "")[:11]
+
+
+METHODS: dict[str, Method] = {
+    "Plugin.Activate": Docker.activate,
+    "NetworkDriver.GetCapabilities": Docker.capabilities,
+    "NetworkDriver.CreateNetwork": Docker.create_network,
+    "NetworkDriver.AllocateNetwork": Docker.nothing,
+    "NetworkDriver.FreeNetwork": Docker.nothing,
+    "NetworkDriver.DeleteNetwork": Docker.delete_network,
+    "NetworkDriver.CreateEndpoint": Docker.create_endpoint,
+    "NetworkDriver.EndpointOperInfo": Docker.info,
+    "NetworkDriver.DeleteEndpoint": Docker.delete_endpoint,
+    "NetworkDriver.Join": Docker.join,
+    "NetworkDriver.Leave": Docker.leave,
+    "NetworkDriver.DiscoverNew": Docker.nothing,
+    "NetworkDriver.DiscoverDelete": Docker.nothing,
+    "NetworkDriver.ProgramExternalConnectivity": Docker.publish,
+    "NetworkDriver.RevokeExternalConnectivity": Docker.nothing,
+    "IpamDriver.GetCapabilities": Docker.ipam_capabilities,
+    "IpamDriver.GetDefaultAddressSpaces": Docker.spaces,
+    "IpamDriver.RequestPool": Docker.request_pool,
+    "IpamDriver.ReleasePool": Docker.nothing,
+    "IpamDriver.RequestAddress": Docker.request_address,
+    "IpamDriver.ReleaseAddress": Docker.release_address,
+}

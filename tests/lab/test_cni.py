@@ -1,0 +1,190 @@
+"""What a runtime asks of the CNI plugin, to the letter of the specification, by the executable itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import crossway.plugins
+from crossway.lab import Lab
+from crossway.lab.place import Place
+from lab.stories import Object, dual, links, open_group, pings
+
+PLUGIN = Path(crossway.plugins.__file__).with_name("thin.py")
+
+
+class Runtime:
+    """What calls the plugin: on a host, for pods."""
+
+    def __init__(self, lab: Lab, host: int = 0) -> None:
+        self.host = lab.hosts[host]
+        self.conf: Object = {
+            "cniVersion": "1.1.0",
+            "name": "pods",
+            "type": "crossway-cni",
+            "agent": self.host.socket,
+            "network": "pods",
+        }
+
+    def call(self, command: str, pod: Place | str = "", ifname: str = "eth0", **more: Any) -> tuple[int, Any]:
+        """Call the plugin; return its exit status and what it printed."""
+        variables = {"CNI_COMMAND": command, "CNI_PATH": "/usr/lib/cni", "CNI_ARGS": more.pop("args_env", "")}
+        if pod:
+            name = pod if isinstance(pod, str) else pod.name
+            variables |= {"CNI_CONTAINERID": name, "CNI_IFNAME": ifname}
+            variables |= {"CNI_NETNS": ""} if isinstance(pod, str) else {"CNI_NETNS": str(pod.path)}
+        conf = {**self.conf, **more}
+        done = subprocess.run(
+            [str(PLUGIN)], input=json.dumps(conf), env={**variables, "PATH": os.environ["PATH"]},
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.stderr == ""
+        return done.returncode, json.loads(done.stdout) if done.stdout else None
+
+    def add(self, pod: Place, ifname: str = "eth0", **more: Any) -> Any:
+        status, told = self.call("ADD", pod, ifname, **more)
+        assert status == 0, told
+        return told
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab.up(hosts=2) as lab:
+        open_group(lab)
+        dual(lab, "pods", 1)
+        dual(lab, "more", 2)
+        yield lab
+
+
+@pytest.fixture
+def runtime(lab: Lab) -> Iterator[Runtime]:
+    yield Runtime(lab)
+    assert lab.client.list("ports", device_owner="container:cni") == []
+    assert not {name for host in lab.hosts for name in links(host) if name.startswith(("cw0", "cv"))}
+
+
+def ports(lab: Lab, **filters: Any) -> list[Object]:
+    return lab.client.list("ports", device_owner="container:cni", **filters)
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
+def test_add_answers_once_the_pod_can_send_and_del_may_come_twice(lab: Lab, runtime: Runtime, version: str) -> None:
+    one, two = lab.namespace(f"one{version[0]}{version[2]}"), lab.namespace(f"two{version[0]}{version[2]}")
+    more = {"cniVersion": version, "groups": "open"}
+    told = runtime.add(one, **more)
+    assert told["cniVersion"] == version
+    assert [("sandbox" in i, i["name"] == "eth0") for i in told["interfaces"]] == [(False, False), (True, True)]
+    assert {ip["interface"] for ip in told["ips"]} == {1}
+    assert {ip["gateway"] for ip in told["ips"]} == {"10.1.0.1", "fd00:1::1"}
+    assert [ip.get("version") for ip in told["ips"]] == (["4", "6"] if version == "0.4.0" else [None, None])
+    assert {"dst": "0.0.0.0/0", "gw": "10.1.0.1"} in told["routes"]
+    assert runtime.add(one, **more) == told  # asked again: the same
+    far = Runtime(lab, 1)
+    ips = [ip["address"].split("/")[0] for ip in far.add(two, **more)["ips"]]
+    for ip in ips:
+        assert pings(one, ip)
+    assert runtime.call("CHECK", one, prevResult=told, **more) == (0, None)
+    one.exec("ip", "addr", "del", told["ips"][0]["address"], "dev", "eth0")
+    status, fault = runtime.call("CHECK", one, prevResult=told, **more)
+    assert (status, fault["code"]) == (1, 101)
+    assert runtime.call("DEL", one, prevResult=told, **more) == (0, None)
+    assert "eth0" not in links(one)
+    assert runtime.call("DEL", one.name, **more) == (0, None)  # without a namespace
+    assert runtime.call("CHECK", one, prevResult=told, **more)[1]["code"] == 101
+    assert far.call("DEL", two.name, **more) == (0, None)
+
+
+def test_a_pod_has_several_interfaces_with_what_was_asked_for(lab: Lab, runtime: Runtime) -> None:
+    pod = lab.namespace("several")
+    runtime.add(pod, args_env="IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0")
+    told = runtime.add(
+        pod,
+        "net1",
+        network="more",
+        isDefaultGateway=False,
+        runtimeConfig={"ips": ["10.2.0.77/24", "fd00:2::77/64"], "mac": "02:00:00:00:00:77"},
+        args={"cni": {"groups": ["open"]}},
+    )
+    assert [ip["address"] for ip in told["ips"]] == ["10.2.0.77/24", "fd00:2::77/64"]
+    assert told["interfaces"][1]["mac"] == "02:00:00:00:00:77"
+    assert told["routes"] == []
+    routes = pod.exec("ip", "route").stdout
+    assert "default via 10.1.0.1 dev eth0" in routes
+    assert "default via 10.2" not in routes
+    first, second = sorted(ports(lab, device_id="several"), key=lambda p: p["fixed_ips"][0]["ip_address"])
+    assert (first["name"], second["mac_address"]) == ("shop/web-0", "02:00:00:00:00:77")
+    # Taken already: refused, and nothing of it stays.
+    status, fault = runtime.call("ADD", lab.namespace("late"), network="more", args_env="IP=10.2.0.77")
+    assert (status, fault["code"]) == (1, 7)
+    assert ports(lab, device_id="late") == []
+    for ifname in ("net1", "eth0"):
+        assert runtime.call("DEL", pod, ifname) == (0, None)
+        assert ifname not in links(pod)
+
+
+def test_gc_takes_away_what_no_attachment_names(lab: Lab, runtime: Runtime) -> None:
+    kept, gone = lab.namespace("kept"), lab.namespace("gone")
+    runtime.add(kept)
+    runtime.add(gone)
+    runtime.add(gone, "net1", name="others")
+    valid = [{"containerID": "kept", "ifname": "eth0"}]
+    # One that is not of this configuration stays.
+    assert runtime.call("GC", **{"cni.dev/valid-attachments": valid}) == (0, None)
+    assert sorted(p["device_id"] for p in ports(lab)) == ["gone", "kept"]
+    assert runtime.call("GC", **{"cni.dev/valid-attachments": []}) == (0, None)
+    assert runtime.call("DEL", gone, "net1", name="others") == (0, None)
+
+
+WRONG = {
+    "a version that is none": ("ADD", {"cniVersion": "0.1.0"}, 1),
+    "a command of a later version": ("GC", {"cniVersion": "1.0.0"}, 1),
+    "no network": ("ADD", {"network": None}, 7),
+    "a network that is not there": ("ADD", {"network": "nowhere"}, 7),
+    "a group that is not there": ("ADD", {"groups": ["nobody"]}, 7),
+    "a published port": ("ADD", {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80}]}}, 100),
+    "CNI_ARGS that are none": ("ADD", {"args_env": "x"}, 4),
+    "an address that is none": ("ADD", {"args_env": "IP=here"}, 7),
+    "no such command": ("GIVE", {}, 4),
+    "no agent": ("ADD", {"agent": "/nonexistent/agent.sock"}, 11),
+    "no agent to ask how it is": ("STATUS", {"agent": "/nonexistent/agent.sock"}, 50),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_is_told_by_its_code(lab: Lab, runtime: Runtime, case: str) -> None:
+    command, more, code = WRONG[case]
+    pod = lab.namespace(f"wrong{sorted(WRONG).index(case)}")
+    status, told = runtime.call(command, pod, **more)
+    assert (status, told["code"]) == (1, code), told
+    assert told["msg"]
+    assert links(pod) == {"lo"}
+
+
+def test_a_namespace_that_is_not_there_has_code_3(lab: Lab, runtime: Runtime) -> None:
+    status, told = runtime.call("ADD", Place("nowhere", "cw-nowhere-at-all"))
+    assert (status, told["code"]) == (1, 3)
+
+
+def test_the_version_is_told_without_an_agent(runtime: Runtime) -> None:
+    told = {"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]}
+    assert runtime.call("VERSION", agent="/nonexistent") == (0, told)
+    assert runtime.call("STATUS") == (0, None)
+
+
+def test_pods_outlive_a_killed_agent_and_nothing_leaks(lab: Lab, runtime: Runtime) -> None:
+    one, two = lab.namespace("lives"), lab.namespace("lives2")
+    runtime.add(one, groups="open")
+    ip = runtime.add(two, groups="open")["ips"][0]["address"].split("/")[0]
+    runtime.host.agent.kill()
+    assert runtime.call("DEL", one)[1]["code"] == 11  # try again later
+    assert pings(one, ip)
+    runtime.host.agent.start()
+    assert pings(one, ip)
+    assert runtime.call("DEL", one) == (0, None)
+    assert runtime.call("DEL", two) == (0, None)

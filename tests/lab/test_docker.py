@@ -1,0 +1,136 @@
+"""Docker's engines of several hosts on networks of Crossway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from crossway.errors import Unavailable
+from crossway.lab import Lab
+from crossway.lab.docker import Engine, engine
+from lab.stories import dual, links, open_group, wait_for
+
+Engines = list[Engine]
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[tuple[Lab, Engines]]:
+    with Lab.up(hosts=2) as lab, ExitStack() as stack:
+        open_group(lab)
+        yield lab, [stack.enter_context(engine(host)) for host in lab.hosts]
+
+
+def attached(lab: Lab) -> list[dict[str, Any]]:
+    return lab.client.list("ports", device_owner="container:docker")
+
+
+def address(engine: Engine, container: str, network: str, key: str = "IPAddress") -> str:
+    told = json.loads(engine.docker("inspect", container))[0]
+    return str(told["NetworkSettings"]["Networks"][network][key])
+
+
+def pings(engine: Engine, container: str, ip: str) -> bool:
+    return "1 packets received" in engine.docker("exec", container, "ping", "-c1", "-W2", ip, check=False)
+
+
+def left(lab: Lab) -> set[str]:
+    """Return the links of containers that hosts still have."""
+    return {name for host in lab.hosts for name in links(host) if name.startswith("cv")}
+
+
+def create(engine: Engine, name: str, *options: str) -> None:
+    engine.docker("network", "create", "-d", "crossway", *options, name)
+
+
+def test_one_network_for_two_engines_and_its_addresses_from_crossway(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, two) = engines
+    dual(lab, "blue", 1)
+    for each in (one, two):
+        create(each, "blue", "--ipam-driver", "null", "-o", "network=blue", "-o", "groups=open")
+    one.run("blue", "aa")
+    two.run("blue", "bb", "--mac-address", "02:00:00:00:00:0b")
+    assert address(one, "aa", "blue") != address(two, "bb", "blue")
+    assert address(two, "bb", "blue", "MacAddress") == "02:00:00:00:00:0b"
+    for key in ("IPAddress", "GlobalIPv6Address"):
+        assert pings(one, "aa", address(two, "bb", "blue", key)), key
+    # A killed agent, and the one after it, leave running containers alone.
+    one.host.agent.kill()
+    assert pings(one, "aa", address(two, "bb", "blue"))
+    one.host.agent.start()
+    assert pings(one, "aa", address(two, "bb", "blue"))
+    # A killed engine as well; it finds its containers again.
+    one.kill()
+    assert pings(two, "bb", next(p for p in attached(lab) if p["binding:host_id"] == "h1")["fixed_ips"][0]["ip_address"])
+    one.start()
+    assert pings(one, "aa", address(two, "bb", "blue"))
+    one.docker("restart", "-t0", "aa")
+    assert wait_for(lambda: pings(one, "aa", address(two, "bb", "blue")), 10)
+    for each in (one, two):
+        each.clear()
+        each.docker("network", "rm", "blue")
+    assert attached(lab) == []
+    assert left(lab) == set()
+
+
+def test_fixed_addresses_and_networks_made_on_the_fly(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, two) = engines
+    options = ("--ipam-driver", "crossway", "--ipam-opt", "network=fly", "-o", "network=fly", "-o", "groups=open")
+    subnets = ("--subnet", "10.7.0.0/24", "--ipv6", "--subnet", "fd00:7::/64")
+    for each in (one, two):
+        create(each, "fly", *options, *subnets)
+    assert [n["description"] for n in lab.client.list("networks", name="fly")] == ["made by Docker"]
+    one.run("fly", "aa", "--ip", "10.7.0.44", "--ip6", "fd00:7::44")
+    two.run("fly", "bb")
+    assert pings(two, "bb", "10.7.0.44")
+    assert pings(two, "bb", "fd00:7::44")
+    # What another engine has given away is taken.
+    with pytest.raises(Unavailable, match=r"10\.7\.0\.44"):
+        two.run("fly", "cc", "--ip", "10.7.0.44")
+    for each in (one, two):
+        each.clear()
+        each.docker("network", "rm", "fly")
+    assert attached(lab) == []
+    assert left(lab) == set()
+
+
+def test_two_tenants_have_the_same_addresses_and_nothing_of_each_other(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, two) = engines
+    for project in ("red", "green"):
+        network = lab.client.create("network", name="app", project_id=project)
+        lab.client.create(
+            "subnet", network_id=network["id"], project_id=project, ip_version=4, cidr="10.9.0.0/24", name=project
+        )
+        open_group(lab, project_id=project)
+        for each in (one, two):
+            create(each, project, "--ipam-driver", "null", "-o", "network=app", "-o", f"project={project}", "-o", "groups=open")  # fmt: skip # noqa: E501
+    for project in ("red", "green"):
+        one.docker("run", "-d", "--network", f"name={project},driver-opt=ips=10.9.0.5", "--name", f"{project}1", "lab", "sleep", "600")  # fmt: skip # noqa: E501
+    two.run("red", "red2")
+    assert address(one, "red1", "red") == address(one, "green1", "green") == "10.9.0.5"
+    assert pings(two, "red2", "10.9.0.5")
+    assert pings(one, "red1", address(two, "red2", "red"))
+    assert not pings(one, "green1", address(two, "red2", "red"))
+    for each in (one, two):
+        each.clear()
+        each.docker("network", "rm", "red", "green")
+    assert attached(lab) == []
+
+
+def test_what_is_not_served_is_refused_and_leaves_nothing(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, _) = engines
+    dual(lab, "plain", 11)
+    with pytest.raises(Unavailable, match="say which network"):
+        create(one, "none", "--ipam-driver", "null")
+    with pytest.raises(Unavailable, match="nowhere could not be found"):
+        create(one, "none", "--ipam-driver", "null", "-o", "network=nowhere")
+    create(one, "plain", "--ipam-driver", "null", "-o", "network=plain")
+    with pytest.raises(Unavailable, match="published ports"):
+        one.run("plain", "pp", "-p", "8080:80")
+    one.clear()
+    one.docker("network", "rm", "plain")
+    assert attached(lab) == []
+    assert left(lab) == set()
