@@ -33,14 +33,16 @@ subnet pool list --long
 subnet pool set --description d --tag blue pool
 subnet pool show pool
 subnet pool unset --tag blue pool
-frompool= subnet create --network net --subnet-pool pool frompool
+pooled= network create pooled
+frompool= subnet create --network pooled --subnet-pool pool frompool
 subnet delete frompool
+network delete pooled
 onboarded= network create onboarded
 subnet create --network onboarded --subnet-range 10.65.0.0/24 onboarded-sub
 network onboard subnet onboarded pool
 added= network create added
 subnet create --network added --subnet-range 10.66.0.0/24 added-sub
-subnet pool add network pool added
+subnet pool add network added pool
 subnet delete added-sub
 network delete added
 subnet delete onboarded-sub
@@ -88,6 +90,9 @@ router add subnet router sub
 rport= port create --network net --fixed-ip subnet=sub6 --disable-port-security --no-security-group rport
 router add port router rport
 router remove port router rport
+scope6= address scope create --ip-version 6 --share scope6
+pool6= subnet pool create --pool-prefix fd80::/48 --default-prefix-length 64 --address-scope scope6 --share pool6
+out6= subnet create --network ext --subnet-pool pool6 --ip-version 6 out6
 router add gateway router ext
 router add route --route destination=10.50.0.0/16,gateway=10.7.0.9 router
 router remove route --route destination=10.50.0.0/16,gateway=10.7.0.9 router
@@ -104,13 +109,11 @@ floating ip port forwarding set --external-protocol-port 8081 {fip} {forward}
 floating ip port forwarding show {fip} {forward}
 floating ip port forwarding delete {fip} {forward}
 floating ip delete {fip}
-scope6= address scope create --ip-version 6 --share scope6
-pool6= subnet pool create --pool-prefix fd80::/48 --default-prefix-length 64 --address-scope scope6 --share pool6
-out6= subnet create --network ext --subnet-pool pool6 --ip-version 6 out6
-in6= subnet create --network net --subnet-pool pool6 --ip-version 6 in6
+net6= network create net6
+in6= subnet create --network net6 --subnet-pool pool6 --ip-version 6 in6
 router add subnet router in6
 router set --enable-ndp-proxy router
-port6= port create --network net --fixed-ip subnet=in6 port6
+port6= port create --network net6 --fixed-ip subnet=in6 port6
 ndp= router ndp proxy create --name ndp --port port6 router
 router ndp proxy list
 router ndp proxy set --description d ndp
@@ -119,6 +122,8 @@ router ndp proxy delete ndp
 router set --disable-ndp-proxy router
 port delete port6
 router remove subnet router in6
+subnet delete in6
+network delete net6
 helper= network l3 conntrack helper create --helper tftp --protocol udp --port 69 router
 network l3 conntrack helper list router
 network l3 conntrack helper set --port 70 router {helper}
@@ -142,7 +147,7 @@ local ip set --description d local
 local ip show local
 local ip association create local port
 local ip association list local
-local ip association delete local port
+local ip association delete local {port}
 local ip delete local
 segment= network segment create --network net --network-type vlan --physical-network dc --segment 77 segment
 network segment list --network net
@@ -151,7 +156,7 @@ network segment show segment
 network segment delete segment
 range= network segment range create --network-type vlan --physical-network dc2 --minimum 100 --maximum 200 --shared range
 network segment range list
-network segment range set --maximum 300 range
+network segment range set --minimum 100 --maximum 300 range
 network segment range show range
 network segment range delete range
 qos= network qos policy create --description d qos
@@ -170,7 +175,6 @@ network qos rule delete qos {qrule}
 rbac= network rbac create --type qos_policy --action access_as_shared --target-all-projects qos
 network rbac list
 network rbac show {rbac}
-network rbac set --target-project-id somebody {rbac}
 network rbac delete {rbac}
 network qos policy delete qos
 meter= network meter create meter
@@ -197,8 +201,6 @@ network service provider list
 agent= network agent list
 network agent show {agent}
 network agent set --description d {agent}
-network auto allocated topology create --check-resources
-network auto allocated topology delete
 statefulness= security group default statefulness create --stateless
 security group default statefulness list
 security group default statefulness set --stateful {statefulness}
@@ -213,7 +215,7 @@ router set --external-gateway ext router
 router unset --external-gateway router
 router remove subnet router sub
 router delete router
-port delete port other rport
+port delete port other
 security group delete group
 subnet delete sub sub6 extsub
 network delete net ext
@@ -227,5 +229,8 @@ NOT_DONE: dict[str, str] = {
     "network agent remove network": NOTHING_TO_SCHEDULE,
     "network agent remove router": NOTHING_TO_SCHEDULE,
     "network agent router set": NOTHING_TO_SCHEDULE,
+    "network rbac set": "its only option looks a project up in Keystone; the request itself is tried by tests/api/test_sdk_rbac.py",
+    "network auto allocated topology create": "it names the project of a token, and `auth none` has none; see tests/unit/control/test_topology.py",
+    "network auto allocated topology delete": "as above",
     "network agent delete": "a host that is alive cannot be deleted; `crossway host` forgets one that is not",
 }

@@ -183,11 +183,11 @@ def test_logs(api: Api) -> None:
 
 
 def test_what_groups_are_by_default(api: Api, project: str) -> None:
-    name = "security_groups_default_statefulness"
-    path = f"/v2.0/{name.replace('_', '-')}"
+    name = "security_group_default_statefulness"
+    path, plural = "/v2.0/security-groups-default-statefulness", "security_groups_default_statefulness"
     made = api("POST", path, {name: {"project_id": project, "stateful": False}})[name]
     assert made == {"id": made["id"], "project_id": project, "tenant_id": project, "stateful": False}
-    assert api("GET", f"{path}?project_id={project}")[name] == [made]
+    assert api("GET", f"{path}?project_id={project}")[plural] == [made]
     body = {"security_group": {"name": "g", "project_id": project}}
     assert api("POST", "/v2.0/security-groups", body)["security_group"]["stateful"] is False
     assert api("PUT", f"{path}/{made['id']}", {name: {"stateful": True}})[name]["stateful"] is True

@@ -18,7 +18,7 @@ class Statefulness(Resource, frozen=True, kw_only=True, gc=False):
 
 STATEFULNESS = Kind(
     Statefulness,
-    "security_groups_default_statefulness",
+    "security_group_default_statefulness",
     "security_groups_default_statefulness",
     table="statefulness",
     create=MANAGER,
