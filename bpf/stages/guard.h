@@ -144,7 +144,7 @@ __noinline int guard_long(struct __sk_buff *skb, struct packet *p, struct port *
 		if (p->family == FAMILY_IPV4) {
 			if (p->proto != IPPROTO_UDP || p->src_port != bpf_htons(DHCP_CLIENT) ||
 			    p->dst_port != bpf_htons(DHCP_SERVER) || p->flags & PACKET_FRAGMENT ||
-			    !(p->flags & PACKET_GROUP))
+			    !(p->dst_mac[0] & 1))
 				return DROP_SPOOFED_IPV4;
 			return 0;
 		}
