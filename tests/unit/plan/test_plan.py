@@ -279,7 +279,7 @@ def test_a_port_without_body_or_host_has_no_rows() -> None:
 
 def test_a_peer_is_reached_at_its_hosts_underlay_address() -> None:
     plan = world(a_port(2, "h2", identity=7))
-    place = r.Place(r.PlaceKind.REMOTE, 7, underlay=H2)
+    place = r.Place(r.PlaceKind.REMOTE, identity=7, underlay=H2)
     assert plan.rows["endpoints"][r.EndpointKey(10, ip("10.0.0.2"))] == r.Endpoint(place, bytes.fromhex("fa163e000002"))
     assert r.EndpointKey(10, ip("fe80::f816:3eff:fe00:2")) in plan.rows["endpoints"]
     assert plan.rows["members"] == {r.MemberKey(10, 0): r.Place(r.PlaceKind.REMOTE, underlay=H2)}
