@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from crossway.control.address_group import ADDRESS_GROUPS
+from crossway.control.address_scope import ADDRESS_SCOPES
 from crossway.control.agent import AGENTS, AVAILABILITY_ZONES
 from crossway.control.collection import Collection
 from crossway.control.default_rule import DEFAULT_RULES
@@ -20,6 +22,7 @@ from crossway.control.network_ip_availability import NETWORK_IP_AVAILABILITIES
 from crossway.control.port import PORTS
 from crossway.control.qos import ALIASES, POLICIES, RULE_TYPES
 from crossway.control.quota import QUOTAS
+from crossway.control.rbac import RBAC_POLICIES
 from crossway.control.router import ROUTERS
 from crossway.control.rule import RULES
 from crossway.control.segment import SEGMENTS
@@ -27,6 +30,7 @@ from crossway.control.segment_range import SEGMENT_RANGES
 from crossway.control.service_provider import SERVICE_PROVIDERS
 from crossway.control.statefulness import STATEFULNESSES
 from crossway.control.subnet import SUBNETS
+from crossway.control.subnetpool import SUBNETPOOLS
 from crossway.control.topology import TOPOLOGIES
 from crossway.control.trunk import TRUNKS
 
@@ -38,6 +42,10 @@ COLLECTIONS: tuple[Collection, ...] = (
     ROUTERS,
     GROUPS,
     RULES,
+    RBAC_POLICIES,
+    ADDRESS_SCOPES,
+    SUBNETPOOLS,
+    ADDRESS_GROUPS,
     QUOTAS,
     FLOATINGIPS,
     FLOATINGIP_POOLS,

@@ -12,6 +12,7 @@ from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection
 from crossway.control.decision import Decision
 from crossway.control.rule import insert, remove
+from crossway.control.share import forget
 from crossway.errors import Conflict
 from crossway.model.group import DEFAULT, GROUP, Group
 from crossway.model.resource import Given, changed, new_id, now
@@ -76,6 +77,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     rules = {r.id: r for r in cloud.rules.by("security_group_id", id) + cloud.rules.by("remote_group_id", id)}
     for rule in rules.values():
         remove(decision, rule)
+    forget(decision, id)
     decision.delete(cloud.groups, id)
     if cloud.defaults.get(group.project_id) == id:
         decision.release(f"default/{group.project_id}")
@@ -124,5 +126,9 @@ GROUPS = Collection(
     },
     stale={"rule": lambda rule: (rule.security_group_id,)},
     prepare=_default_first,
-    aliases={"security-group": "security-group", "stateful-security-group": "Stateful security group"},
+    aliases={
+        "security-group": "security-group",
+        "security-groups-shared-filtering": "Security group filtering on the shared field",
+        "stateful-security-group": "Stateful security group",
+    },
 )

@@ -8,7 +8,9 @@ import ipaddress
 from crossway.control.caller import Caller, owned, seen
 from crossway.control.collection import Collection
 from crossway.control.decision import Decision
-from crossway.errors import Conflict, Invalid, NotFound
+from crossway.control.share import hold
+from crossway.errors import Conflict, Invalid
+from crossway.model.address_group import AddressGroup
 from crossway.model.group import DEFAULT, Group
 from crossway.model.resource import Given, changed, new_id, now
 from crossway.model.rule import ICMP, ICMPV6, IPV4, IPV6, IPV6_ONLY, RULE, WITH_PORTS, Rule, normal
@@ -34,9 +36,11 @@ def create(decision: Decision, caller: Caller, given: Given) -> Rule:
     )
     check(rule)
     if rule.remote_group_id is not None:
-        remote = decision.rely(cloud.groups, rule.remote_group_id)
-        if remote is None or (not caller.admin and remote.project_id != caller.project):
-            raise NotFound("security_group", rule.remote_group_id)
+        seen(cloud, caller, "security_group", rule.remote_group_id, decision.rely(cloud.groups, rule.remote_group_id))
+    if rule.remote_address_group_id is not None:
+        id = rule.remote_address_group_id
+        addresses: AddressGroup = seen(cloud, caller, "address_group", id, decision.rely(cloud.of(AddressGroup), id))
+        hold(decision, rule.project_id, addresses)
     for other in cloud.rules.ids("meaning", rule.meaning):
         raise _exists(other)
     if _unique_key(rule) in decision.transaction.puts:
@@ -64,6 +68,8 @@ def insert(decision: Decision, rule: Rule, limited: bool = True) -> None:
     decision.claim(_unique_key(rule), rule.id)
     if rule.remote_group_id:
         decision.claim(f"remote/{rule.remote_group_id}/{rule.id}")
+    if rule.remote_address_group_id:
+        decision.claim(f"named/{rule.remote_address_group_id}/{rule.id}")
 
 
 def remove(decision: Decision, rule: Rule) -> None:
@@ -71,13 +77,15 @@ def remove(decision: Decision, rule: Rule) -> None:
     decision.release(_unique_key(rule))
     if rule.remote_group_id:
         decision.release(f"remote/{rule.remote_group_id}/{rule.id}")
+    if rule.remote_address_group_id:
+        decision.release(f"named/{rule.remote_address_group_id}/{rule.id}")
 
 
 def check(rule: Rule) -> None:
     """Raise Invalid where the parts of a rule do not go together."""
-    if rule.remote_group_id and rule.remote_ip_prefix:
+    if sum(map(bool, (rule.remote_group_id, rule.remote_ip_prefix, rule.remote_address_group_id))) > 1:
         raise Invalid(
-            "Only remote_ip_prefix or remote_group_id may be provided.",
+            "Only one of remote_ip_prefix, remote_group_id or remote_address_group_id may be provided.",
             type="SecurityGroupRemoteGroupAndRemoteIpPrefix",
         )
     prefix = rule.normalized_cidr

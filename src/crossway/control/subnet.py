@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from msgspec import UNSET
 
 from crossway.control.address import by_mac, default_pools, number
 from crossway.control.caller import Caller, project_of, seen
+from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection
 from crossway.control.decision import Decision
-from crossway.errors import Conflict, Invalid
+from crossway.control.subnetpool import cut, default_pool, enter_pool, leave_pool, scope_of
+from crossway.errors import Conflict, Invalid, NotFound
+from crossway.model.check import boolean
 from crossway.model.network import Network
 from crossway.model.port import ROUTER_INTERFACE, FixedIp, Port
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.subnet import SLAAC, STATELESS, SUBNET, Pool, Route, Subnet
+from crossway.model.subnet import DELEGATED, SLAAC, STATELESS, SUBNET, Pool, Route, Subnet
+from crossway.model.subnetpool import SubnetPool
 
 Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
+DNS_MAX, ROUTES_MAX = 5, 20
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
@@ -27,6 +33,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
         cloud, caller, "network", given["network_id"], decision.rely(cloud.networks, given["network_id"])
     )
     project = project_of(caller, given)
+    given = _allocated(decision, caller, network, project, given)
     prefix = ipaddress.ip_network(given["cidr"])
     if prefix.version != given["ip_version"]:
         raise _invalid(f"cidr '{prefix}' does not match the ip_version '{given['ip_version']}'")
@@ -54,6 +61,8 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
         _check_pools(prefix, pools)
         _check_gateway_outside(gateway, pools)
     _check_routes(prefix, given["host_routes"])
+    _check_most(given)
+    _check_segment(decision, network.id, given["segment_id"])
     time = now()
     subnet = Subnet(
         **{**given, "project_id": project, "gateway_ip": gateway, "allocation_pools": pools},
@@ -65,6 +74,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
     # Subnets of one network are made one after the other, or two could overlap.
     decision.quiet(f"prefix/{network.id}/")
     decision.claim(f"prefix/{network.id}/{subnet.id}")
+    enter_pool(decision, subnet)
     if subnet.by_mac:
         _add_to_ports(decision, subnet)
     return subnet
@@ -90,6 +100,15 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Subnet:
         _check_gateway_outside(gateway, pools)
     if "host_routes" in given:
         _check_routes(prefix, given["host_routes"])
+    _check_most(given)
+    if given.get("segment_id", old.segment_id) != old.segment_id:
+        if old.segment_id is not None:
+            raise Conflict(
+                f"Subnet {id} is of segment {old.segment_id}: it cannot be of another.",
+                type="SegmentIdsNotUpdatable",
+            )
+        _check_segment(decision, old.network_id, given["segment_id"])
+        decision.transaction.puts[f"prefix/{old.network_id}/{id}"] = b""
     new = changed(old, given)
     decision.put(cloud.subnets, new)
     return new
@@ -119,6 +138,85 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
         decision.empty(f"address/{id}/")
     decision.delete(cloud.subnets, id)
     decision.release(f"prefix/{subnet.network_id}/{id}")
+    leave_pool(decision, subnet)
+
+
+def _allocated(decision: Decision, caller: Caller, network: Network, project: str, given: Given) -> Given:
+    """Return what was given with its prefix: the one that it names, or one cut of a pool."""
+    cloud, version = decision.cloud, given["ip_version"]
+    given = dict(given)
+    length, use_default = given.pop("prefixlen", UNSET), given.pop("use_default_subnetpool")
+    wanted = None if given["cidr"] is UNSET else given["cidr"]
+    id = None if given["subnetpool_id"] is UNSET else given["subnetpool_id"]
+    if wanted is not None and length is not UNSET:
+        raise _bad("cidr and prefixlen must not be supplied together")
+    if use_default:
+        if id is not None:
+            raise _bad("subnetpool_id and use_default_subnetpool cannot both be specified")
+        default = default_pool(cloud, version)
+        if default is None:
+            raise _bad(f"No default subnetpool found for IPv{version}")
+        id = default.id
+    if id == DELEGATED:
+        raise _bad("subnetpool_id 'prefix_delegation': prefixes are not delegated here; name a subnet pool")
+    given["subnetpool_id"] = id
+    if id is None:
+        if wanted is None:
+            raise _bad("a subnetpool must be specified in the absence of a cidr")
+        if length is not UNSET:
+            raise _bad("prefixlen is for subnets of a subnet pool")
+        _check_affinity(decision, network, version, None)
+        return {**given, "cidr": wanted}
+    pool: SubnetPool = seen(cloud, caller, "subnetpool", id, decision.rely(cloud.of(SubnetPool), id))
+    if pool.ip_version != version:
+        raise _bad(f"Cannot allocate IPv{version} subnet from IPv{pool.ip_version} subnet pool")
+    if wanted is None:
+        if given["allocation_pools"] is not UNSET and given["allocation_pools"]:
+            raise _bad("allocation_pools allowed only for specific subnet requests")
+        if given["gateway_ip"] is not UNSET and given["gateway_ip"] is not None:
+            raise _bad("gateway_ip allowed only for specific subnet requests")
+    _check_affinity(decision, network, version, pool)
+    cidr = cut(decision, pool, project, wanted, None if length is UNSET else length)
+    return {**given, "cidr": cidr}
+
+
+def _check_affinity(decision: Decision, network: Network, version: int, pool: SubnetPool | None) -> None:
+    """Have all subnets of a network and a family of one scope; or of one pool, or of none, where no scope is."""
+    others = [s for s in decision.by(decision.cloud.subnets, "network_id", network.id) if s.ip_version == version]
+    scope = scope_of(decision.cloud, network.id, version)
+    if scope is not None:
+        if pool is None or pool.address_scope_id != scope:
+            raise Invalid(
+                "Subnets hosted on the same network must be allocated from the same address scope.",
+                type="NetworkAddressScopeAffinityError",
+            )
+        return
+    if any(other.subnetpool_id != (pool and pool.id) for other in others):
+        raise Invalid(
+            "Subnets hosted on the same network must be allocated from the same subnet pool.",
+            type="NetworkSubnetPoolAffinityError",
+        )
+
+
+def _check_segment(decision: Decision, network: str, segment: str | None) -> None:
+    """Have the subnets of a network with segments each of one of them."""
+    if segment is None:
+        return
+    table = decision.cloud.tables.get("segment")
+    found: Any = decision.rely(table, segment) if table else None
+    if found is None:
+        raise NotFound("segment", segment)
+    if found.network_id != network:
+        raise _bad(f"Segment {segment} is not of network {network}")
+
+
+def _check_most(given: Given) -> None:
+    for name, most, type in (
+        ("dns_nameservers", DNS_MAX, "DNSNameServersExhausted"),
+        ("host_routes", ROUTES_MAX, "HostRoutesExhausted"),
+    ):
+        if len(given.get(name, ())) > most:
+            raise Invalid(f"Unable to complete operation: {name} has more than {most} entries.", type=type)
 
 
 def _add_to_ports(decision: Decision, subnet: Subnet) -> None:
@@ -222,8 +320,39 @@ def _check_routes(prefix: Prefix, routes: Iterable[Route]) -> None:
             )
 
 
+def _bad(reason: str) -> Invalid:
+    return Invalid(f"Bad subnets request: {reason}.", type="BadRequest")
+
+
 def _invalid(reason: str) -> Invalid:
     return Invalid(f"Invalid input for operation: {reason}.", type="InvalidInput")
 
 
-SUBNETS = Collection(kind=SUBNET, create=create, update=update, delete=delete)
+def _external(cloud: Cloud, subnet: Subnet) -> bool:
+    network = cloud.networks.get(subnet.network_id)
+    return network is not None and network.external
+
+
+def _by_external(cloud: Cloud, caller: Caller, values: list[str]) -> Callable[[Subnet], bool]:
+    try:
+        wanted = {boolean(value) for value in values}
+    except ValueError as error:
+        raise Invalid(f"Invalid input for router:external. Reason: {error}.") from None
+    return lambda subnet: _external(cloud, subnet) in wanted
+
+
+SUBNETS = Collection(
+    kind=SUBNET,
+    create=create,
+    update=update,
+    delete=delete,
+    derived={"router:external": _external},
+    stale_in={"network": lambda cloud, network: cloud.subnets.ids("network_id", network.id)},
+    filters={"router:external": _by_external},
+    aliases={
+        "subnet-dns-publish-fixed-ip": "Subnet DNS publish fixed IP",
+        "subnet-external-network": "Subnet belongs to an external network",
+        "subnet-service-types": "Subnet service types",
+        "subnet-segmentid-writable": "Subnet SegmentID (writable)",
+    },
+)

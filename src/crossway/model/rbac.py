@@ -8,6 +8,7 @@ import msgspec
 
 from crossway.model.check import one_of, text, uuid
 from crossway.model.resource import Kind, Resource, attribute
+from crossway.model.who import READER, SHARED
 
 ACCESS_AS_SHARED, ACCESS_AS_EXTERNAL = "access_as_shared", "access_as_external"
 EVERYONE = "*"
@@ -28,6 +29,7 @@ RBAC_POLICY = Kind(
     "rbac_policy",
     "rbac_policies",
     table="rbac",
+    get=READER | SHARED,
     without=("name", "description", "created_at", "updated_at", "revision_number", "tags"),
     indexes={
         "project_id": None,

@@ -93,7 +93,7 @@ class Rule(Resource, frozen=True, kw_only=True, gc=False):
     remote_ip_prefix: Annotated[str | None, attribute(or_none(prefix), put=False, default=None)] = None
     # Any words: what names no group is not found.
     remote_group_id: Annotated[str | None, attribute(or_none(text(255)), put=False, default=None)] = None
-    remote_address_group_id: Annotated[str | None, attribute(one_of(None), put=False, default=None)] = None
+    remote_address_group_id: Annotated[str | None, attribute(or_none(text(255)), put=False, default=None)] = None
     normalized_cidr: Annotated[str | None, told()] = None
     belongs_to_default_sg: Annotated[bool, told()] = False
 
@@ -110,7 +110,7 @@ class Rule(Resource, frozen=True, kw_only=True, gc=False):
     def meaning(self) -> tuple[object, ...]:
         """Return what makes two rules the same; any address is the same as no prefix."""
         prefix = None if self.normalized_cidr in ("0.0.0.0/0", "::/0") else self.normalized_cidr
-        return (
+        meaning = (
             self.security_group_id,
             self.direction,
             self.ethertype,
@@ -120,6 +120,7 @@ class Rule(Resource, frozen=True, kw_only=True, gc=False):
             prefix,
             self.remote_group_id,
         )
+        return (*meaning, self.remote_address_group_id) if self.remote_address_group_id else meaning
 
     @property
     def number(self) -> int:
@@ -142,6 +143,7 @@ RULE = Kind(
         "project_id": None,
         "security_group_id": None,
         "remote_group_id": None,
+        "remote_address_group_id": None,
         "meaning": lambda rule: (rule.meaning,),
     },
 )

@@ -6,12 +6,16 @@ from typing import Annotated
 
 import msgspec
 
-from crossway.model.check import boolean, cidr, integer, ip, list_of, mapping, one_of, or_none, text, uuid
+from crossway.model.check import boolean, cidr, integer, ip, ip_version, list_of, mapping, one_of, or_none, text, uuid
 from crossway.model.resource import Kind, Resource, attribute
-from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER, SHARED
+from crossway.model.who import ADMIN, MEMBER, PARENT_MEMBER, PARENT_READER, READER, SHARED
 
 SLAAC, STATEFUL, STATELESS = "slaac", "dhcpv6-stateful", "dhcpv6-stateless"
 MODES = one_of(SLAAC, STATEFUL, STATELESS, None)
+# What device owners begin with for which a subnet may be kept.
+SERVICES = ("network:", "compute:", "baremetal:")
+# What stands for a pool where prefixes would be delegated.
+DELEGATED = "prefix_delegation"
 
 
 class Pool(msgspec.Struct, frozen=True, gc=False):
@@ -34,10 +38,24 @@ def route(value: object) -> Route:
     return Route(**mapping({"destination": cidr, "nexthop": ip})(value))
 
 
+def service(value: object) -> str:
+    """Return a device owner that a subnet's addresses may be kept for."""
+    owner: str = text(255)(value)
+    if not owner.startswith(SERVICES):
+        raise ValueError(f"'{owner}' is not a valid service type; should begin with one of {list(SERVICES)}")
+    return owner
+
+
+def pool_named(value: object) -> str | None:
+    if value is None or value == DELEGATED:
+        return value
+    return uuid(value)
+
+
 class Subnet(Resource, frozen=True, kw_only=True, gc=False):
     network_id: Annotated[str, attribute(uuid, put=False, default=msgspec.NODEFAULT)]
-    ip_version: Annotated[int, attribute(integer(4, 6), put=False, default=msgspec.NODEFAULT)]
-    cidr: Annotated[str, attribute(cidr, put=False, default=msgspec.NODEFAULT)]
+    ip_version: Annotated[int, attribute(ip_version, put=False, default=msgspec.NODEFAULT)]
+    cidr: Annotated[str, attribute(or_none(cidr), put=False)]
     gateway_ip: Annotated[str | None, attribute(or_none(ip))]
     allocation_pools: Annotated[tuple[Pool, ...], attribute(list_of(pool), filter=False, sort=False)]
     dns_nameservers: Annotated[tuple[str, ...], attribute(list_of(ip), default=(), filter=False, sort=False)] = ()
@@ -45,9 +63,17 @@ class Subnet(Resource, frozen=True, kw_only=True, gc=False):
     enable_dhcp: Annotated[bool, attribute(boolean, default=True)] = True
     ipv6_ra_mode: Annotated[str | None, attribute(MODES, put=False, default=None)] = None
     ipv6_address_mode: Annotated[str | None, attribute(MODES, put=False, default=None)] = None
-    subnetpool_id: Annotated[str | None, attribute(one_of(None), put=False, default=None)] = None
-    segment_id: Annotated[str | None, attribute(one_of(None), default=None)] = None
-    service_types: Annotated[tuple[str, ...], attribute(list_of(text(255)), default=(), filter=False, sort=False)] = ()
+    subnetpool_id: Annotated[str | None, attribute(pool_named, put=False)] = None
+    segment_id: Annotated[str | None, attribute(or_none(uuid), default=None, set_by=ADMIN, see=ADMIN)] = None
+    service_types: Annotated[
+        tuple[str, ...], attribute(list_of(service), default=(), set_by=ADMIN, filter=False, sort=False)
+    ] = ()
+    dns_publish_fixed_ip: Annotated[bool, attribute(boolean, default=False, filter=False, sort=False)] = False
+    # Words of the request: how long a prefix is to be cut of a pool, and of which.
+    prefixlen: Annotated[int, attribute(integer(0, 128), put=False, filter=False, sort=False, shown=False)] = 0
+    use_default_subnetpool: Annotated[
+        bool, attribute(boolean, put=False, default=False, filter=False, sort=False, shown=False)
+    ] = False
 
     @property
     def by_mac(self) -> bool:
@@ -64,5 +90,5 @@ SUBNET = Kind(
     update=MEMBER | PARENT_MEMBER,
     delete=MEMBER | PARENT_MEMBER,
     parent=("network_id", "network"),
-    indexes=("project_id", "network_id"),
+    indexes=("project_id", "network_id", "subnetpool_id"),
 )

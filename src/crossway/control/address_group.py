@@ -1,0 +1,98 @@
+"""Make, change and delete address groups; rules of security groups name them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossway.control.caller import Caller, shared
+from crossway.control.collection import Action, Collection, change, find, make
+from crossway.control.decision import Decision
+from crossway.control.share import forget
+from crossway.errors import Conflict, Fault, Invalid
+from crossway.model.address_group import ADDRESS_GROUP, ADDRESSES, AddressGroup
+from crossway.model.resource import Given
+
+
+def create(decision: Decision, caller: Caller, given: Given) -> AddressGroup:
+    return make(decision, caller, AddressGroup, given)
+
+
+def update(decision: Decision, caller: Caller, id: str, given: Given) -> AddressGroup:
+    return change(decision, find(decision, AddressGroup, id), given)
+
+
+def delete(decision: Decision, caller: Caller, id: str) -> None:
+    """Delete an address group that no rule names."""
+    find(decision, AddressGroup, id)
+    rules = decision.by(decision.cloud.rules, "remote_address_group_id", id)
+    if rules:
+        raise Conflict(
+            f"Address group {id} is in use on one or more security group rules: {rules[0].id}.",
+            type="AddressGroupInUse",
+        )
+    decision.empty(f"named/{id}/")
+    forget(decision, id)
+    decision.delete(decision.cloud.of(AddressGroup), id)
+
+
+def add_addresses(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
+    old, named = find(decision, AddressGroup, id), _named(body)
+    if there := [address for address in named if address in old.addresses]:
+        raise Invalid(
+            f"Addresses {', '.join(there)} already exist in the address group {id}.", type="AddressesAlreadyExist"
+        )
+    return _told(decision, caller, change(decision, old, {"addresses": (*old.addresses, *named)}))
+
+
+def remove_addresses(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
+    old, named = find(decision, AddressGroup, id), _named(body)
+    if missing := [address for address in named if address not in old.addresses]:
+        raise AddressesNotFound(f"Addresses {', '.join(missing)} not found in the address group {id}.")
+    left = tuple(address for address in old.addresses if address not in named)
+    return _told(decision, caller, change(decision, old, {"addresses": left}))
+
+
+class AddressesNotFound(Fault):
+    """What is to be taken out of an address group is not in it."""
+
+    status = 404
+
+
+def _named(body: Any) -> tuple[str, ...]:
+    """Return the addresses that an action is about, each a prefix, each once."""
+    named = body.get(ADDRESS_GROUP.name, body) if isinstance(body, dict) else body
+    if not isinstance(named, dict) or named.keys() != {"addresses"} or not isinstance(named["addresses"], list):
+        raise Invalid(f"Invalid input for addresses. Reason: '{body}' should be {{'addresses': [PREFIX, …]}}.")
+    try:
+        checked: tuple[str, ...] = ADDRESSES(named["addresses"])
+    except ValueError as error:
+        raise Invalid(f"Invalid input for addresses. Reason: {error}.") from None
+    return checked
+
+
+def _told(decision: Decision, caller: Caller, group: AddressGroup) -> dict[str, Any]:
+    told = {**ADDRESS_GROUP.show(group), "shared": shared(decision.cloud, caller.project, group)}
+    return {ADDRESS_GROUP.name: told}
+
+
+_BODY = {
+    "type": "object",
+    "required": ["addresses"],
+    "properties": {"addresses": {"type": "array", "items": {"type": "string"}}},
+}
+
+ADDRESS_GROUPS = Collection(
+    kind=ADDRESS_GROUP,
+    create=create,
+    update=update,
+    delete=delete,
+    path="address-groups",
+    actions={
+        "add_addresses": Action(add_addresses, body=_BODY),
+        "remove_addresses": Action(remove_addresses, body=_BODY),
+    },
+    aliases={
+        "address-group": "Address group",
+        "security-groups-remote-address-group": "Remote address group id field for security group rules",
+    },
+)

@@ -1,0 +1,26 @@
+"""An address group: prefixes that rules of security groups name as one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from crossway.model.check import cidr, list_of, text
+from crossway.model.resource import Kind, Resource, attribute
+from crossway.model.who import READER, SHARED
+
+ADDRESSES = list_of(cidr)
+
+
+class AddressGroup(Resource, frozen=True, kw_only=True, gc=False):
+    description: Annotated[str, attribute(text(1024), default="")] = ""
+    addresses: Annotated[tuple[str, ...], attribute(ADDRESSES, put=False, default=(), filter=False, sort=False)] = ()
+
+
+ADDRESS_GROUP = Kind(
+    AddressGroup,
+    "address_group",
+    "address_groups",
+    get=READER | SHARED,
+    without=("tags",),
+    rbac="address_group",
+)
