@@ -2,50 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import UNSET
 
-from crossway.control import qos
+from crossway.control import qos, segment
 from crossway.control.caller import Caller, project_of, seen
-from crossway.control.collection import Collection
+from crossway.control.cloud import Cloud
+from crossway.control.collection import Action, Collection
 from crossway.control.decision import Decision
 from crossway.control.floatingip import drop_idle
+from crossway.control.port import remove
 from crossway.control.rbac import check_end
+from crossway.control.segment import drop, of_network
+from crossway.control.segmentation import hold, key
 from crossway.control.share import forget, share, unshare
 from crossway.control.subnetpool import leave_pool, scope_of
-from crossway.control.segment import drop
-from crossway.control.segmentation import hold, key
-from crossway.errors import Conflict, Invalid
+from crossway.errors import Conflict, Invalid, NotFound
+from crossway.model.agent import ZONE
 from crossway.model.floatingip import FLOATING_IP
-from crossway.model.network import NETWORK, VNI_MAX, VXLAN, Network
+from crossway.model.network import NETWORK, PHYSNET, TYPE, VNI_MAX, VXLAN, Network
+from crossway.model.network import SEGMENT as SEGMENT_ID
 from crossway.model.port import ROUTER_GATEWAY
 from crossway.model.rbac import ACCESS_AS_EXTERNAL, ACCESS_AS_SHARED, EVERYONE
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.segment import Segment
+from crossway.model.segment import SEGMENT, Segment
 from crossway.model.subnet import Subnet
+from crossway.model.who import ADMIN
 from crossway.settings import UNDERLAY_MTU
 
 # Outer Ethernet, IP, UDP and VXLAN headers.
 OVERHEAD_IPV4, OVERHEAD_IPV6 = 50, 70
 MTU_MIN = 68
+# Owners of ports that go with their network.
+OF_NOBODY = ("network:dhcp", "network:distributed")
+# Held by the external network that is the default.
+DEFAULT = "default-outside/network"
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Network:
     project = project_of(caller, given)
-    provider = _provider(decision, given, project)
+    first, *further = _segments(given)
+    provider = _provider(decision, first, project)
+    _check_zones(given["availability_zone_hints"])
     mtu = _mtu(decision, provider["type"], given["mtu"])
     if given["qos_policy_id"] is None:
         given["qos_policy_id"] = qos.default_of(decision.cloud, project)
     id, time = new_id(), now()
     qos.refer(decision, caller, id, None, given["qos_policy_id"])
     network = Network(
-        **{**given, **provider, "mtu": mtu, "project_id": project},
+        **{**given, **provider, "segments": (), "mtu": mtu, "project_id": project},
         id=id,
         created_at=time,
         updated_at=time,
     )
     decision.create(decision.cloud.networks, network)
+    for one in further:
+        _further(decision, caller, network, one)
+    if network.external and network.is_default:
+        _make_default(decision, network)
     if network.shared:
         share(decision, network)
     if network.external:
@@ -78,6 +94,11 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Network
     if "qos_policy_id" in given:
         qos.refer(decision, caller, id, old.qos_policy_id, given["qos_policy_id"])
     new = changed(old, given)
+    was, becomes = (network.external and network.is_default for network in (old, new))
+    if becomes and not was:
+        _make_default(decision, new)
+    elif was and not becomes:
+        decision.release(DEFAULT)
     decision.put(cloud.networks, new)
     return new
 
@@ -87,6 +108,9 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     cloud = decision.cloud
     network: Network = seen(cloud, caller, "network", id, decision.read(cloud.networks, id))
     drop_idle(decision, id)
+    for port in decision.by(cloud.ports, "network_id", id):
+        if port.device_owner in OF_NOBODY:
+            remove(decision, port)
     ports = decision.by(cloud.ports, "network_id", id)
     if ports:
         raise Conflict(
@@ -103,19 +127,59 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     qos.refer(decision, caller, id, network.qos_policy_id, None)
     forget(decision, id)
     decision.delete(cloud.networks, id)
+    if network.external and network.is_default:
+        decision.release(DEFAULT)
     decision.release(f"claim/network/{network.number}")
     if network.type != VXLAN:
         decision.release(key(network.type, network.physnet, network.segment))
-    for segment in cloud.of(Segment).by("network_id", id):
-        drop(decision, segment)
+    for one in cloud.of(Segment).by("network_id", id):
+        drop(decision, one)
     decision.quiet(f"uses/{id}/")
+
+
+def _segments(given: Given) -> list[Given]:
+    """Return what was asked for of each segment, the network's own first."""
+    provider = {field: None if given[field] is UNSET else given[field] for field in ("type", "physnet", "segment")}
+    if not given["segments"]:
+        return [provider]
+    if any(value is not None for value in provider.values()):
+        raise Invalid("Segments and provider values cannot both be set.", type="SegmentsSetInConjunctionWithProviders")
+    named = [one for one in given["segments"] if one["segment"] is not None]
+    if any(named.count(one) > 1 for one in named):
+        raise Invalid("Duplicate segment entry in request.", type="SegmentsContainDuplicateEntry")
+    return list(given["segments"])
+
+
+def _further(decision: Decision, caller: Caller, network: Network, one: Given) -> None:
+    asked = {
+        "network_id": network.id,
+        "network_type": one["type"],
+        "physical_network": one["physnet"],
+        "segmentation_id": one["segment"],
+    }
+    segment.create(decision, caller, SEGMENT.given(asked))
+
+
+def _make_default(decision: Decision, network: Network) -> None:
+    """Let new topologies go outside by this network: by one alone."""
+    networks = decision.cloud.networks
+    known = next((n for n in networks.by("open", True) if n.external and n.is_default and n.id != network.id), None)
+    if known is not None or not decision.claim(DEFAULT, network.id):
+        raise Conflict(
+            f"A default external network already exists: {known.id if known else network.id}.",
+            type="DefaultExternalNetworkExists",
+        )
+
+
+def _check_zones(hints: tuple[str, ...]) -> None:
+    for zone in hints:
+        if zone != ZONE:
+            raise NotFound("availability_zone", zone)
 
 
 def _provider(decision: Decision, given: Given, project: str) -> dict[str, Any]:
     """Return type, physical network, segment and number, claimed."""
-    type, physnet, segment = (
-        None if given[field] is UNSET else given[field] for field in ("type", "physnet", "segment")
-    )
+    type, physnet, segment = (given[field] for field in ("type", "physnet", "segment"))
     if type is None:
         if physnet or segment:
             raise Invalid("Invalid input for operation: provider:network_type required.", type="InvalidInput")
@@ -151,8 +215,28 @@ def _mtu(decision: Decision, type: str, wanted: int) -> int:
     return wanted
 
 
-def _stale_network(subnet: Subnet) -> tuple[str]:
-    return (subnet.network_id,)
+def _stale_network(of: Subnet | Segment) -> tuple[str]:
+    return (of.network_id,)
+
+
+def _several(cloud: Cloud, network: Network) -> Any:
+    """Return the segments of a network that has several; one alone is what its provider attributes say."""
+    if not cloud.of(Segment).ids("network_id", network.id):
+        return UNSET
+    found = of_network(cloud, network)
+    if len(found) == 1:
+        return UNSET
+    return [{TYPE: one.network_type, PHYSNET: one.physical_network, SEGMENT_ID: one.segmentation_id} for one in found]
+
+
+def _alone(field: str) -> Callable[[Cloud, Network], Any]:
+    """Return what derives a provider attribute: it is told of a network with one segment."""
+    return lambda cloud, network: getattr(network, field) if _several(cloud, network) is UNSET else UNSET
+
+
+def _nobody_schedules(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
+    """Return the agents that were chosen to serve a network: none is, every host serves its own ports."""
+    return {"agents": []}
 
 
 NETWORKS = Collection(
@@ -162,16 +246,28 @@ NETWORKS = Collection(
     delete=delete,
     derived={
         "subnets": lambda cloud, network: list(cloud.subnets.ids("network_id", network.id)),
-        "l2_adjacency": lambda cloud, network: True,
+        "l2_adjacency": lambda cloud, network: (
+            not any(subnet.segment_id for subnet in cloud.subnets.by("network_id", network.id))
+        ),
+        "availability_zones": lambda cloud, network: [ZONE] if cloud.subnets.ids("network_id", network.id) else [],
+        "segments": _several,
+        TYPE: _alone("type"),
+        PHYSNET: _alone("physnet"),
+        SEGMENT_ID: _alone("segment"),
         "ipv4_address_scope": lambda cloud, network: scope_of(cloud, network.id, 4),
         "ipv6_address_scope": lambda cloud, network: scope_of(cloud, network.id, 6),
     },
-    stale={"subnet": _stale_network},
+    stale={"subnet": _stale_network, "segment": _stale_network},
+    actions={"dhcp-agents": Action(_nobody_schedules, who=ADMIN, method="GET")},
     aliases={
         "external-net": "Neutron external network",
+        "availability_zone_filter": "Availability Zone Filter Extension",
         "l2_adjacency": "L2 Adjacency",
+        "multi-provider": "Multi Provider Network",
         "net-mtu": "Network MTU",
         "net-mtu-writable": "Network MTU (writable)",
+        "network_availability_zone": "Network Availability Zone",
+        "network_ha": "Network HA creation flag",
         "provider": "Provider Network",
     },
 )

@@ -116,7 +116,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         raise Invalid(f"device_owner '{given['device_owner']}' is for routers; add an interface to the router instead")
     mac = old.mac_address
     if "mac_address" in given and given["mac_address"] != mac:
-        if old.host and old.device_owner not in ROUTER_OWNED:
+        if old.host and not caller.admin:
             raise Conflict(
                 f"Unable to complete operation on port {id}, port is already bound, port type: {old.vif_type}, "
                 f"old_mac {mac}, new_mac {given['mac_address']}.",

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from crossway.model.check import boolean, domain, integer, list_of, one_of, or_none, text, uuid
+from crossway.model.check import boolean, domain, integer, list_of, mapping, one_of, or_none, text, uuid
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import ADMIN, READER, SERVICE, SHARED
 
 FLAT, VLAN, VXLAN = "flat", "vlan", "vxlan"
 VNI_MAX = (1 << 24) - 1
+TYPE, PHYSNET, SEGMENT = "provider:network_type", "provider:physical_network", "provider:segmentation_id"
 VLAN_MAX = 4094
+
+
+def segment(value: object) -> dict[str, Any]:
+    """Check one of several segments."""
+    given = mapping(
+        {TYPE: one_of(FLAT, VLAN, VXLAN)}, {PHYSNET: or_none(text(64)), SEGMENT: or_none(integer(1, VNI_MAX))}
+    )(value)
+    return {"type": given[TYPE], "physnet": given.get(PHYSNET), "segment": given.get(SEGMENT)}
 
 
 class Network(
@@ -20,12 +29,12 @@ class Network(
     gc=False,
     rename={
         "external": "router:external",
-        "type": "provider:network_type",
-        "physnet": "provider:physical_network",
-        "segment": "provider:segmentation_id",
+        "type": TYPE,
+        "physnet": PHYSNET,
+        "segment": SEGMENT,
     },
 ):
-    """*number* is its VNI, whatever its type."""
+    """*number* is its VNI, whatever its type. *segments* is a word of POST, told where there are several."""
 
     number: int
     admin_state_up: Annotated[bool, attribute(boolean, default=True)] = True
@@ -44,6 +53,10 @@ class Network(
     type: Annotated[str, attribute(one_of(FLAT, VLAN, VXLAN), put=False, set_by=ADMIN, see=ADMIN)] = VXLAN
     physnet: Annotated[str | None, attribute(or_none(text(64)), put=False, set_by=ADMIN, see=ADMIN)] = None
     segment: Annotated[int | None, attribute(or_none(integer(1, VNI_MAX)), put=False, set_by=ADMIN, see=ADMIN)] = None
+    segments: Annotated[
+        tuple[dict[str, Any], ...],
+        attribute(list_of(segment), put=False, default=(), set_by=ADMIN, see=ADMIN, filter=False, sort=False),
+    ] = ()
 
 
 NETWORK = Kind(
