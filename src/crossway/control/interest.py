@@ -72,7 +72,7 @@ class Interest:
     def change(self, steps: list[Step]) -> None:
         """Follow one transaction."""
         self._left.clear()
-        for kind, id, old, new in steps:
+        for kind, id, old, new in sorted(steps, key=_networks_around):
             if kind == "port":
                 self._port(old, new)
             elif kind == "network":
@@ -317,6 +317,12 @@ def _count(counts: dict[str, int] | dict[int, int], key: object, by: int) -> boo
     else:
         del counts[key]  # type: ignore[arg-type]
     return not old or not new
+
+
+def _networks_around(step: Step) -> int:
+    """Order the steps of one transaction: a network is there before its ports, and goes after them."""
+    kind, _, old, new = step
+    return 1 if kind != "network" else 0 if old is None else 2 if new is None else 1
 
 
 def _groups(port: Port) -> tuple[str, ...]:
