@@ -55,7 +55,9 @@ class Network(
     segment: Annotated[int | None, attribute(or_none(integer(1, VNI_MAX)), put=False, set_by=ADMIN, see=ADMIN)] = None
     segments: Annotated[
         tuple[dict[str, Any], ...],
-        attribute(list_of(segment), put=False, default=(), set_by=ADMIN, see=ADMIN, filter=False, sort=False),
+        attribute(
+            list_of(segment, unique=False), put=False, default=(), set_by=ADMIN, see=ADMIN, filter=False, sort=False
+        ),
     ] = ()
 
 
