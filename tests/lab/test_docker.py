@@ -124,9 +124,9 @@ def test_what_is_not_served_is_refused_and_leaves_nothing(engines: tuple[Lab, En
     lab, (one, _) = engines
     dual(lab, "plain", 11)
     with pytest.raises(Unavailable, match="say which network"):
-        create(one, "none", "--ipam-driver", "null")
+        create(one, "nosuch", "--ipam-driver", "null")
     with pytest.raises(Unavailable, match="nowhere could not be found"):
-        create(one, "none", "--ipam-driver", "null", "-o", "network=nowhere")
+        create(one, "nosuch", "--ipam-driver", "null", "-o", "network=nowhere")
     create(one, "plain", "--ipam-driver", "null", "-o", "network=plain")
     with pytest.raises(Unavailable, match="published ports"):
         one.run("plain", "pp", "-p", "8080:80")

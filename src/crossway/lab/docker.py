@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -44,6 +45,10 @@ class Engine:
         )
         command = self.host.command("unshare", "--mount", "--propagation", "private", "sh", "-c", script)
         (self.root / "pid").unlink(missing_ok=True)
+        containerd = self._containerd()
+        if containerd is not None and not containerd.alive:
+            # Where nobody takes leave of the dead, the engine would hold it to live.
+            self._containerd_pid.unlink()
         self.process = process.start(command, log=self.log)
         end = time.monotonic() + READY_SECONDS
         while self._docker("version").returncode:
@@ -52,18 +57,22 @@ class Engine:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """End the engine with SIGKILL, its containerd as well; containers go on."""
-        for one in filter(None, (self.process, self._containerd())):
-            one.signal(9)
-            one.ended(5.0)
+        """End the engine with SIGKILL, and with it its containerd; containers go on."""
+        if self.process is not None:
+            self.process.signal(signal.SIGKILL)
+            self.process.ended(5.0)
 
     def stop(self) -> None:
         """End the engine as an operator would; containers go on."""
         process.stop([one for one in (self.process, self._containerd()) if one is not None], seconds=10.0)
 
+    @property
+    def _containerd_pid(self) -> Path:
+        return self.root / "exec" / "containerd" / "containerd.pid"
+
     def _containerd(self) -> Process | None:
         try:
-            return Process.of(int((self.root / "exec/containerd/containerd.pid").read_text()))
+            return Process.of(int(self._containerd_pid.read_text()))
         except (OSError, ValueError):
             return None
 

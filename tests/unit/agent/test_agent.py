@@ -246,6 +246,10 @@ def test_a_plugged_port_has_rows_link_and_file_and_an_unplugged_one_none(tell: T
             "addresses": ["10.0.0.1/24"],
             "gateways": ["10.0.0.254"],
             "mtu": 1400,
+            "routes": [("0.0.0.0/0", "10.0.0.254")],
+            "dns": [],
+            "device": "cwaaaaaaaa000",
+            "device_mac": "",
         }
         assert world.servers.bound == [(A, "h1")]
         link = world.machine.links[link_name(A)]
