@@ -4,7 +4,7 @@ BPF := src/crossway/bpf/crossway.bpf.o
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: cflags demo test check fuzz bench bpf setup lock tempest
+.PHONY: cflags demo test check fuzz bench bench-attach bpf setup lock tempest
 
 setup:
 	@scripts/setup
@@ -38,6 +38,10 @@ fuzz: setup
 
 bench: setup
 	@$(PY) -m bench $(ARGS)
+
+# CNI ADD beside Debian's bridge plugin: make bench-attach ARGS='--repeats 20 --burst 0'
+bench-attach: setup
+	@$(PY) -m bench.attach $(ARGS)
 
 # OpenStack's own tests against Crossway with a real Keystone: make tempest ARGS='REGEX --concurrency 2'
 tempest: setup
