@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 
 from crossway.control import host as hosts
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
-from crossway.control.collection import Collection
+from crossway.control.collection import Action, Collection
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, NotFound
 from crossway.model.agent import AGENT, AVAILABILITY_ZONE, ZONE, Agent, AvailabilityZone
 from crossway.model.host import Host
 from crossway.model.resource import Given
+from crossway.model.who import ADMIN
 
 SPACE = uuid.UUID("6f2f9b0e-5f0c-4c5e-9d6b-3a1f6f0c7a11")
 
@@ -83,11 +85,20 @@ def _time(iso: str) -> str:
     return iso.replace("T", " ").removesuffix("Z")
 
 
+def nobody_schedules(what: str) -> Callable[[Decision, Caller, str, Any], dict[str, Any]]:
+    """Return the verb that lists what agents were given: nothing, as hosts serve what they have."""
+    return lambda decision, caller, id, body: {what: []}
+
+
 AGENTS = Collection(
     kind=AGENT,
     rows=rows,
     update=update,
     delete=delete,
+    actions={
+        "dhcp-networks": Action(nobody_schedules("networks"), who=ADMIN, method="GET"),
+        "l3-routers": Action(nobody_schedules("routers"), who=ADMIN, method="GET"),
+    },
     aliases={"agent": "agent", "availability_zone": "Availability Zone"},
 )
 

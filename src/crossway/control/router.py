@@ -12,6 +12,7 @@ from msgspec import UNSET
 from crossway.control import gateway, identity, outside, qos
 from crossway.control import port as ports
 from crossway.control.address import number
+from crossway.control.agent import nobody_schedules
 from crossway.control.caller import Caller, owned, project_of, seen
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Action, Collection, find
@@ -30,6 +31,7 @@ from crossway.model.rbac import ACCESS_AS_SHARED
 from crossway.model.resource import Given, changed, new_id, now
 from crossway.model.router import ROUTER, ROUTES_MAX, Gateway, GatewayWish, Router
 from crossway.model.subnet import Route, Subnet, route
+from crossway.model.who import ADMIN
 
 NUMBER_MAX = (1 << 32) - 1
 
@@ -467,6 +469,7 @@ ROUTERS = Collection(
         "add_external_gateways": Action(gateway.add),
         "update_external_gateways": Action(gateway.update),
         "remove_external_gateways": Action(gateway.remove),
+        "l3-agents": Action(nobody_schedules("agents"), who=ADMIN, method="GET"),
     },
     children=(CONNTRACK_HELPERS,),
     derived={
