@@ -148,7 +148,7 @@ class Agent:
                 os.write(ready_fd, b"\n")
                 os.close(ready_fd)
             async with asyncio.TaskGroup() as tasks:
-                for step in (self._follow, self._tell, self._sweep, self._advertise):
+                for step in (self._follow, self._tell, self._sweep, self._advertise, ways.sweep):
                     tasks.create_task(self._forever(step))
         finally:
             loop.remove_reader(self._events.fileno())
@@ -578,6 +578,10 @@ class Agent:
     def record(self, port: str) -> Record | None:
         """Return the body that was plugged for a port."""
         return self._records.get(port)
+
+    def lost(self) -> list[str]:
+        """Return ports whose link an engine had taken, and which has gone."""
+        return [id for id, r in self._records.items() if r.body == "pair" and r.device not in self._by_name]
 
     def state(self, port: str) -> str | None:
         """Return whether a port of this host is up or down."""

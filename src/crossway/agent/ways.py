@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
 import struct
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from crossway.agent.api import Answer
     from crossway.agent.server import Servers
 
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 2.0
 IFLA_ADDRESS, IFLA_IFNAME, IFA_ADDRESS, IFA_LOCAL = 1, 3, 1, 2
 
 
@@ -41,6 +46,7 @@ class Bodies(Protocol):
     async def detach(self, port: str) -> None: ...
     def record(self, port: str) -> Record | None: ...
     def state(self, port: str) -> str | None: ...
+    def lost(self) -> list[str]: ...
 
 
 class Ways:
@@ -96,6 +102,18 @@ class Ways:
     async def answer_cni(self, body: bytes, _: Mapping[str, str]) -> Any:
         """Answer one call of the CNI executable."""
         return await cni.answer(self, body)
+
+    async def sweep(self) -> None:
+        """Take away ports whose container has gone without the engine's saying so.
+
+        An engine that was killed forgets the endpoints of containers that it
+        finds alive; their link goes with their namespace.
+        """
+        await asyncio.sleep(SWEEP_SECONDS)
+        if self.connected:
+            for port in self._agent.lost():
+                log.info("removing port %s: its container has gone", port)
+                await self._agent.detach(port)
 
     def docker_routes(self) -> dict[tuple[str, str], Answer]:
         """Return what is answered on the socket for Docker's engine."""
