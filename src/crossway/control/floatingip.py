@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import outside, qos
+from crossway.control import outside, qos, share
 from crossway.control import port as ports
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
@@ -20,6 +20,7 @@ from crossway.model.floatingip import DOWN, FLOATING_IP, FLOATINGIP, NOT_APPLICA
 from crossway.model.network import Network
 from crossway.model.port import FixedIp, Port, Wish
 from crossway.model.port_forwarding import PortForwarding
+from crossway.model.rbac import ACCESS_AS_EXTERNAL
 from crossway.model.resource import Given, changed, new_id, now
 from crossway.model.router import Router
 from crossway.model.subnet import Subnet
@@ -45,6 +46,8 @@ def create(decision: Decision, caller: Caller, given: Given) -> FloatingIp:
         given["floating_network_id"],
         decision.rely(cloud.networks, given["floating_network_id"]),
     )
+    if not caller.admin:
+        share.hold(decision, caller.project, network, ACCESS_AS_EXTERNAL)
     if not network.external:
         raise _bad(f"Network {network.id} is not a valid external network")
     if all(subnet.ip_version != 4 for subnet in decision.by(cloud.subnets, "network_id", network.id)):

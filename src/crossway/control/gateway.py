@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import outside, qos
+from crossway.control import outside, qos, share
 from crossway.control import port as ports
 from crossway.control.caller import Caller, seen
 from crossway.control.cloud import Cloud
@@ -21,6 +21,7 @@ from crossway.model.floatingip import FloatingIp
 from crossway.model.ndp_proxy import NdpProxy
 from crossway.model.network import Network
 from crossway.model.port import ROUTER_GATEWAY, ROUTER_INTERFACE, Port, Wish
+from crossway.model.rbac import ACCESS_AS_EXTERNAL
 from crossway.model.resource import changed
 from crossway.model.router import Gateway, GatewayWish, More, Router, gateway
 from crossway.model.subnet import Subnet
@@ -272,6 +273,8 @@ def _check(decision: Decision, caller: Caller, wish: GatewayWish) -> Network:
     """Return the network of a gateway that can be."""
     cloud = decision.cloud
     network: Network = seen(cloud, caller, "network", wish.network_id, decision.rely(cloud.networks, wish.network_id))
+    if not caller.admin:
+        share.hold(decision, caller.project, network, ACCESS_AS_EXTERNAL)
     if not network.external:
         raise _bad(f"Network {network.id} is not an external network")
     own = {subnet.gateway_ip for subnet in decision.by(cloud.subnets, "network_id", network.id)}

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from crossway.control.cloud import Cloud, Step
+from crossway.model.address_group import AddressGroup
 from crossway.model.port import ROUTER_INTERFACE, Port
+from crossway.model.rule import Rule
 
 Audience = frozenset[str]
 # What a host is told about: kind and id.
@@ -89,8 +91,19 @@ class Interest:
                 if old and new and old.stateful != new.stateful:
                     self._tell(self._bearers(id), ("group", id), True)
             elif kind == "rule":
-                if not (old and new):
-                    self._tell(self._bearers((new or old).security_group_id), ("rule", id), new is not None)
+                rule: Rule = new or old
+                if old and new:
+                    continue
+                if rule.remote_address_group_id:
+                    # It is as many rules as the address group has prefixes: the whole group is told.
+                    self._tell_group(rule.security_group_id)
+                else:
+                    self._tell(self._bearers(rule.security_group_id), ("rule", id), new is not None)
+            elif kind == AddressGroup.kind.table:
+                if old and new and old.addresses != new.addresses:
+                    rules = self.cloud.rules.by("remote_address_group_id", id)
+                    for group in dict.fromkeys(rule.security_group_id for rule in rules):
+                        self._tell_group(group)
             elif kind == "host" and (old is None or new is None or old.underlay != new.underlay):
                 audience = {host for island in self.of_host.get(id, ()) for host in island.hosts} | {id}
                 self._tell(frozenset(audience), ("host", id), new is not None)
@@ -103,6 +116,11 @@ class Interest:
     def _bearers(self, group: str) -> Audience:
         """Return the hosts whose own ports have a group."""
         return frozenset(self.group_hosts.get(group, ()))
+
+    def _tell_group(self, group: str) -> None:
+        """Tell those who bear a group all of it; one that is gone with its rules is told as such elsewhere."""
+        if group in self.cloud.groups.rows:
+            self._tell(self._bearers(group), ("group", group), True)
 
     def topics(self, host: str) -> list[Topic]:
         """Return all that a host must know."""

@@ -8,13 +8,14 @@ from typing import Any
 from msgspec import UNSET
 
 from crossway.control import qos, segment
+from crossway.control.agent import nobody_schedules
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Action, Collection
 from crossway.control.decision import Decision
 from crossway.control.floatingip import drop_idle
 from crossway.control.port import remove
-from crossway.control.rbac import check_end
+from crossway.control.rbac import DEFAULT_NETWORK, check_end
 from crossway.control.segment import drop, of_network
 from crossway.control.segmentation import hold, key
 from crossway.control.share import forget, share, unshare
@@ -38,7 +39,7 @@ MTU_MIN = 68
 # Owners of ports that go with their network.
 OF_NOBODY = ("network:dhcp", "network:distributed")
 # Held by the external network that is the default.
-DEFAULT = "default-outside/network"
+DEFAULT = DEFAULT_NETWORK
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Network:
@@ -91,6 +92,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Network
                 type="ExternalNetworkInUse",
             )
         decision.quiet(f"mac/{id}/")
+        unshare(decision, old, ACCESS_AS_EXTERNAL, everyone=False)
     if "qos_policy_id" in given:
         qos.refer(decision, caller, id, old.qos_policy_id, given["qos_policy_id"])
     new = changed(old, given)
@@ -100,6 +102,10 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Network
     elif was and not becomes:
         decision.release(DEFAULT)
     decision.put(cloud.networks, new)
+    if new.shared and not old.shared:
+        share(decision, new)
+    if new.external and not old.external:
+        share(decision, new, ACCESS_AS_EXTERNAL)
     return new
 
 
@@ -234,11 +240,6 @@ def _alone(field: str) -> Callable[[Cloud, Network], Any]:
     return lambda cloud, network: getattr(network, field) if _several(cloud, network) is UNSET else UNSET
 
 
-def _nobody_schedules(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
-    """Return the agents that were chosen to serve a network: none is, every host serves its own ports."""
-    return {"agents": []}
-
-
 NETWORKS = Collection(
     kind=NETWORK,
     create=create,
@@ -258,7 +259,7 @@ NETWORKS = Collection(
         "ipv6_address_scope": lambda cloud, network: scope_of(cloud, network.id, 6),
     },
     stale={"subnet": _stale_network, "segment": _stale_network},
-    actions={"dhcp-agents": Action(_nobody_schedules, who=ADMIN, method="GET")},
+    actions={"dhcp-agents": Action(nobody_schedules("agents"), who=ADMIN, method="GET")},
     aliases={
         "external-net": "Neutron external network",
         "availability_zone_filter": "Availability Zone Filter Extension",

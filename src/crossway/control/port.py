@@ -16,6 +16,7 @@ from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection
 from crossway.control.decision import Decision
+from crossway.control.share import hold
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.floatingip import FLOATING_IP
 from crossway.model.network import Network
@@ -49,6 +50,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Port:
         cloud, caller, "network", given["network_id"], decision.rely(cloud.networks, given["network_id"])
     )
     project = project_of(caller, given)
+    hold(decision, project, network)
     if given["device_owner"] in ROUTER_OWNED:
         raise Invalid(f"device_owner '{given['device_owner']}' is for routers; add an interface to the router instead")
     secured = given["port_security_enabled"]
@@ -276,7 +278,13 @@ def _addresses(
     decision: Decision, network: Network, port: str, mac: str, wishes: Any, owner: str = ""
 ) -> tuple[FixedIp, ...]:
     """Claim the addresses that were wished for, or one of each family, and those that follow from the MAC."""
-    subnets = _subnets(decision, network.id)
+    every = _subnets(decision, network.id)
+    subnets = [subnet for subnet in every if not subnet.service_types or owner in subnet.service_types]
+    if every and not subnets and wishes != ():
+        raise Conflict(
+            f"No valid service subnet for the given device owner, network_id {network.id}, device_owner '{owner}'.",
+            type="IpAddressGenerationFailureNoMatchingSubnet",
+        )
     found: list[FixedIp] = []
     if wishes is UNSET or wishes is None:
         for version in (4, 6):
@@ -447,8 +455,7 @@ def _pairs(wanted: Iterable[Any], mac: str) -> tuple[Pair, ...]:
 def _check_groups(decision: Decision, caller: Caller, project: str, groups: Iterable[str]) -> None:
     for id in groups:
         found = decision.rely(decision.cloud.groups, id)
-        if found is None or (not caller.admin and found.project_id != caller.project):
-            raise NotFound("security_group", id)
+        hold(decision, project, seen(decision.cloud, caller, "security_group", id, found))
 
 
 def _check_security(secured: bool, groups: Iterable[str], pairs: Iterable[Pair]) -> None:

@@ -21,6 +21,9 @@ from crossway.model.port import ROUTER_GATEWAY
 from crossway.model.rbac import ACCESS_AS_EXTERNAL, ACCESS_AS_SHARED, EVERYONE, RBAC_POLICY, RbacPolicy
 from crossway.model.resource import Given, Resource, changed
 
+# Held by the external network that is the default.
+DEFAULT_NETWORK = "default-outside/network"
+
 
 def create(decision: Decision, caller: Caller, given: Given) -> RbacPolicy:
     kind, id = BY_RBAC[given["object_type"]], given["object_id"]
@@ -117,8 +120,7 @@ _REFERENCES = {
 
 def _object(decision: Decision, policy: RbacPolicy) -> Resource | None:
     kind = BY_RBAC.get(policy.object_type)
-    found: Resource | None = kind and decision.read(decision.cloud.tables[kind.table], policy.object_id)
-    return found
+    return None if kind is None else decision.read(decision.cloud.tables[kind.table], policy.object_id)
 
 
 def _settle_object(decision: Decision, found: Resource) -> None:
@@ -130,6 +132,11 @@ def _settle_object(decision: Decision, found: Resource) -> None:
         # What was set before there were policies for it stays so.
         told["shared"] = any(map(_widest, after)) or (found.shared and not any(map(_widest, before)))
         told["external"] = any(map(_outward, after)) or (found.external and not any(map(_outward, before)))
+        if told["external"] != found.external and found.is_default:
+            # Of external networks one is the default, and only its own PUT makes it so.
+            told["is_default"] = False
+            if found.external:
+                decision.release(DEFAULT_NETWORK)
     decision.put(decision.cloud.tables[found.kind.table], changed(found, told))
 
 

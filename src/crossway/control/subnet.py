@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from msgspec import UNSET
 
@@ -14,12 +13,14 @@ from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection
 from crossway.control.decision import Decision
+from crossway.control.segment import own_id
 from crossway.control.subnetpool import cut, default_pool, enter_pool, leave_pool, scope_of
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.check import boolean
 from crossway.model.network import Network
 from crossway.model.port import ROUTER_INTERFACE, FixedIp, Port
 from crossway.model.resource import Given, changed, new_id, now
+from crossway.model.segment import Segment
 from crossway.model.subnet import DELEGATED, SLAAC, STATELESS, SUBNET, Pool, Route, Subnet
 from crossway.model.subnetpool import SubnetPool
 
@@ -202,8 +203,9 @@ def _check_segment(decision: Decision, network: str, segment: str | None) -> Non
     """Have the subnets of a network with segments each of one of them."""
     if segment is None:
         return
-    table = decision.cloud.tables.get("segment")
-    found: Any = decision.rely(table, segment) if table else None
+    if segment == own_id(network):
+        return
+    found = decision.rely(decision.cloud.of(Segment), segment)
     if found is None:
         raise NotFound("segment", segment)
     if found.network_id != network:

@@ -219,7 +219,10 @@ def _free(pool: SubnetPool, taken: list[Prefix], length: int) -> Prefix | None:
     for gap in _gaps(_prefixes(pool), taken):
         if gap.prefixlen <= length and (best is None or gap.prefixlen > best.prefixlen):
             best = gap
-    return None if best is None else next(best.subnets(new_prefix=length))
+    if best is None:
+        return None
+    found: Prefix = next(iter(best.subnets(new_prefix=length)))
+    return found
 
 
 def _gaps(prefixes: Iterable[Prefix], taken: list[Prefix]) -> Iterator[Prefix]:

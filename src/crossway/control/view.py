@@ -16,6 +16,7 @@ import msgspec
 
 from crossway.control.cloud import Cloud, Step
 from crossway.control.interest import Audience, Interest, Topic
+from crossway.model.address_group import AddressGroup
 from crossway.model.group import Group
 from crossway.model.host import Host, Identity
 from crossway.model.network import VLAN, Network
@@ -121,7 +122,7 @@ class Views:
 
     def _change(self, revision: int, steps: list[Step]) -> None:
         for step in steps:
-            for topic in _topics(step):
+            for topic in _topics(self.cloud, step):
                 self._lines.pop(topic, None)
         self.interest.change(steps)
         if not self._told:
@@ -174,9 +175,11 @@ class Views:
         return b'{"bookmark":%d}\n' % self.cloud.revision
 
 
-def _topics(step: Step) -> list[Topic]:
+def _topics(cloud: Cloud, step: Step) -> list[Topic]:
     """Return the topics whose lines a step makes old."""
     kind, id, old, new = step
+    if kind == AddressGroup.kind.table:
+        return [("group", rule.security_group_id) for rule in cloud.rules.by("remote_address_group_id", id)]
     if kind == "rule":
         return [("rule", id), ("group", (new or old).security_group_id)]
     if kind == "port":
@@ -287,7 +290,18 @@ def _interface(port: Port, cloud: Cloud) -> Shape:
 
 def _group(group: Group, cloud: Cloud) -> Shape:
     rules = cloud.rules.by("security_group_id", group.id)
-    return {"id": group.id, "stateful": group.stateful, "rules": [_rule_of_group(rule) for rule in rules]}
+    told = [shape for rule in rules for shape in _rules_of_group(rule, cloud)]
+    return {"id": group.id, "stateful": group.stateful, "rules": told}
+
+
+def _rules_of_group(rule: Rule, cloud: Cloud) -> list[Shape]:
+    """Return what a host is told of a rule: one that names addresses is one for each prefix of its family."""
+    told = _rule_of_group(rule)
+    if rule.remote_address_group_id is None:
+        return [told]
+    named = cloud.of(AddressGroup).get(rule.remote_address_group_id)
+    prefixes = [prefix for prefix in named.addresses if (":" in prefix) == (told["family"] == 6)] if named else []
+    return [{**told, "id": f"{rule.id}/{prefix}", "prefix": prefix} for prefix in prefixes]
 
 
 def _rule(rule: Rule, cloud: Cloud) -> Shape:

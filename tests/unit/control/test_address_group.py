@@ -1,0 +1,69 @@
+"""Address groups, the rules that name them, and what hosts are told of those."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from clouds import ALICE, Listener, World
+from crossway.control import address_group
+from crossway.control.address_group import ADDRESS_GROUPS
+from crossway.errors import Fault
+
+
+def act(world: World, verb: Any, group: Any, *addresses: str) -> Any:
+    return world.do(lambda d: verb(d, ALICE, group.id, {"addresses": [*addresses]}))["address_group"]["addresses"]
+
+
+def test_addresses_come_and_go_once(world: World) -> None:
+    made = world.make(ADDRESS_GROUPS, ALICE, addresses=["10.0.0.1/24"])
+    assert made.addresses == ("10.0.0.0/24",)
+    assert act(world, address_group.add_addresses, made, "fd00::/64") == ("10.0.0.0/24", "fd00::/64")
+    for verb, address, status in (
+        (address_group.add_addresses, "fd00::/64", 400),
+        (address_group.add_addresses, "10.0.0.1", 400),
+        (address_group.remove_addresses, "10.9.0.0/24", 404),
+    ):
+        with pytest.raises(Fault) as raised:
+            act(world, verb, made, address)
+        assert raised.value.status == status
+    assert act(world, address_group.remove_addresses, made, "10.0.0.0/24") == ("fd00::/64",)
+
+
+def test_a_rule_names_one_thing_and_holds_it(world: World) -> None:
+    made, group = world.make(ADDRESS_GROUPS, ALICE), world.group(ALICE)
+    rule = world.rule(group, ALICE, remote_address_group_id=made.id)
+    with pytest.raises(Fault, match="already exists"):
+        world.rule(group, ALICE, remote_address_group_id=made.id)
+    with pytest.raises(Fault, match="Only one"):
+        world.rule(group, ALICE, remote_address_group_id=made.id, remote_ip_prefix="10.0.0.0/8")
+    with pytest.raises(Fault) as raised:
+        world.delete(made, ALICE)
+    assert (raised.value.type, raised.value.status) == ("AddressGroupInUse", 409)
+    world.delete(rule, ALICE)
+    world.delete(made, ALICE)
+
+
+def test_hosts_are_told_a_rule_for_each_prefix_of_its_family_and_never_one_for_all(world: World) -> None:
+    world.host("h1")
+    net = world.network(ALICE)
+    world.subnet(net, "10.0.0.0/24", ALICE)
+    group = world.group(ALICE)
+    named = world.make(ADDRESS_GROUPS, ALICE)
+    world.port(net, project_id="alice", security_groups=[group.id], binding__host_id="h1")
+    listener = Listener(world, "h1")
+
+    def told() -> set[str | None]:
+        world.settle()
+        return {rule["prefix"] for rule in listener.objects["group", group.id]["rules"] if rule["way"] == "in"}
+
+    rule = world.rule(group, ALICE, remote_address_group_id=named.id)
+    assert told() == set()
+    act(world, address_group.add_addresses, named, "192.0.2.0/24", "198.51.100.7/32", "fd00::/64")
+    assert told() == {"192.0.2.0/24", "198.51.100.7/32"}
+    act(world, address_group.remove_addresses, named, "192.0.2.0/24")
+    assert told() == {"198.51.100.7/32"}
+    world.delete(rule, ALICE)
+    assert told() == set()
+    listener.close()
