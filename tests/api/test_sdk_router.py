@@ -25,10 +25,11 @@ def sdk(shared: Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module")
-def public(sdk: Proxy) -> Any:
+def public(sdk: Proxy) -> Iterator[Any]:
     network = sdk.create_network(name="sdk-public", is_router_external=True)
     sdk.create_subnet(network_id=network.id, ip_version=4, cidr="198.51.100.0/24", name="sdk-outer")
-    return network
+    yield network
+    sdk.delete_network(network, ignore_missing=False)
 
 
 @pytest.fixture
