@@ -221,8 +221,7 @@ def _free(pool: SubnetPool, taken: list[Prefix], length: int) -> Prefix | None:
             best = gap
     if best is None:
         return None
-    found: Prefix = next(iter(best.subnets(new_prefix=length)))
-    return found
+    return ipaddress.ip_network((best.network_address, length))
 
 
 def _gaps(prefixes: Iterable[Prefix], taken: list[Prefix]) -> Iterator[Prefix]:

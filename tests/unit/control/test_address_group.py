@@ -10,6 +10,7 @@ from clouds import ALICE, Listener, World
 from crossway.control import address_group
 from crossway.control.address_group import ADDRESS_GROUPS
 from crossway.errors import Fault
+from crossway.plan.view import decode
 
 
 def act(world: World, verb: Any, group: Any, *addresses: str) -> Any:
@@ -56,6 +57,9 @@ def test_hosts_are_told_a_rule_for_each_prefix_of_its_family_and_never_one_for_a
 
     def told() -> set[str | None]:
         world.settle()
+        # What an agent makes of it: each rule has a name of its own.
+        group_told = decode("group", listener.objects["group", group.id])
+        assert len({rule.id for rule in group_told.rules}) == len(group_told.rules)  # type: ignore[attr-defined]
         return {rule["prefix"] for rule in listener.objects["group", group.id]["rules"] if rule["way"] == "in"}
 
     rule = world.rule(group, ALICE, remote_address_group_id=named.id)
