@@ -10,6 +10,7 @@ from clouds import ALICE, Listener, World
 from crossway.control import address_group
 from crossway.control.address_group import ADDRESS_GROUPS
 from crossway.errors import Fault
+from crossway.plan.group import rule_of
 from crossway.plan.view import decode
 
 
@@ -60,6 +61,8 @@ def test_hosts_are_told_a_rule_for_each_prefix_of_its_family_and_never_one_for_a
         # What an agent makes of it: each rule has a name of its own.
         group_told = decode("group", listener.objects["group", group.id])
         assert len({rule.id for rule in group_told.rules}) == len(group_told.rules)  # type: ignore[attr-defined]
+        rules = [rule_of(rule, group.id, True) for rule in group_told.rules if rule.way == "in"]  # type: ignore[attr-defined]
+        assert all(rule.prefix is not None and rule.matches for rule in rules)
         return {rule["prefix"] for rule in listener.objects["group", group.id]["rules"] if rule["way"] == "in"}
 
     rule = world.rule(group, ALICE, remote_address_group_id=named.id)
