@@ -99,7 +99,7 @@ AGENTS = Collection(
         "dhcp-networks": Action(nobody_schedules("networks"), who=ADMIN, method="GET"),
         "l3-routers": Action(nobody_schedules("routers"), who=ADMIN, method="GET"),
     },
-    aliases={"agent": "agent", "availability_zone": "Availability Zone"},
+    aliases={"agent": "agent", "agent_sort_key": "Agents Sort Key", "availability_zone": "Availability Zone"},
 )
 
 

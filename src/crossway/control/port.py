@@ -540,6 +540,7 @@ PORTS = Collection(
     stale_in={"trunk": trunk.parents, "port": trunk.parents_of_port, "policy": _of_policy},
     filters={"fixed_ips": _by_fixed_ips},
     aliases={
+        "aap-reject-multicast": "Allowed address pairs reject multicast extension",
         "allowed-address-pairs": "Allowed Address Pairs",
         "binding": "Port Binding",
         "extra_dhcp_opt": "Neutron Extra DHCP options",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -126,6 +127,8 @@ def line(longest: int) -> Check:
 def pair(value: object) -> dict[str, str]:
     """Check a pair; a MAC that is not given is the port's own, which is known later."""
     given = mapping({"ip_address": ip_or_cidr}, {"mac_address": or_none(mac)})(value)
+    if ipaddress.ip_network(given["ip_address"]).is_multicast:
+        raise ValueError(f"'{given['ip_address']}' is a multicast address: nobody sends from it")
     return {key: item for key, item in given.items() if item is not None}
 
 

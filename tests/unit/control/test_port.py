@@ -104,6 +104,12 @@ def test_what_is_said_of_the_data_plane(world: World) -> None:
     assert world.change(port, data_plane_status=None).data_plane_status is None
 
 
+@pytest.mark.parametrize("ip", ["224.0.0.1", "239.0.0.0/8", "ff02::1"])
+def test_nobody_sends_from_a_multicast_address(world: World, ip: str) -> None:
+    pairs = [{"ip_address": ip}]
+    refused(world.port, world.network(), allowed_address_pairs=pairs, type="Invalid", status=400)
+
+
 def test_numa_affinity_is_settled_before_binding(world: World) -> None:
     world.host("h1")
     net = world.network()
