@@ -9,9 +9,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 Check = Callable[[Any], Any]
+C = TypeVar("C", bound=Check)
+Schema = dict[str, Any]
 
 UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
 MAC = re.compile(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", re.IGNORECASE)
@@ -23,16 +25,34 @@ BOOLEANS: Mapping[Any, bool] = {
 }
 
 
+def says(schema: Mapping[str, Any]) -> Callable[[C], C]:
+    """Give a check the JSON schema of what it takes, for the OpenAPI document."""
+
+    def give(check: C) -> C:
+        check.schema = dict(schema)  # type: ignore[attr-defined]
+        return check
+
+    return give
+
+
+def schema_of(check: Check) -> Schema:
+    """Return the JSON schema of what a check takes; that of anything if it says nothing."""
+    schema: Schema = getattr(check, "schema", {})
+    return schema
+
+
 def anything(value: Any) -> Any:
     return value
 
 
+@says({"type": "string", "format": "uuid"})
 def uuid(value: Any) -> str:
     if not isinstance(value, str) or not UUID.fullmatch(value):
         raise ValueError(f"'{value}' is not a valid UUID")
     return value
 
 
+@says({"type": "boolean"})
 def boolean(value: Any) -> bool:
     key = value.lower() if isinstance(value, str) else value
     if not isinstance(key, str | int) or key not in BOOLEANS:
@@ -41,6 +61,7 @@ def boolean(value: Any) -> bool:
 
 
 def text(longest: int) -> Check:
+    @says({"type": "string", "maxLength": longest})
     def check(value: Any) -> str:
         if not isinstance(value, str):
             raise ValueError(f"'{value}' is not a valid string")
@@ -52,6 +73,7 @@ def text(longest: int) -> Check:
 
 
 def integer(least: int, most: int) -> Check:
+    @says({"type": "integer", "minimum": least, "maximum": most})
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise ValueError(f"'{value}' is not an integer")
@@ -66,6 +88,7 @@ def integer(least: int, most: int) -> Check:
     return check
 
 
+@says({"type": ["integer", "string"]})
 def number_or_nothing(value: Any) -> int | None:
     """Return the number that a string is, or None for an empty one."""
     if value == "":
@@ -75,6 +98,7 @@ def number_or_nothing(value: Any) -> int | None:
 
 
 def one_of(*values: Any) -> Check:
+    @says({"enum": list(values)})
     def check(value: Any) -> Any:
         if value not in values or isinstance(value, bool):
             raise ValueError(f"'{value}' is not in {list(values)}")
@@ -83,6 +107,7 @@ def one_of(*values: Any) -> Check:
     return check
 
 
+@says({"type": "integer", "enum": [4, 6]})
 def ip_version(value: Any) -> int:
     number: int = integer(4, 6)(value)
     if number == 5:
@@ -91,9 +116,16 @@ def ip_version(value: Any) -> int:
 
 
 def or_none(inner: Check) -> Check:
-    return lambda value: None if value is None else inner(value)
+    schema = schema_of(inner)
+
+    @says({"anyOf": [schema, {"type": "null"}]} if schema else {})
+    def check(value: Any) -> Any:
+        return None if value is None else inner(value)
+
+    return check
 
 
+@says({"type": "string", "maxLength": NAME_MAX, "format": "hostname"})
 def domain(value: Any) -> str:
     """Return a DNS name in lower case; the empty one is none."""
     if not isinstance(value, str):
@@ -107,6 +139,7 @@ def domain(value: Any) -> str:
     return value.lower()
 
 
+@says({"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]})
 def ip(value: Any) -> str:
     """Return an address in canonical form."""
     if not isinstance(value, str):
@@ -120,6 +153,7 @@ def ip(value: Any) -> str:
     return str(address)
 
 
+@says({"type": "string", "examples": ["10.0.0.0/24", "fd00::/64"]})
 def cidr(value: Any) -> str:
     """Return a prefix with its host bits cleared."""
     if not isinstance(value, str) or "/" not in value:
@@ -130,6 +164,7 @@ def cidr(value: Any) -> str:
         raise ValueError(f"'{value}' is not a valid IP subnet; should be ADDRESS/LENGTH") from None
 
 
+@says({"type": "string", "examples": ["10.0.0.0/24", "fd00::1"]})
 def ip_or_cidr(value: Any) -> str:
     """Return an address or a prefix as it was meant: a lone address stays one."""
     if isinstance(value, str) and "/" in value:
@@ -143,6 +178,7 @@ def ip_or_cidr(value: Any) -> str:
         raise ValueError(f"'{value}' is neither a valid IP address, nor is it a valid IP subnet") from None
 
 
+@says({"type": "string", "pattern": "^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$"})
 def mac(value: Any) -> str:
     """Return a unicast MAC address in lower case with colons."""
     if not isinstance(value, str) or not MAC.fullmatch(value):
@@ -154,6 +190,7 @@ def mac(value: Any) -> str:
 
 
 def list_of(inner: Check, unique: bool = True) -> Check:
+    @says({"type": "array", "items": schema_of(inner)} | ({"uniqueItems": True} if unique else {}))
     def check(value: Any) -> tuple[Any, ...]:
         if value is None:
             return ()
@@ -176,6 +213,14 @@ def mapping(required: Mapping[str, Check], optional: Mapping[str, Check] | None 
     optional = optional or {}
     members = {**required, **optional}
 
+    @says(
+        {
+            "type": "object",
+            "properties": {name: schema_of(check) for name, check in members.items()},
+            "required": sorted(required),
+            "additionalProperties": False,
+        }
+    )
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError(f"'{value}' is not a dictionary")
@@ -190,6 +235,7 @@ def mapping(required: Mapping[str, Check], optional: Mapping[str, Check] | None 
     return check
 
 
+@says({"type": ["object", "null"]})
 def dictionary(value: Any) -> dict[str, Any]:
     if value is None:
         return {}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import boolean, one_of, or_none, uuid
+from crossway.model.check import boolean, one_of, or_none, says, schema_of, uuid
 from crossway.model.resource import Kind, Resource, attribute
 from crossway.model.rule import EGRESS, INGRESS, IPV4, Rule, ethertype, normal, port_value, prefix, protocol
 from crossway.model.who import ADMIN, ANYONE
@@ -15,6 +15,7 @@ from crossway.model.who import ADMIN, ANYONE
 PARENT = "PARENT"
 
 
+@says({"anyOf": [schema_of(or_none(uuid)), {"const": PARENT}]})
 def remote(value: Any) -> Any:
     return value if value == PARENT else or_none(uuid)(value)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import boolean, list_of, one_of, or_none, text, uuid
+from crossway.model.check import boolean, list_of, one_of, or_none, says, schema_of, text, uuid
 from crossway.model.resource import Kind, Resource, attribute
 from crossway.model.who import ADMIN, ANYONE
 
@@ -15,11 +15,13 @@ SERVICE_TYPES = (ROUTER_SERVICE, "FLAVORS", "QOS", "METERING", "DUMMY")
 DRIVER = "crossway"
 
 
+@says(schema_of(or_none(text(1024))))
 def words(value: Any) -> str:
     """Return a text; none is the empty one."""
     return str(text(1024)("" if value is None else value))
 
 
+@says(schema_of(or_none(boolean)))
 def flag(value: Any) -> bool:
     return True if value is None else boolean(value)
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from crossway.model.check import boolean, domain, integer, list_of, mapping, one_of, or_none, text, uuid
+from crossway.model.check import (
+    boolean,
+    domain,
+    integer,
+    list_of,
+    mapping,
+    one_of,
+    or_none,
+    says,
+    schema_of,
+    text,
+    uuid,
+)
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import ADMIN, READER, SERVICE, SHARED
 
@@ -14,11 +26,13 @@ TYPE, PHYSNET, SEGMENT = "provider:network_type", "provider:physical_network", "
 VLAN_MAX = 4094
 
 
+ONE = mapping({TYPE: one_of(FLAT, VLAN, VXLAN)}, {PHYSNET: or_none(text(64)), SEGMENT: or_none(integer(1, VNI_MAX))})
+
+
+@says(schema_of(ONE))
 def segment(value: object) -> dict[str, Any]:
     """Check one of several segments."""
-    given = mapping(
-        {TYPE: one_of(FLAT, VLAN, VXLAN)}, {PHYSNET: or_none(text(64)), SEGMENT: or_none(integer(1, VNI_MAX))}
-    )(value)
+    given = ONE(value)
     return {"type": given[TYPE], "physnet": given.get(PHYSNET), "segment": given.get(SEGMENT)}
 
 

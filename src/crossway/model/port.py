@@ -21,6 +21,8 @@ from crossway.model.check import (
     mapping,
     one_of,
     or_none,
+    says,
+    schema_of,
     text,
     uuid,
 )
@@ -89,17 +91,38 @@ class DhcpOption(msgspec.Struct, frozen=True, gc=False):
     ip_version: int = 4
 
 
+WISH = mapping({}, {"subnet_id": or_none(uuid), "ip_address": or_none(ip)})
+
+
+@says(schema_of(WISH))
 def wish(value: object) -> Wish:
-    given = mapping({}, {"subnet_id": or_none(uuid), "ip_address": or_none(ip)})(value)
+    given = WISH(value)
     if not any(given.values()):
         raise ValueError(f"'{value}' names neither ip_address nor subnet_id")
     return Wish(**given)
 
 
+def line(longest: int) -> Check:
+    """Take one line of text that says something."""
+    words = text(longest)
+
+    @says({**schema_of(words), "minLength": 1})
+    def check(value: object) -> str:
+        said: str = words(value)
+        if not said.strip() or not said.isprintable():
+            raise ValueError(f"'{value}' should be one line, and not empty")
+        return said
+
+    return check
+
+
+DHCP_OPTIONS = list_of(mapping({"opt_name": line(64), "opt_value": or_none(text(255))}, {"ip_version": integer(4, 6)}))
+
+
+@says(schema_of(DHCP_OPTIONS))
 def dhcp_options(value: object) -> tuple[DhcpOption, ...]:
     """Check DHCP options: each has another name, or is for the other version of IP."""
-    given = list_of(mapping({"opt_name": line(64), "opt_value": or_none(text(255))}, {"ip_version": integer(4, 6)}))
-    options = tuple(DhcpOption(**option) for option in given(value))
+    options = tuple(DhcpOption(**option) for option in DHCP_OPTIONS(value))
     for option in options:
         if option.ip_version not in (4, 6):
             raise ValueError(f"'{option.ip_version}' is not in [4, 6]")
@@ -111,31 +134,27 @@ def dhcp_options(value: object) -> tuple[DhcpOption, ...]:
     return options
 
 
-def line(longest: int) -> Check:
-    """Take one line of text that says something."""
-    words = text(longest)
-
-    def check(value: object) -> str:
-        said: str = words(value)
-        if not said.strip() or not said.isprintable():
-            raise ValueError(f"'{value}' should be one line, and not empty")
-        return said
-
-    return check
+PAIR = mapping({"ip_address": ip_or_cidr}, {"mac_address": or_none(mac)})
 
 
+@says(schema_of(PAIR))
 def pair(value: object) -> dict[str, str]:
     """Check a pair; a MAC that is not given is the port's own, which is known later."""
-    given = mapping({"ip_address": ip_or_cidr}, {"mac_address": or_none(mac)})(value)
+    given = PAIR(value)
     if ipaddress.ip_network(given["ip_address"]).is_multicast:
         raise ValueError(f"'{given['ip_address']}' is a multicast address: nobody sends from it")
     return {key: item for key, item in given.items() if item is not None}
 
 
+HINTS = or_none(
+    mapping({}, {"openvswitch": mapping({"other_config": mapping({"tx-steering": one_of("thread", "hash")})})})
+)
+
+
+@says(schema_of(HINTS))
 def hints(value: object) -> dict[str, Any] | None:
     """Check what is meant for one kind of virtual switch; an empty hint is none."""
-    steering = mapping({"tx-steering": one_of("thread", "hash")})
-    return or_none(mapping({}, {"openvswitch": mapping({"other_config": steering})}))(value) or None
+    return HINTS(value) or None
 
 
 def of_network(device_owner: object) -> bool:

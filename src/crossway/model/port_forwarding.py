@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import integer, ip, or_none, text, uuid
+from crossway.model.check import integer, ip, or_none, says, text, uuid
 from crossway.model.resource import Kind, Resource, attribute
 from crossway.model.who import PARENT_MEMBER, PARENT_READER
 
@@ -14,6 +14,7 @@ PORT_MAX = 65535
 PROTOCOLS = ("dccp", "icmp", "ipv6-icmp", "sctp", "tcp", "udp")
 
 
+@says({"enum": list(PROTOCOLS)})
 def protocol(value: Any) -> str:
     """Return a protocol's name in lower case."""
     named = value.lower() if isinstance(value, str) else value

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import boolean, integer, one_of
+from crossway.model.check import boolean, integer, one_of, says
 from crossway.model.resource import Attribute, Kind, Resource, attribute, told
 from crossway.model.who import ANYONE, MANAGER, PARENT_MANAGER, PARENT_READER, READER, SHARED
 
@@ -17,6 +17,7 @@ MOST = (1 << 31) - 1
 STANDARD = ("project_id", "name", "description", "created_at", "updated_at", "revision_number", "tags")
 
 
+@says({"type": "integer", "minimum": 0, "maximum": 56})
 def dscp(value: Any) -> int:
     number: int = integer(0, MOST)(value)
     if number not in DSCP:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import boolean, list_of, mapping, or_none, text, uuid
+from crossway.model.check import boolean, list_of, mapping, or_none, says, schema_of, text, uuid
 from crossway.model.port import FixedIp, Wish, wish
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.subnet import Route, route
@@ -45,11 +45,15 @@ class GatewayWish(msgspec.Struct, frozen=True, gc=False):
 OPTIONAL = {"enable_snat": boolean, "external_fixed_ips": list_of(wish), "qos_policy_id": or_none(uuid)}
 
 
+GATEWAY = mapping({"network_id": uuid}, OPTIONAL)
+
+
+@says({"anyOf": [schema_of(GATEWAY), {"type": "object", "maxProperties": 0}, {"type": "null"}]})
 def gateway(value: Any) -> GatewayWish | None:
     """Check a gateway; none and an empty object alike take it away."""
     if value is None or value == {}:
         return None
-    return GatewayWish(**mapping({"network_id": uuid}, OPTIONAL)(value))
+    return GatewayWish(**GATEWAY(value))
 
 
 flag = attribute(or_none(boolean), default=False, set_by=ADMIN, see=ADMIN, filter_check=boolean)

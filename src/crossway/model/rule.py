@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import cidr, ip_or_cidr, one_of, or_none, text, uuid
+from crossway.model.check import cidr, ip_or_cidr, one_of, or_none, says, schema_of, text, uuid
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER
 
@@ -45,6 +45,7 @@ PROTOCOLS = {
 IPV6_ONLY = ("icmpv6", "ipv6-encap", "ipv6-frag", "ipv6-icmp", "ipv6-nonxt", "ipv6-opts", "ipv6-route")
 
 
+@says({"anyOf": [{"enum": ["any", *PROTOCOLS]}, {"type": "integer", "minimum": 0, "maximum": 255}, {"type": "null"}]})
 def protocol(value: Any) -> str | None:
     """Return a protocol's name, or its number as a string."""
     if value is None or value in ("", "any"):
@@ -55,6 +56,7 @@ def protocol(value: Any) -> str | None:
     raise ValueError(f"'{value}' is not a protocol: should be a number from 0 to 255 or one of {sorted(PROTOCOLS)}")
 
 
+@says({"enum": [IPV4, IPV6]})
 def ethertype(value: Any) -> str:
     for known in (IPV4, IPV6):
         if isinstance(value, str) and value.lower() == known.lower():
@@ -62,6 +64,7 @@ def ethertype(value: Any) -> str:
     raise ValueError(f"'{value}' is not in ['{IPV4}', '{IPV6}']")
 
 
+@says({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 65535}, {"type": "null"}]})
 def port_value(value: Any) -> int | None:
     """Check a port number or an ICMP type or code; which it is depends on the protocol."""
     if value is None or value == "":
@@ -75,6 +78,7 @@ def port_value(value: Any) -> int | None:
     return number
 
 
+@says(schema_of(ip_or_cidr))
 def prefix(value: Any) -> str:
     return ip_or_cidr(value)
 

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import msgspec
 
-from crossway.model.check import boolean, cidr, integer, ip, ip_version, list_of, mapping, one_of, or_none, text, uuid
+from crossway.model.check import (
+    boolean,
+    cidr,
+    integer,
+    ip,
+    ip_version,
+    list_of,
+    mapping,
+    one_of,
+    or_none,
+    says,
+    schema_of,
+    text,
+    uuid,
+)
 from crossway.model.resource import Kind, Resource, attribute
 from crossway.model.who import ADMIN, MEMBER, PARENT_MEMBER, PARENT_READER, READER, SHARED
 
@@ -30,14 +44,20 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     nexthop: str
 
 
+POOL, ROUTE = mapping({"start": ip, "end": ip}), mapping({"destination": cidr, "nexthop": ip})
+
+
+@says(schema_of(POOL))
 def pool(value: object) -> Pool:
-    return Pool(**mapping({"start": ip, "end": ip})(value))
+    return Pool(**POOL(value))
 
 
+@says(schema_of(ROUTE))
 def route(value: object) -> Route:
-    return Route(**mapping({"destination": cidr, "nexthop": ip})(value))
+    return Route(**ROUTE(value))
 
 
+@says(schema_of(text(255)))
 def service(value: object) -> str:
     """Return a device owner that a subnet's addresses may be kept for."""
     owner: str = text(255)(value)
@@ -46,6 +66,7 @@ def service(value: object) -> str:
     return owner
 
 
+@says({"anyOf": [schema_of(uuid), {"const": DELEGATED}, {"type": "null"}]})
 def pool_named(value: object) -> str | None:
     if value is None or value == DELEGATED:
         return value

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import boolean, list_of, mapping, text, uuid
+from crossway.model.check import boolean, list_of, mapping, says, schema_of, text, uuid
 from crossway.model.resource import REQUIRED, Kind, Resource, attribute, told
 
 VLAN, INHERIT = "vlan", "inherit"
@@ -20,14 +20,24 @@ class SubPort(msgspec.Struct, frozen=True, gc=False):
     port_id: str
 
 
+@says({"type": "integer", "minimum": 1, "maximum": 4094})
+def _number(value: Any) -> Any:
+    if not isinstance(value, int | str) or isinstance(value, bool):
+        raise ValueError(f"segmentation_id '{value}' is not an integer")
+    return value
+
+
+SUB_PORT = mapping({"port_id": uuid}, {"segmentation_type": text(255), "segmentation_id": _number})
+
+
+@says(schema_of(SUB_PORT))
 def sub_port(value: Any) -> dict[str, Any]:
     """Check one by itself; of which kind its tag is, and whether that will do, is decided with its network."""
-    given: dict[str, Any] = mapping({"port_id": uuid}, {"segmentation_type": text(255), "segmentation_id": _anything})(
-        value
-    )
+    given: dict[str, Any] = SUB_PORT(value)
     return given
 
 
+@says(schema_of(list_of(sub_port)))
 def sub_ports(value: Any) -> tuple[dict[str, Any], ...]:
     """Check several: no port twice, no tag twice."""
     given: tuple[dict[str, Any], ...] = list_of(sub_port, unique=False)(value)
@@ -38,12 +48,6 @@ def sub_ports(value: Any) -> tuple[dict[str, Any], ...]:
     if same := next((tag for tag in tags if tags.count(tag) > 1), None):
         raise ValueError(f"segmentation ID '{same[1]}' for '{same[0]}' is not unique")
     return given
-
-
-def _anything(value: Any) -> Any:
-    if not isinstance(value, int | str) or isinstance(value, bool):
-        raise ValueError(f"segmentation_id '{value}' is not an integer")
-    return value
 
 
 class Trunk(Resource, frozen=True, kw_only=True, gc=False):
