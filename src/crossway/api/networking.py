@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,7 +12,7 @@ from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crossway.api import query
+from crossway.api import openapi, query
 from crossway.api.answer import Answer, answer, body, empty, encode
 from crossway.api.extensions import EXTENSIONS, listed
 from crossway.api.resources import Place, Shapes, path_of, place
@@ -81,6 +82,10 @@ class Networking:
             for c in COLLECTIONS
         ]
         return answer({"version": _version(request), "versions": [_version(request)], "resources": resources})
+
+    async def openapi(self, request: Request) -> Response:
+        """Tell all that can be asked, as OpenAPI has it."""
+        return Answer(_openapi())
 
     async def extensions(self, request: Request) -> Response:
         alias = request.path_params.get("alias")
@@ -333,6 +338,11 @@ class Networking:
         (fresh,) = self._fresh(collection, [found])
         encoded = self.shapes.encode(collection, fresh, caller)
         return Answer(b'{"%s":%s}' % (collection.kind.name.encode(), encoded), status)
+
+
+@cache
+def _openapi() -> bytes:
+    return encode(openapi.document())
 
 
 def _version(request: Request) -> dict[str, Any]:

@@ -176,7 +176,10 @@ def _smaller(best: Bucket | list[str], buckets: list[Bucket]) -> Bucket | list[s
 
 def _test(cloud: Cloud, collection: Collection, caller: Caller, name: str, values: list[str]) -> Test:
     if name in collection.filters:
-        return collection.filters[name](cloud, caller, values)
+        try:
+            return collection.filters[name](cloud, caller, values)
+        except ValueError as error:
+            raise Invalid(f"Invalid input for {name}. Reason: {error}.") from None
     if name in TAGS and "tags" in collection.kind.attributes:
         wanted = {tag for value in values for tag in value.split(",")}
         return lambda r: TAGS[name](wanted, set(r.tags))

@@ -29,6 +29,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crossway.api import openapi
 from crossway.api.answer import fault
 from crossway.api.auth import Authenticated, Scheme, schemes
 from crossway.api.auth.layer import CALLER, header
@@ -61,6 +62,7 @@ def application(networking: Networking, hosts: Hosts, gate: Callable[[ASGIApp], 
         Route("/v2.0/", networking.version),
         Route("/v2.0/extensions", networking.extensions),
         Route("/v2.0/extensions/{alias}", networking.extensions),
+        Route(openapi.PATH, networking.openapi),
         Route("/v2.0/{path:path}", networking.dispatch, methods=["GET", "POST", "PUT", "DELETE"]),
         Route("/v1/status", for_admins(hosts.status_of_all)),
         Route("/v1/hosts", for_hosts(hosts.index)),

@@ -23,6 +23,14 @@ def protocol(value: Any) -> str:
     return str(named)
 
 
+@says(
+    {
+        "anyOf": [
+            {"type": "string", "pattern": "^[0-9]{1,5}(:[0-9]{1,5})?$"},
+            {"type": "integer", "minimum": 1, "maximum": PORT_MAX},
+        ]
+    }
+)
 def port_range(value: Any) -> str:
     """Return ports FIRST:LAST, both ends included; a lone port is a range of one."""
     parts = str(value).split(":")
