@@ -4,7 +4,7 @@ BPF := src/crossway/bpf/crossway.bpf.o
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: cflags demo test check fuzz bench bench-attach bpf setup lock tempest
+.PHONY: cflags demo test check fuzz bench bench-attach bpf setup lock tempest schemathesis
 
 setup:
 	@scripts/setup
@@ -50,6 +50,11 @@ tempest: setup
 # The packet tests on Debian 12's own kernel, under QEMU.
 kernel-test: setup
 	@scripts/kernel-test $(ARGS)
+
+# 10,000 requests that the OpenAPI document allows, and what is beside them.
+schemathesis: setup
+	@SCHEMATHESIS_CASES=$(or $(CASES),40) SCHEMATHESIS_PHASES=coverage,fuzzing,stateful \
+		$(PY) -m pytest -q -s --timeout 1800 tests/api/test_openapi.py
 
 # Renew the locked dependencies.
 lock: setup
