@@ -96,4 +96,6 @@ _SPELLED = {"floatingip": "FloatingIP", "ip": "IP", "ndp": "NDP"}
 
 
 def _camel(kind: str) -> str:
-    return _CALLED.get(kind.removeprefix("alias_")) or "".join(_SPELLED.get(word, word.capitalize()) for word in kind.replace("_", " ").split())
+    words = kind.replace("_", " ").split()
+    known = _CALLED.get(kind.removeprefix("alias_"))
+    return known or "".join(_SPELLED.get(word, word.capitalize()) for word in words)

@@ -92,7 +92,8 @@ def test_qos_policies(sdk: Proxy, project: str) -> None:
     assert sdk.get_qos_policy(policy).tags == ["a"]
     assert [found.id for found in sdk.qos_policies(tags="a", project_id=project)] == [policy.id]
     found = sdk.find_qos_policy("gold", project_id=project)
-    assert found and found.id == policy.id
+    assert found
+    assert found.id == policy.id
     assert sdk.update_qos_policy(policy, is_shared=False, name="lead").is_shared is False
     sdk.delete_qos_policy(policy)
     assert not list(sdk.qos_policies(project_id=project))
