@@ -1,15 +1,23 @@
 # make demo · make test · make check · make bench do all the set-up themselves.
 PY := .venv/bin/python
 BPF := src/crossway/bpf/crossway.bpf.o
+CNI := src/crossway/plugins/crossway-cni
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: cflags demo test check fuzz bench bench-attach bpf setup lock tempest schemathesis
+.PHONY: cflags cni demo test check fuzz bench bench-attach bpf setup lock tempest schemathesis
 
 setup:
 	@scripts/setup
 
 bpf: $(BPF)
+
+cni: $(CNI)
+
+# Static, so that it starts at once and runs on any host's system.
+$(CNI): src/crossway/plugins/cni.c
+	clang -std=gnu17 -static -Os -s -Wall -Wextra -Werror -o $@.tmp $<
+	@mv $@.tmp $@
 
 cflags:
 	@echo $(CFLAGS)

@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         plugins = [
             Plugin(
                 "crossway",
-                Path(crossway.plugins.__file__).with_name("thin.py"),
+                Path(crossway.plugins.__file__).with_name("crossway-cni"),
                 {**common, "type": "crossway-cni", "network": "pods", "groups": "open", "agent": host.socket},
                 host,
                 peer.ip4,

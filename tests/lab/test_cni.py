@@ -16,7 +16,7 @@ from crossway.lab import Lab
 from crossway.lab.place import Place
 from lab.stories import Object, dual, links, open_group, pings
 
-PLUGIN = Path(crossway.plugins.__file__).with_name("thin.py")
+PLUGIN = Path(crossway.plugins.__file__).with_name("crossway-cni")
 
 
 class Runtime:

@@ -1,6 +1,6 @@
 """The Container Network Interface, 1.1.0 and back to 0.4.0: what a runtime asks and is told.
 
-The executable (`thin.py`) hands on environment and configuration as they are;
+The executable (`cni.c`) hands on environment and configuration as they are;
 all else is here. One interface of a pod is one port: `device_id` is the
 container, the binding's profile names interface and configuration.
 """
