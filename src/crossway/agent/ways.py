@@ -18,7 +18,7 @@ from crossway.errors import Fault
 from crossway.kernel import netlink as nl
 from crossway.kernel.links import netns_of
 from crossway.kernel.netlink import Netlink, attr, attrs
-from crossway.plugins import cni
+from crossway.plugins.cni import Cni
 from crossway.plugins.docker import Docker
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Ways:
 
     def __init__(self, agent: Bodies) -> None:
         self._agent = agent
+        self._cni = Cni(self)
 
     @property
     def host(self) -> str:
@@ -101,7 +102,7 @@ class Ways:
 
     async def answer_cni(self, body: bytes, _: Mapping[str, str]) -> Any:
         """Answer one call of the CNI executable."""
-        return await cni.answer(self, body)
+        return await self._cni.answer(body)
 
     async def sweep(self) -> None:
         """Take away ports whose container has gone without the engine's saying so.

@@ -68,13 +68,17 @@ async def found(host: Host, kind: str, **filters: str | None) -> Objects:
     return objects
 
 
-async def one(host: Host, kind: str, name: str, project: str | None = None) -> Object:
-    """Return the one thing of an id or a name; within a project if one is said, or shared with it."""
+async def named(host: Host, kind: str, name: str) -> Objects:
+    """Return the objects of a kind that have an id or a name."""
     try:
         by = {"id": str(uuid.UUID(name))}
     except ValueError:
         by = {"name": name}
-    objects = await found(host, kind, **by)
+    return await found(host, kind, **by)
+
+
+def chosen(objects: Objects, kind: str, name: str, project: str | None) -> Object:
+    """Return the one object of a name; within a project if one is said, or shared with it."""
     if project is not None:
         objects = [o for o in objects if o.get("project_id") == project or o.get("shared")]
         objects = [o for o in objects if o.get("project_id") == project] or objects
@@ -83,6 +87,11 @@ async def one(host: Host, kind: str, name: str, project: str | None = None) -> O
     if len(objects) > 1:
         raise Conflict(f"{len(objects)} of kind {kind} are named {name}: say its id, or the project")
     return objects[0]
+
+
+async def one(host: Host, kind: str, name: str, project: str | None = None) -> Object:
+    """Return the one thing of an id or a name; within a project if one is said, or shared with it."""
+    return chosen(await named(host, kind, name), kind, name, project)
 
 
 async def ports(host: Host, owner: str, id: str | None = None) -> Objects:
@@ -98,7 +107,12 @@ async def groups(host: Host, names: Iterable[str], project: str) -> list[str]:
 
 async def make(host: Host, wish: Wish, network: Object | None = None) -> Object:
     """Make the port that is wished for, bound to this host."""
-    network = network or await one(host, "network", wish.network, wish.project)
+    # What is asked before the port is made is asked at once.
+    networks, *others = await asyncio.gather(
+        _just(network) if network else named(host, "network", wish.network),
+        *(named(host, "security_group", name) for name in wish.groups or ()),
+    )
+    network = network or chosen(networks, "network", wish.network, wish.project)
     project = wish.project or str(network.get("project_id") or "")
     port: dict[str, Any] = {
         "network_id": network["id"],
@@ -111,13 +125,20 @@ async def make(host: Host, wish: Wish, network: Object | None = None) -> Object:
     if project:
         port["project_id"] = project
     if wish.groups is not None:
-        port["security_groups"] = await groups(host, wish.groups, project)
+        port["security_groups"] = [
+            chosen(objects, "security_group", name, project)["id"]
+            for name, objects in zip(wish.groups, others, strict=True)
+        ]
     if wish.addresses:
         port["fixed_ips"] = [{"ip_address": ip} for ip in wish.addresses]
     if wish.mac:
         port["mac_address"] = wish.mac
     made: Object = (await host.ask("POST", path_of("port"), {"port": port}))["port"]
     return made
+
+
+async def _just(network: Object) -> Objects:
+    return [network]
 
 
 async def plugged(host: Host, port: Object, wish: Mapping[str, Any]) -> Object:

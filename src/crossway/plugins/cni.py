@@ -155,44 +155,72 @@ class Call:
             profile={"ifname": self.ifname, "configuration": self.name},
         )
 
-    def ours(self, port: Object) -> bool:
-        """Return whether a port is this call's interface."""
-        profile = port.get("binding:profile") or {}
-        return (profile.get("configuration"), profile.get("ifname")) == (self.name, self.ifname)
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Which interface this call is about."""
+        return self.container, self.ifname, self.name
 
 
-async def answer(host: Host, raw: bytes) -> Any:
-    """Answer one call: what is printed, None for nothing; a fault begins with its code."""
-    version = VERSIONS[-1]
-    try:
-        call = Call(raw)
-        version = call.version
-        return await COMMANDS[call.command](host, call)
-    except Refusal as refusal:
-        return {**refusal.told, "cniVersion": version}
-    except Fault as fault:
-        code = AGAIN if isinstance(fault, Unavailable) else CONFIG if fault.status < 500 else AGAIN
-        if isinstance(fault, NotFound) and fault.__dict__.get("kind") == "network namespace":
-            code = GONE
-        return {"code": code, "msg": str(fault), "details": fault.type, "cniVersion": version}
+class Cni:
+    """Answers to runtimes on one host."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        # Interfaces that may have ports: all that has none is not looked up before its port is made.
+        self._known: set[tuple[str, str, str]] | None = None
+        self._asked = asyncio.Lock()
+
+    async def answer(self, raw: bytes) -> Any:
+        """Answer one call: what is printed, None for nothing; a fault begins with its code."""
+        version = VERSIONS[-1]
+        try:
+            call = Call(raw)
+            version = call.version
+            return await COMMANDS[call.command](self, call)
+        except Refusal as refusal:
+            return {**refusal.told, "cniVersion": version}
+        except Fault as fault:
+            code = AGAIN if isinstance(fault, Unavailable) else CONFIG if fault.status < 500 else AGAIN
+            if isinstance(fault, NotFound) and fault.__dict__.get("kind") == "network namespace":
+                code = GONE
+            return {"code": code, "msg": str(fault), "details": fault.type, "cniVersion": version}
+
+    async def known(self) -> set[tuple[str, str, str]]:
+        """Return the interfaces that may have ports here, also such as an agent before this one made."""
+        async with self._asked:
+            if self._known is None:
+                ports = await attach.found(self.host, "port", device_owner=OWNER, binding__host_id=self.host.host)
+                self._known = {key_of(port) for port in ports}
+        return self._known
+
+    async def ports(self, call: Call) -> list[Object]:
+        """Return the ports of a call's interface: one, or none."""
+        return [port for port in await attach.ports(self.host, OWNER, call.container) if key_of(port) == call.key]
+
+    async def detach(self, port: Object) -> None:
+        """Take a port away."""
+        await self.host.detach(str(port["id"]))
+        if self._known is not None:
+            self._known.discard(key_of(port))
 
 
-async def add(host: Host, call: Call) -> Any:
+def key_of(port: Object) -> tuple[str, str, str]:
+    """Return which interface a port is, as `Call.key` has it."""
+    profile: Mapping[str, Any] = port.get("binding:profile") or {}
+    return str(port["device_id"]), str(profile.get("ifname")), str(profile.get("configuration"))
+
+
+async def add(cni: Cni, call: Call) -> Any:
     """Make the port, plug it, and return what the pod has got."""
-    wish = call.wish()
-    network, there = await asyncio.gather(
-        attach.one(host, "network", wish.network, wish.project), attach.ports(host, OWNER, call.container)
-    )
-    ports = [port for port in there if call.ours(port)]
-    port = ports[0] if ports else None
-    if port is not None and port["network_id"] != network["id"]:
-        raise Refusal(CONFIG, f"{call.ifname} of {call.container} is on network {port['network_id']} already")
+    wish, known = call.wish(), await cni.known()
     body = {"body": "veth", "netns": call.netns, "ifname": call.ifname, "default": call.conf.get("isDefaultGateway")}
-    if port is None:
-        plugged = await attach.plugged(host, await attach.make(host, wish, network), body)
-    else:
-        plugged = await host.plug({"port": port["id"], **body})
-    return result(call, plugged)
+    if call.key in known and (ports := await cni.ports(call)):
+        network = await attach.one(cni.host, "network", wish.network, wish.project)
+        if ports[0]["network_id"] != network["id"]:
+            raise Refusal(CONFIG, f"{call.ifname} of {call.container} is on network {ports[0]['network_id']} already")
+        return result(call, await cni.host.plug({"port": ports[0]["id"], **body}))
+    known.add(call.key)
+    return result(call, await attach.plugged(cni.host, await attach.make(cni.host, wish), body))
 
 
 def result(call: Call, plugged: Object) -> Object:
@@ -225,24 +253,23 @@ def result(call: Call, plugged: Object) -> Object:
     }
 
 
-async def delete(host: Host, call: Call) -> None:
+async def delete(cni: Cni, call: Call) -> None:
     """Take the port away; with the namespace gone, or the port, there is less to do."""
-    for port in await attach.ports(host, OWNER, call.container):
-        if call.ours(port):
-            await host.detach(str(port["id"]))
+    for port in await cni.ports(call):
+        await cni.detach(port)
 
 
-async def check(host: Host, call: Call) -> None:
+async def check(cni: Cni, call: Call) -> None:
     """Find that the pod's interface is as it was given, or say what differs."""
     before = call.part("prevResult")
     if not isinstance(before, dict):
         raise Refusal(CONFIG, "CHECK needs prevResult")
-    ports = [port for port in await attach.ports(host, OWNER, call.container) if call.ours(port)]
+    ports = await cni.ports(call)
     if not ports:
         raise Refusal(DIFFERS, f"{call.ifname} of {call.container} has no port")
-    body = host.body(str(ports[0]["id"]))
+    body = cni.host.body(str(ports[0]["id"]))
     if body is None:
-        raise Refusal(DIFFERS, f"port {ports[0]['id']} is not plugged on {host.host}")
+        raise Refusal(DIFFERS, f"port {ports[0]['id']} is not plugged on {cni.host.host}")
     if not body["up"]:
         raise Refusal(DIFFERS, f"port {ports[0]['id']} is down")
     interfaces = before.get("interfaces") or []
@@ -257,7 +284,7 @@ async def check(host: Host, call: Call) -> None:
         raise Refusal(DIFFERS, f"{call.ifname} lacks {', '.join(sorted(missing))}")
 
 
-async def collect(host: Host, call: Call) -> None:
+async def collect(cni: Cni, call: Call) -> None:
     """Take away all ports of this configuration that no valid attachment names."""
     named = call.conf.get("cni.dev/valid-attachments", call.conf.get("cni.dev/attachments"))
     if not isinstance(named, list):
@@ -266,17 +293,16 @@ async def collect(host: Host, call: Call) -> None:
         valid = {(str(entry["containerID"]), str(entry["ifname"])) for entry in named}
     except (TypeError, KeyError) as fault:
         raise Refusal(CONFIG, "an entry of cni.dev/valid-attachments lacks containerID or ifname") from fault
-    for port in await attach.ports(host, OWNER):
-        profile: Mapping[str, Any] = port.get("binding:profile") or {}
-        ours = profile.get("configuration") == call.name
-        if ours and (port["device_id"], profile.get("ifname")) not in valid:
+    for port in await attach.ports(cni.host, OWNER):
+        container, ifname, name = key_of(port)
+        if name == call.name and (container, ifname) not in valid:
             log.info("removing port %s of %s: no attachment names it", port["id"], port["device_id"])
-            await host.detach(str(port["id"]))
+            await cni.detach(port)
 
 
-async def status(host: Host, _: Call) -> None:
+async def status(cni: Cni, _: Call) -> None:
     """Say whether ADD would be served now."""
-    if not host.connected:
+    if not cni.host.connected:
         raise Refusal(UNAVAILABLE, "the agent has no server")
 
 
