@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -308,3 +310,24 @@ def test_what_sqlite_answered_survives_kill_9(tmp_path: Path) -> None:
 def test_an_unknown_store_is_refused_with_what_would_be_right(address: str) -> None:
     with pytest.raises(Invalid, match="sqlite:PATH"):
         open_store(address)
+
+
+def test_a_file_of_the_first_version_serves_on(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "db")) as older:
+        older.executescript("""
+            CREATE TABLE entries (key TEXT PRIMARY KEY, value BLOB NOT NULL, modified INTEGER NOT NULL) WITHOUT ROWID;
+            CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL, schema INTEGER);
+            INSERT INTO head VALUES (1, 7, 1);
+            INSERT INTO entries VALUES ('b', 'two', 7), ('a', 'one', 3);
+        """)
+
+    async def story() -> None:
+        for revision in (8, 9):
+            store = open_store(f"sqlite:{tmp_path / 'db'}")
+            assert [(e.key, e.modified) for e in (await store.read(""))[1]][:1] == [("a", 3)]
+            with pytest.raises(Stale):
+                await store.commit(Transaction(same={"a": 0}, puts={"a": b"new"}))
+            assert await store.commit(Transaction(same={"a": 3}, puts={"b": b"more"})) == revision
+            await store.close()
+
+    asyncio.run(story())

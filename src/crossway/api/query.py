@@ -155,8 +155,11 @@ def _candidates(
         declared = collection.kind.names.get(name)
         if declared and not declared.filter_check and declared.field in table.indexes and "" not in values:
             best = _smaller(best, [table.ids(declared.field, value) for value in values])
-        elif name == "fixed_ips" and (subnets := [v[10:] for v in values if v.startswith("subnet_id=")]):
-            best = _smaller(best, [table.ids("subnet_id", subnet) for subnet in subnets])
+        elif name == "fixed_ips" and table is cloud.ports:
+            if subnets := [v[10:] for v in values if v.startswith("subnet_id=")]:
+                best = _smaller(best, [table.ids("subnet_id", subnet) for subnet in subnets])
+            if ips := [v[11:] for v in values if v.startswith("ip_address=")]:
+                best = list(dict.fromkeys(cloud.addresses.holders(ips)))
     mine = visible(cloud, caller, table.name)
     if mine is not None:
         if len(mine) == 1 and isinstance(mine[0], Bucket):

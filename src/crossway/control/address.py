@@ -87,6 +87,13 @@ class Addresses:
         self.spaces: dict[str, Space] = {}
         self.macs: dict[str, dict[str, str]] = {}
 
+    def holders(self, ips: Iterable[str]) -> Iterator[str]:
+        """Yield the ports that have one of these addresses, in whatever subnet."""
+        for ip in ips:
+            for space in self.spaces.values():
+                if port := space.taken.get(ip):
+                    yield port
+
     def changed(self, old: Subnet | None, new: Subnet | None, ports: Iterable[Port]) -> None:
         """Follow a subnet; *ports* are those that have addresses in it."""
         subnet = new or old

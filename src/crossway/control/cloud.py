@@ -7,7 +7,7 @@ between two awaits sees one revision.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -29,33 +29,49 @@ from crossway.store import Change, Compacted, Entry, Event, Store
 
 T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R", bound=Resource)
+# So many ids are put in their places one by one; more are sorted anew.
+MOVED = 500
 
 
 class Bucket:
     """A set of ids that can also be walked in order; the order costs only who asks for it."""
 
-    __slots__ = ("_sorted", "ids")
+    __slots__ = ("_moved", "_sorted", "ids")
 
     def __init__(self, *ids: str) -> None:
         self.ids: dict[str, None] = dict.fromkeys(ids)
         self._sorted: list[str] | None = None
+        # What came or went since the ids were put in order.
+        self._moved: list[str] = []
 
     def add(self, id: str) -> None:
         if id not in self.ids:
             self.ids[id] = None
-            if self._sorted is not None:
-                insort(self._sorted, id)
+            self._move(id)
 
     def remove(self, id: str) -> None:
         if id in self.ids:
             del self.ids[id]
-            if self._sorted is not None:
-                del self._sorted[bisect_left(self._sorted, id)]
+            self._move(id)
 
     def in_order(self) -> list[str]:
         if self._sorted is None:
             self._sorted = sorted(self.ids)
+        for id in self._moved:
+            at = bisect_left(self._sorted, id)
+            there = at < len(self._sorted) and self._sorted[at] == id
+            if there and id not in self.ids:
+                del self._sorted[at]
+            elif not there and id in self.ids:
+                self._sorted.insert(at, id)
+        self._moved = []
         return self._sorted
+
+    def _move(self, id: str) -> None:
+        if self._sorted is not None:
+            self._moved.append(id)
+            if len(self._moved) > MOVED:
+                self._sorted, self._moved = None, []
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -7,7 +7,7 @@ happened, and the verb decides anew on the newer state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,6 +23,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 ENCODER = msgspec.json.Encoder()
 TRIES = 200
 NUMBERS_TRIED = 1 << 20
+NOTHING: Mapping[str, Any] = {}
 
 
 class Decision:
@@ -33,6 +34,8 @@ class Decision:
         self.transaction = Transaction()
         # Objects that this decision makes or changes, by key: bulk verbs see what they did.
         self.made: dict[str, Any] = {}
+        # The same by table and id.
+        self._rows: dict[str, dict[str, Any]] = {}
         self._lent: list[tuple[Space, str]] = []
         self._claimed: dict[str, None] = {}
         # What counts as used of a quota: table, project, id.
@@ -64,9 +67,14 @@ class Decision:
 
     def by(self, table: Table[S], index: str, value: Any) -> list[S]:
         """Return the objects that *index* finds under *value*, as this decision leaves them."""
-        found = [row for row in table.by(index, value) if not self._changes(f"{table.name}/{row.id}")]  # type: ignore[attr-defined]
-        made = (one for one in self.made.values() if isinstance(one, table.model))
-        return found + [one for one in made if value in table.values(index, one)]
+        found = table.by(index, value)
+        if self.made or self.transaction.deletes:
+            found = [row for row in found if not self._changes(f"{table.name}/{row.id}")]  # type: ignore[attr-defined]
+        return found + [one for one in self.made_in(table) if value in table.values(index, one)]
+
+    def made_in(self, table: Table[S]) -> Collection[S]:
+        """Return the objects of a table that this decision makes or changes."""
+        return self._rows.get(table.name, NOTHING).values()
 
     def _changes(self, key: str) -> bool:
         return key in self.made or key in self.transaction.deletes
@@ -79,7 +87,7 @@ class Decision:
             project: str = new.project_id  # type: ignore[attr-defined]
             self.cloud.usage.take(table.name, project, id, limited)
             self._counted.append((table.name, project, id))
-        self.made[key] = new
+        self._make(table, id, new)
         self.transaction.same[key] = 0
         self.transaction.puts[key] = ENCODER.encode(new)
 
@@ -89,12 +97,17 @@ class Decision:
         key = f"{table.name}/{id}"
         if key not in self.made:
             self.transaction.same[key] = table.modified[id]
-        self.made[key] = new
+        self._make(table, id, new)
         self.transaction.puts[key] = ENCODER.encode(new)
+
+    def _make(self, table: Table[S], id: str, new: S) -> None:
+        self.made[f"{table.name}/{id}"] = new
+        self._rows.setdefault(table.name, {})[id] = new
 
     def delete(self, table: Table[S], id: str) -> None:
         key = f"{table.name}/{id}"
         made = self.made.pop(key, None)
+        self._rows.get(table.name, {}).pop(id, None)
         if made is not None and table.name in NAMES:
             self.cloud.usage.settle(table.name, made.project_id, id)
         self.transaction.puts.pop(key, None)

@@ -18,8 +18,8 @@ def of(decision: Decision, groups: Iterable[str]) -> int:
     wanted = tuple(sorted(groups))
     if not wanted:
         return 0
-    for known in decision.made.values():
-        if isinstance(known, Identity) and known.groups == wanted:
+    for known in decision.made_in(cloud.identities):
+        if known.groups == wanted:
             return int(known.id)
     for id in cloud.identities.ids("groups", wanted):
         if decision.rely(cloud.identities, id):

@@ -236,7 +236,7 @@ def _add_to_ports(decision: Decision, subnet: Subnet) -> None:
 
 def _subnets(decision: Decision, network: str) -> list[Subnet]:
     """Return the subnets of a network, those that this decision makes included."""
-    made = [s for s in decision.made.values() if isinstance(s, Subnet) and s.network_id == network]
+    made = [s for s in decision.made_in(decision.cloud.subnets) if s.network_id == network]
     return decision.cloud.subnets.by("network_id", network) + made
 
 

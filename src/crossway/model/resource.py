@@ -7,8 +7,8 @@ see it. Validation, filters, sorting and the JSON shape follow.
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_type_hints
 
@@ -141,6 +141,9 @@ class Kind(Generic[R]):
             # Older clients say tenant where newer ones say project.
             self.names["tenant_id"] = self.attributes["project_id"]
         named = dict(indexes) if isinstance(indexes, Mapping) else dict.fromkeys(indexes)
+        if "name" in self.attributes:
+            # Commands say names and ask for ids.
+            named.setdefault("name", None)
         self.indexes: dict[str, Index] = {name: of or _value_of(name) for name, of in named.items()}
         self._defaults = {a.field: a.default for a in self.attributes.values() if a.post and a.default is not REQUIRED}
         self._required = [a.wire for a in self.attributes.values() if a.post and a.default is REQUIRED]
@@ -200,7 +203,10 @@ def _value_of(field: str) -> Index:
 
 
 def new_id() -> str:
-    return str(uuid.uuid4())
+    """Return a random UUID (version 4)."""
+    hex = os.urandom(16).hex()
+    variant = "89ab"[int(hex[16], 16) & 3]
+    return f"{hex[:8]}-{hex[8:12]}-4{hex[13:16]}-{variant}{hex[17:20]}-{hex[20:]}"
 
 
 def now() -> str:

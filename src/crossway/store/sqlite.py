@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,11 +19,28 @@ from crossway.errors import Unavailable
 from crossway.store.history import History
 from crossway.store.interface import Change, Entry, Stale, Transaction, after_prefix
 
+# Values stand in the order in which they came, and only short keys are spread over the index: a commit
+# of fifty ports writes a third of the pages that it would if values were spread by their keys.
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL, modified INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entries (
+    number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value BLOB NOT NULL, modified INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS head (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL, schema INTEGER);
 INSERT OR IGNORE INTO head VALUES (1, 0, 1);
 """
+# Files of the first version had values beside their keys.
+RENEW = """
+BEGIN;
+ALTER TABLE entries RENAME TO older;
+CREATE TABLE entries (
+    number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value BLOB NOT NULL, modified INTEGER NOT NULL
+);
+INSERT INTO entries (key, value, modified) SELECT key, value, modified FROM older ORDER BY key;
+DROP TABLE older;
+COMMIT;
+"""
+# Pages of the log that are moved to their places at once: fewer would move the same pages again and again.
+CHECKPOINT = 4000
 # Transactions in one SQLite transaction: more would keep the first ones waiting.
 GROUP = 256
 
@@ -39,7 +56,11 @@ class SqliteStore:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA cache_size = -65536")
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
             self._db.executescript(SCHEMA)
+            (told,) = self._db.execute("SELECT sql FROM sqlite_master WHERE name = 'entries'").fetchone()
+            if "WITHOUT ROWID" in told:
+                self._db.executescript(RENEW)
             # Takes the lock now, so that a second server on this file fails at its start.
             self._db.execute("UPDATE head SET schema = 1")
             (revision,) = self._db.execute("SELECT revision FROM head").fetchone()
@@ -95,12 +116,10 @@ class SqliteStore:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             for transaction, _ in group:
-                stale = self._stale(transaction)
-                if stale:
-                    answers.append(Stale(stale, revision))
+                if not self._apply(transaction, revision + 1):
+                    answers.append(Stale(self._stale(transaction), revision))
                     continue
                 revision += 1
-                self._apply(transaction, revision)
                 changes.append(Change(revision, transaction.events()))
                 answers.append(revision)
             self._db.execute("UPDATE head SET revision = ?", (revision,))
@@ -144,17 +163,38 @@ class SqliteStore:
         if self._closed:
             self._closed.set_result(None)
 
-    def _apply(self, transaction: Transaction, revision: int) -> None:
-        self._db.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in transaction.deletes])
-        self._db.executemany(
-            "INSERT INTO entries VALUES (?, ?, ?) "
-            "ON CONFLICT (key) DO UPDATE SET value = excluded.value, modified = excluded.modified",
-            [(key, value, revision) for key, value in transaction.puts.items()],
-        )
+    def _apply(self, transaction: Transaction, revision: int) -> bool:
+        """Do it; False if something that it relies on is not so, and then nothing has happened."""
+        # Keys that must be absent and are put are tried at once: looking first would cost as much again.
+        fresh = [key for key, known in transaction.same.items() if known == 0 and key in transaction.puts]
+        if self._stale(transaction, but=fresh):
+            return False
+        fresh.sort()
+        if fresh:
+            done = self._db.executemany(
+                "INSERT INTO entries (key, value, modified) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                [(key, transaction.puts[key], revision) for key in fresh],
+            )
+            if done.rowcount < len(fresh):
+                undo = [(key, revision) for key in fresh]
+                self._db.executemany("DELETE FROM entries WHERE key = ? AND modified = ?", undo)
+                return False
+        if transaction.deletes:
+            self._db.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in transaction.deletes])
+        if len(fresh) < len(transaction.puts):
+            known = set(fresh)
+            self._db.executemany(
+                "INSERT INTO entries (key, value, modified) VALUES (?, ?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET value = excluded.value, modified = excluded.modified",
+                [(key, value, revision) for key, value in transaction.puts.items() if key not in known],
+            )
+        return True
 
-    def _stale(self, transaction: Transaction) -> list[str]:
+    def _stale(self, transaction: Transaction, but: Collection[str] = ()) -> list[str]:
+        """Return what is not as a transaction relies on it, *but* for some keys that must be absent."""
+        tried = frozenset(but)
         return [
-            *(key for key, revision in transaction.same.items() if self._modified(key) != revision),
+            *(k for k, revision in transaction.same.items() if k not in tried and self._modified(k) != revision),
             *(key for key in transaction.exists if not self._modified(key)),
             *(
                 prefix
