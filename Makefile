@@ -5,7 +5,7 @@ CNI := src/crossway/plugins/crossway-cni
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: cflags cni demo test check fuzz bench bench-attach bpf setup lock tempest schemathesis
+.PHONY: cflags cni demo test check fuzz bench bench-api bench-attach bpf setup lock tempest schemathesis
 
 setup:
 	@scripts/setup
@@ -46,6 +46,11 @@ fuzz: setup
 
 bench: setup
 	@$(PY) -m bench $(ARGS)
+	$(if $(ARGS),,@$(PY) -m bench.api)
+
+# The API with 1,000, 10,000 and 100,000 ports, beside Neutron: make bench-api ARGS='--sizes 1000 --repeats 3'
+bench-api: setup
+	@$(PY) -m bench.api $(ARGS)
 
 # CNI ADD beside Debian's bridge plugin: make bench-attach ARGS='--repeats 20 --burst 0'
 bench-attach: setup
