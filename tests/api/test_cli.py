@@ -266,3 +266,17 @@ def test_an_external_address_is_a_host_of_a_network() -> None:
 )  # fmt: skip
 def test_a_dropped_packet_is_told_in_one_line(last: dict[str, Any], text: str) -> None:
     assert flow(last) == text
+
+
+def test_policy_is_a_table_of_who_may_do_what(crossway: Crossway) -> None:
+    rows = {row["operation"]: row["who"] for row in crossway.json("policy")}
+    assert rows["create_network"] == "admin or member of its project"
+    assert rows["create_network:shared"] == "admin"
+    assert rows["create_policy_bandwidth_limit_rule"] == "admin or manager of its parent's project"
+    assert "add_router_interface" in crossway.ok("policy", "router")
+    assert {row["operation"].partition(":")[0] for row in crossway.json("policy", "service-providers")} == {
+        "get_service_provider"
+    }
+    code, _, said = crossway.run("policy", "nothing")
+    assert code == 1
+    assert "there are network, subnet" in said

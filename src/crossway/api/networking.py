@@ -244,7 +244,7 @@ class Networking:
         self._seen(at, caller)
 
         def verb(decision: Decision) -> Any:
-            policy.act(decision, caller, at.collection, at.id, at.name, action)
+            policy.act(decision, caller, at.collection, at.id, at.name, action, asked)
             return action.verb(decision, caller, at.id, asked)
 
         done = await decide(self.cloud, self._matching(request, at, verb))

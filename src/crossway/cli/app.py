@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossway.cli import drops, group, host, lab, network, port, router, serve, status, subnet, user
+from crossway.cli import drops, group, host, lab, network, policy, port, router, serve, status, subnet, user
 from crossway.cli.options import connections
 from crossway.errors import Fault, Invalid
 
@@ -50,6 +50,7 @@ app.add_typer(host.app, name="host")
 app.add_typer(user.app, name="user")
 app.command()(status.status)
 app.command()(drops.drops)
+app.command()(policy.policy)
 
 
 def run() -> None:

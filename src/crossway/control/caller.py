@@ -12,7 +12,7 @@ from crossway.control.cloud import Cloud
 from crossway.errors import Forbidden, Invalid, NotFound
 from crossway.model.kinds import BY_TABLE
 from crossway.model.network import Network
-from crossway.model.rbac import ACCESS_AS_EXTERNAL, ACCESS_AS_SHARED, EVERYONE, RbacPolicy
+from crossway.model.rbac import ACCESS_AS_EXTERNAL, ACCESS_AS_SHARED, EVERYONE
 from crossway.model.resource import Given, Resource
 from crossway.model.subnet import Subnet
 from crossway.model.who import Grant, Who
@@ -124,8 +124,6 @@ def reaches(cloud: Cloud, project: str, resource: Any) -> bool:
     if isinstance(resource, Subnet):
         network = cloud.networks.get(resource.network_id)
         return network is not None and shared(cloud, project, network)
-    if isinstance(resource, RbacPolicy):
-        return resource.target == project
     policies = cloud.rbac.by("object_id", resource.id)
     if isinstance(resource, Network):
         if resource.shared:
@@ -174,8 +172,6 @@ def visible(cloud: Cloud, caller: Caller, table: str) -> list[Iterable[str]] | N
                 return None
             if table == "network":
                 found.append(rows.ids("open", True))
-            if table == "rbac":
-                found.append(rows.ids("target", caller.project))
             targets = (*cloud.rbac.by("target", EVERYONE), *cloud.rbac.by("target", caller.project))
             found.append([p.object_id for p in targets if p.object_type == kind.rbac])
     return found

@@ -30,8 +30,8 @@ class Action(msgspec.Struct, frozen=True):
     """Something else that can be done to one resource: `PUT /v2.0/routers/ID/add_router_interface`.
 
     *verb* gets the body (None for GET) and returns what is answered. With GET it
-    only reads. *who* may do it; *status* answers it; *body* and *answer* are JSON
-    schemas for the OpenAPI document.
+    only reads. *who* may do it; *parts* are rules for members of its body, at any depth;
+    *status* answers it; *body* and *answer* are JSON schemas for the OpenAPI document.
     """
 
     verb: Callable[[Decision, Caller, str, Any], Any]
@@ -40,6 +40,7 @@ class Action(msgspec.Struct, frozen=True):
     status: int = 200
     body: Mapping[str, Any] = {}
     answer: Mapping[str, Any] = {}
+    parts: Mapping[str, Who] = {}
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from crossway.control.caller import Caller, seen
 from crossway.control.cloud import Cloud
 from crossway.control.collection import find
 from crossway.control.decision import Decision
-from crossway.errors import Conflict, Forbidden, Invalid
+from crossway.errors import Conflict, Invalid
 from crossway.model.check import list_of
 from crossway.model.floatingip import FloatingIp
 from crossway.model.ndp_proxy import NdpProxy
@@ -25,9 +25,6 @@ from crossway.model.rbac import ACCESS_AS_EXTERNAL
 from crossway.model.resource import changed
 from crossway.model.router import Gateway, GatewayWish, More, Router, gateway
 from crossway.model.subnet import Subnet
-
-# What only admins may say of a gateway, by any way of saying it.
-FOR_ADMINS = ("enable_snat", "external_fixed_ips")
 
 
 def attach(decision: Decision, caller: Caller, router: str, project: str, wish: GatewayWish) -> Port:
@@ -93,7 +90,7 @@ def remove_all(decision: Decision, router: Router) -> None:
 def add(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
     """Add gateways after those that a router has."""
     router = find(decision, Router, id)
-    wishes = _wishes(caller, body, parts=True)
+    wishes = _wishes(body)
     for wish in wishes:
         if router.gateway is None:
             router = _changed(decision, caller, router, change(decision, caller, router, wish))
@@ -105,7 +102,7 @@ def add(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
 def remove(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
     """Take away the gateways that are named by network, or by addresses where that does not tell."""
     router = find(decision, Router, id)
-    wishes = _wishes(caller, body, parts=False)
+    wishes = _wishes(body)
     if wishes and router.gateway is None:
         raise _unmatched(f"Unable to remove extra gateways from a router {id}: it has none", "UnableToRemoveGateways")
     for wish in wishes:
@@ -123,7 +120,7 @@ def remove(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
 def update(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
     """Make a router's gateways those that are named: keep what matches, move, take away and add the rest."""
     router = find(decision, Router, id)
-    wishes = _wishes(caller, body, parts=True)
+    wishes = _wishes(body)
     left = list(router.gateway_ports)
     kept: list[tuple[GatewayWish, str | None]] = []
     for wish in wishes:
@@ -185,7 +182,7 @@ def _changed(decision: Decision, caller: Caller, old: Router, new: dict[str, Any
     return router
 
 
-def _wishes(caller: Caller, body: Any, parts: bool) -> tuple[GatewayWish, ...]:
+def _wishes(body: Any) -> tuple[GatewayWish, ...]:
     """Check the gateways that an action is asked for."""
     named = body.get("router") if isinstance(body, dict) else None
     if not isinstance(named, dict) or named.keys() - {"external_gateways"}:
@@ -195,12 +192,6 @@ def _wishes(caller: Caller, body: Any, parts: bool) -> tuple[GatewayWish, ...]:
         wishes: tuple[GatewayWish, ...] = list_of(_wanted, unique=False)(named.get("external_gateways") or ())
     except ValueError as error:
         raise Invalid(f"Invalid input for external_gateways. Reason: {error}.") from None
-    if parts and not caller.admin:
-        for part in FOR_ADMINS:
-            if any(isinstance(item, dict) and part in item for item in named.get("external_gateways") or ()):
-                raise Forbidden(
-                    f"(external_gateways:{part}) is disallowed by policy: it is for admin", type="PolicyNotAuthorized"
-                )
     return wishes
 
 

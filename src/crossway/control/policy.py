@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from crossway.control.caller import Caller, may, project_of, seen, somewhere
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Action, Collection
+from crossway.control.collections import COLLECTIONS
 from crossway.control.decision import Decision
 from crossway.errors import Forbidden, NotFound
 from crossway.model.resource import Attribute, Given, Kind, Resource
@@ -51,12 +52,28 @@ def delete(decision: Decision, caller: Caller, collection: Collection, id: str) 
     _require(decision.cloud, caller, kind.delete, resource, f"delete_{kind.name}")
 
 
-def act(decision: Decision, caller: Caller, collection: Collection, id: str, name: str, action: Action) -> None:
-    """Let the caller do one of a collection's own actions on a resource."""
+def act(
+    decision: Decision, caller: Caller, collection: Collection, id: str, name: str, action: Action, body: Any = None
+) -> None:
+    """Let the caller do one of a collection's own actions on a resource, as *body* says."""
     if caller.admin:
         return
-    resource = _resource(decision, caller, collection, id)
-    _require(decision.cloud, caller, action.who, resource, name)
+    resource, rule = _resource(decision, caller, collection, id), _rule_of(collection.kind, name, action)
+    _require(decision.cloud, caller, action.who, resource, rule)
+    for part in dict.fromkeys(_words(body)) if action.parts else ():
+        if part in action.parts:
+            _require(decision.cloud, caller, action.parts[part], resource, f"{rule}:{part}")
+
+
+def _words(body: Any) -> Iterator[str]:
+    """Return the names of all that stands in a body."""
+    if isinstance(body, dict):
+        for name, value in body.items():
+            yield name
+            yield from _words(value)
+    elif isinstance(body, list):
+        for item in body:
+            yield from _words(item)
 
 
 def hidden(cloud: Cloud, caller: Caller, resource: Resource) -> frozenset[str]:
@@ -70,10 +87,11 @@ def hidden(cloud: Cloud, caller: Caller, resource: Resource) -> frozenset[str]:
     return unseen
 
 
-def table(collections: Iterator[Collection]) -> Iterator[tuple[str, Who]]:
-    """Return every operation and who may do it, as `crossway policy` prints it."""
+def table(collections: Iterable[Collection] = COLLECTIONS, below: str = "") -> Iterator[tuple[str, Who]]:
+    """Return every operation and attribute that a rule is for, and who may: as `crossway policy` prints it."""
     for collection in collections:
         kind = collection.kind
+        name = f"{below}_{kind.name}" if below else kind.name
         for verb, possible in (
             ("create", collection.create),
             ("get", True),
@@ -82,21 +100,33 @@ def table(collections: Iterator[Collection]) -> Iterator[tuple[str, Who]]:
         ):
             if not possible:
                 continue
-            yield f"{verb}_{kind.name}", getattr(kind, verb)
+            yield f"{verb}_{name}", getattr(kind, verb)
             for declared in kind.attributes.values():
-                yield from _rules_of(kind, declared, verb)
-        for name, action in collection.actions.items():
-            yield name if kind.name in name else f"{name}_{kind.name}", action.who
+                yield from _rules_of(kind, declared, verb, f"{verb}_{name}")
+        if "tags" in kind.attributes:
+            yield f"update_{name}:tags", kind.update
+        for action_name, action in collection.actions.items():
+            rule = _rule_of(kind, action_name, action)
+            yield rule, action.who
+            for part, who in action.parts.items():
+                yield f"{rule}:{part}", who
+        yield from table(collection.children, name)
 
 
-def _rules_of(kind: Kind[Any], declared: Attribute, verb: str) -> Iterator[tuple[str, Who]]:
+def _rule_of(kind: Kind[Any], name: str, action: Action) -> str:
+    if action.method == "GET":
+        return f"get_{kind.name}:{name.removeprefix('get_')}"
+    return name if kind.name in name else f"{name}:{kind.name}"
+
+
+def _rules_of(kind: Kind[Any], declared: Attribute, verb: str, rule: str) -> Iterator[tuple[str, Who]]:
     who = {"create": declared.create, "update": declared.update, "get": declared.see}.get(verb)
     possible = {"create": declared.post, "update": declared.put, "get": True}.get(verb)
     if who is not None and possible:
-        yield f"{verb}_{kind.name}:{declared.wire}", who
+        yield f"{rule}:{declared.wire}", who
     if verb != "get" and possible:
-        for part, rule in declared.parts.items():
-            yield f"{verb}_{kind.name}:{declared.wire}:{part}", rule
+        for part, whose in declared.parts.items():
+            yield f"{rule}:{declared.wire}:{part}", whose
 
 
 class _Target:

@@ -13,7 +13,7 @@ from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection, change, find, make
 from crossway.control.decision import Decision
 from crossway.control.share import end, settle
-from crossway.errors import Conflict, Forbidden, Invalid
+from crossway.errors import Conflict, Invalid
 from crossway.model.floatingip import FLOATING_IP
 from crossway.model.kinds import BY_RBAC
 from crossway.model.network import Network
@@ -27,7 +27,6 @@ DEFAULT_NETWORK = "default-outside/network"
 
 def create(decision: Decision, caller: Caller, given: Given) -> RbacPolicy:
     kind, id = BY_RBAC[given["object_type"]], given["object_id"]
-    _check_wildcard(caller, given["target"])
     if given["action"] == ACCESS_AS_EXTERNAL and kind is not Network.kind:
         raise _invalid(
             f"Invalid action '{given['action']}' for object type '{kind.rbac}'. Valid actions: {ACCESS_AS_SHARED}"
@@ -47,7 +46,6 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> RbacPol
     """Aim a policy at another project, if the one that may no more does not use the object."""
     old = find(decision, RbacPolicy, id)
     target = given.get("target", old.target)
-    _check_wildcard(caller, target)
     if target == old.target:
         return change(decision, old, given)
     _check_new(decision, old.object_id, old.action, target)
@@ -146,14 +144,6 @@ def _widest(policy: RbacPolicy) -> bool:
 
 def _outward(policy: RbacPolicy) -> bool:
     return policy.action == ACCESS_AS_EXTERNAL
-
-
-def _check_wildcard(caller: Caller, target: str) -> None:
-    if target == EVERYONE and not caller.admin:
-        raise Forbidden(
-            "(rbac_policy:target_tenant) is disallowed by policy: sharing with everyone is for admin",
-            type="PolicyNotAuthorized",
-        )
 
 
 def _check_new(decision: Decision, id: str, action: str, target: str) -> None:

@@ -29,7 +29,7 @@ from crossway.model.port import ACTIVE, ROUTER_INTERFACE, FixedIp, Port, Wish
 from crossway.model.port_forwarding import PortForwarding
 from crossway.model.rbac import ACCESS_AS_SHARED
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.router import ROUTER, ROUTES_MAX, Gateway, GatewayWish, Router
+from crossway.model.router import GATEWAY_PARTS, ROUTER, ROUTES_MAX, Gateway, GatewayWish, Router
 from crossway.model.subnet import Route, Subnet, route
 from crossway.model.who import ADMIN
 
@@ -466,8 +466,8 @@ ROUTERS = Collection(
         "remove_router_interface": Action(remove_interface),
         "add_extraroutes": Action(add_extraroutes),
         "remove_extraroutes": Action(remove_extraroutes),
-        "add_external_gateways": Action(gateway.add),
-        "update_external_gateways": Action(gateway.update),
+        "add_external_gateways": Action(gateway.add, parts=GATEWAY_PARTS),
+        "update_external_gateways": Action(gateway.update, parts=GATEWAY_PARTS),
         "remove_external_gateways": Action(gateway.remove),
         "l3-agents": Action(nobody_schedules("agents"), who=ADMIN, method="GET"),
     },

@@ -82,7 +82,7 @@ FLAVOR_PROFILE = Kind(
     "service_profiles",
     table="flavor_profile",
     create=ADMIN,
-    get=ANYONE,
+    get=ADMIN,
     delete=ADMIN,
     without=("id", "project_id", "name", "description", "created_at", "updated_at", "revision_number", "tags"),
     parent=("flavor_id", "flavor"),

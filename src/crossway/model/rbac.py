@@ -8,11 +8,15 @@ import msgspec
 
 from crossway.model.check import one_of, text, uuid
 from crossway.model.resource import Kind, Resource, attribute
-from crossway.model.who import READER, SHARED
+from crossway.model.who import ADMIN, READER
 
 ACCESS_AS_SHARED, ACCESS_AS_EXTERNAL = "access_as_shared", "access_as_external"
 EVERYONE = "*"
 OBJECT_TYPES = ("address_group", "address_scope", "network", "qos_policy", "security_group", "subnetpool")
+
+
+def of_everyone(target: object) -> bool:
+    return target == EVERYONE
 
 
 class RbacPolicy(Resource, frozen=True, kw_only=True, gc=False, rename={"target": "target_tenant"}):
@@ -21,7 +25,7 @@ class RbacPolicy(Resource, frozen=True, kw_only=True, gc=False, rename={"target"
     action: Annotated[
         str, attribute(one_of(ACCESS_AS_SHARED, ACCESS_AS_EXTERNAL), put=False, default=msgspec.NODEFAULT)
     ]
-    target: Annotated[str, attribute(text(255), default=msgspec.NODEFAULT)]
+    target: Annotated[str, attribute(text(255), default=msgspec.NODEFAULT, set_by=ADMIN, guards=of_everyone)]
 
 
 RBAC_POLICY = Kind(
@@ -29,7 +33,7 @@ RBAC_POLICY = Kind(
     "rbac_policy",
     "rbac_policies",
     table="rbac",
-    get=READER | SHARED,
+    get=READER,
     without=("name", "description", "created_at", "updated_at", "revision_number", "tags"),
     indexes={
         "project_id": None,

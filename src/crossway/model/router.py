@@ -14,6 +14,8 @@ from crossway.model.who import ADMIN
 
 # How many routes a router may have beside those to its own subnets.
 ROUTES_MAX = 30
+# Who may say what of a gateway, by any way of saying it.
+GATEWAY_PARTS = {"enable_snat": ADMIN, "external_fixed_ips": ADMIN}
 
 
 class Gateway(msgspec.Struct, frozen=True, gc=False):
@@ -77,7 +79,7 @@ class Router(Resource, frozen=True, kw_only=True, gc=False, rename={"gateway": "
             default=None,
             filter=False,
             sort=False,
-            parts={"enable_snat": ADMIN, "external_fixed_ips": ADMIN},
+            parts=GATEWAY_PARTS,
         ),
     ] = None
     routes: Annotated[tuple[Route, ...], attribute(list_of(route), post=False, filter=False, sort=False)] = ()

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from clouds import ADMIN, ALICE, World
-from crossway.control import gateway, router
+from crossway.control import gateway, policy, router
 from crossway.control.caller import Caller
 from crossway.control.conntrack_helper import CONNTRACK_HELPERS
+from crossway.control.decision import Decision
 from crossway.control.flavor import FLAVORS
 from crossway.control.router import ROUTERS
 from crossway.errors import Fault
@@ -39,7 +40,13 @@ class Place(msgspec.Struct):
 
     def act(self, verb: Any, on: Router, *gateways: dict[str, Any], caller: Caller = ADMIN) -> Router:
         body = {"router": {"external_gateways": [{"network_id": self.public.id, **more} for more in gateways]}}
-        done: Router = self.world.do(lambda d: verb(d, caller, on.id, body))
+        name, action = next((name, a) for name, a in router.ROUTERS.actions.items() if a.verb is verb)
+
+        def asked(decision: Decision) -> Any:
+            policy.act(decision, caller, router.ROUTERS, on.id, name, action, body)
+            return verb(decision, caller, on.id, body)
+
+        done: Router = self.world.do(asked)
         return done
 
     def feet(self, on: Router) -> list[str]:
@@ -144,7 +151,7 @@ def test_gateways_that_cannot_be(place: Place) -> None:
 
 
 def test_several_gateways(place: Place) -> None:
-    world, made = place.world, place.world.router()
+    world, made = place.world, place.world.router(ALICE)
     three = place.act(gateway.add, made, {"enable_snat": False}, {}, {})
     feet = place.feet(made)
     assert len(set(feet)) == 3
