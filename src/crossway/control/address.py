@@ -28,31 +28,29 @@ class Space:
         self.pools = _ranges(subnet.allocation_pools)
         self._fresh = self._walk()
         self._freed: deque[int] = deque()
-        # What was handed out and is not taken yet: a transaction is under way.
-        self._lent: set[int] = set()
+        # What was handed out and is not taken yet, as text and number: a transaction is under way.
+        self._lent: dict[str, int] = {}
 
     def next(self) -> str | None:
         """Lend the next free address of the pools; None if there is none."""
         for found in self._fresh:
             ip = self._text(found)
-            if ip not in self.taken and found not in self._lent:
-                self._lent.add(found)
+            if ip not in self.taken and ip not in self._lent:
+                self._lent[ip] = found
                 return ip
         while self._freed:
             found = self._freed.popleft()
             ip = self._text(found)
-            if ip not in self.taken and found not in self._lent and self._in_pools(found):
-                self._lent.add(found)
+            if ip not in self.taken and ip not in self._lent and self._in_pools(found):
+                self._lent[ip] = found
                 return ip
         return None
 
     def give_back(self, ip: str) -> None:
         """End a loan; if the address was not taken, it is free again."""
-        address = number(ip)
-        if address in self._lent:
-            self._lent.discard(address)
-            if ip not in self.taken:
-                self._freed.append(address)
+        address = self._lent.pop(ip, None)
+        if address is not None and ip not in self.taken:
+            self._freed.append(address)
 
     def take(self, ip: str, port: str) -> None:
         self.taken[ip] = port
