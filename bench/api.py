@@ -77,8 +77,8 @@ DELETE = Case("delete port", "ms", None, 129.12)
 MEMORY = Case("memory", "MiB", 1024, 428.9)
 START = Case("start of the server", "ms")
 CASES = (
-    CREATE, CROWDED, BULK, SHOW, LIST, LIST_IDS, LIST_PAGE, LIST_NEXT, LIST_IP, LIST_NAME, LIST_DEVICE, UPDATE, DELETE, MEMORY,
-    START,
+    CREATE, CROWDED, BULK, SHOW, LIST, LIST_IDS, LIST_PAGE, LIST_NEXT, LIST_IP, LIST_NAME, LIST_DEVICE,
+    UPDATE, DELETE, MEMORY, START,
 )  # fmt: skip
 # What grows with the store, as it must; pages of all ports are those whose JSON nobody has asked for before.
 GROWING = (MEMORY, START, LIST_NEXT)
