@@ -259,6 +259,7 @@ PORT = Kind(
         "project_id": None,
         "network_id": None,
         "device_id": None,
+        "device_owner": None,
         "host": None,
         "subnet_id": lambda port: {fixed.subnet_id: None for fixed in port.fixed_ips},
         "joined_subnet_id": lambda port: (
