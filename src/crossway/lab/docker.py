@@ -23,8 +23,8 @@ IMAGE = "lab"
 class Engine:
     """A Docker engine of a host, with one image of busybox."""
 
-    def __init__(self, host: Host, root: Path) -> None:
-        self.host, self.root = host, root
+    def __init__(self, host: Host, root: Path, *, bridge: bool = False) -> None:
+        self.host, self.root, self.bridge = host, root, bridge
         self.log = root / "log"
         self.process: Process | None = None
 
@@ -39,8 +39,8 @@ class Engine:
         script = f"mkdir -p /run/docker && mount --bind {run} /run/docker && exec dockerd " + " ".join(
             (
                 f"--data-root {self.root}/data --exec-root {self.root}/exec --pidfile {self.root}/pid",
-                f"-H unix://{self.root}/sock --bridge=none --iptables=false --ip-forward=false --ip-masq=false",
-                "--live-restore --storage-driver vfs",
+                f"-H unix://{self.root}/sock --live-restore --storage-driver vfs",
+                "" if self.bridge else "--bridge=none --iptables=false --ip-forward=false --ip-masq=false",
             )
         )
         command = self.host.command("unshare", "--mount", "--propagation", "private", "sh", "-c", script)
@@ -116,13 +116,13 @@ class Engine:
 
 
 @contextmanager
-def engine(host: Host) -> Iterator[Engine]:
-    """Give a host an engine; it ends with the block, and its containers with it."""
+def engine(host: Host, *, bridge: bool = False) -> Iterator[Engine]:
+    """Give a host an engine, without or with Docker's own bridge; it ends with the block, as do its containers."""
     if shutil.which("dockerd") is None:
         raise Unavailable("engines need docker.io: scripts/setup installs it")
     # Not below the lab's own directory: an engine's sockets have short names only in a short place.
     root = Path(tempfile.mkdtemp(prefix="crossway-docker-"))
-    made = Engine(host, root)
+    made = Engine(host, root, bridge=bridge)
     try:
         made.start()
         made.load()
