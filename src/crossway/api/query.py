@@ -92,7 +92,10 @@ def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, pare
         if query.marker:
             _marker(cloud, table, caller, query.marker)
         return _page_by_id(table, candidates, tests, query, descending)
-    found = [r for id in candidates if (r := table.rows.get(id)) is not None and all(test(r) for test in tests)]
+    rows = table.rows
+    found = [r for id in candidates if (r := rows.get(id)) is not None]
+    for test in tests:
+        found = [r for r in found if test(r)]
     if query.marker and all(one.id != query.marker for one in found):
         # It may have ceased to be what is asked for since it was told: the page begins where it would stand.
         found.append(_marker(cloud, table, caller, query.marker))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import ipaddress
 import logging
@@ -49,6 +50,9 @@ LOG = logging.getLogger("crossway.api")
 TICK_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 75
 BACKLOG = 1024
+# Options of glibc's mallopt, and how much of what is freed stays.
+M_TRIM_THRESHOLD, M_TOP_PAD = -1, -2
+KEPT_BYTES = 64 << 20
 # How services of OpenStack name a request that passes through several of them.
 REQUEST_ID = re.compile(r"req-[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 
@@ -337,6 +341,7 @@ def run(listen: Sequence[str], store: str, access: Access = OPEN, ready_fd: int 
     log()
     # The thread that waits for the disk should not wait for the interpreter as well.
     sys.setswitchinterval(0.0005)
+    _keep_memory()
     # Objects of the cloud are not the collector's business; what is left is little and young.
     gc.set_threshold(20_000, 50, 50)
 
@@ -353,6 +358,14 @@ def run(listen: Sequence[str], store: str, access: Access = OPEN, ready_fd: int 
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+
+
+def _keep_memory() -> None:
+    """Have the C library keep what was freed: long lists would ask the kernel for a megabyte of zeros each."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_TOP_PAD, KEPT_BYTES // 4)
 
 
 def log() -> None:
