@@ -149,7 +149,7 @@ def _candidates(
     cloud: Cloud, table: Table[Any], collection: Collection, caller: Caller, query: Query, parent: str
 ) -> Bucket | list[str]:
     """Return ids among which all that is asked for are, from the smallest index at hand."""
-    if ids := query.filters.get("id"):
+    if (ids := query.filters.get("id")) and not collection.within:
         return list(dict.fromkeys(ids))
     best: Bucket | list[str] = table.all
     if parent and collection.kind.parent and collection.kind.parent[0] in table.indexes:
