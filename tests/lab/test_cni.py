@@ -141,7 +141,63 @@ def test_gc_takes_away_what_no_attachment_names(lab: Lab, runtime: Runtime) -> N
     assert runtime.call("DEL", gone, "net1", name="others") == (0, None)
 
 
+def test_a_namespace_of_kubernetes_has_its_project_and_network(lab: Lab, runtime: Runtime) -> None:
+    networks = {}
+    for project in ("shop", "bank"):
+        networks[project] = dual(lab, "main", 8, project_id=project)
+        open_group(lab, project_id=project)
+    spaces = {"shop": {"project": "shop"}, "*": {"project": "{namespace}", "groups": ["open"]}}
+    more = {"network": "main", "namespaces": spaces, "groups": None}
+    pods = {}
+    for project in ("shop", "bank"):
+        pods[project] = lab.namespace(f"of-{project}")
+        # What a pod says of itself does not bring it into another's network.
+        said = f"K8S_POD_NAMESPACE={project};K8S_POD_NAME=web;CROSSWAY_PROJECT=bank;CROSSWAY_NETWORK=pods"
+        runtime.add(pods[project], args_env=said, **more)
+        (port,) = ports(lab, device_id=pods[project].name)
+        assert (port["project_id"], port["network_id"]) == (project, networks[project]["id"])
+        assert port["name"] == f"{project}/web"
+    status, told = runtime.call("ADD", lab.namespace("of-none"), **{**more, "namespaces": {"shop": {}}})
+    assert (status, told["code"]) == (1, 7)
+    for pod in pods.values():
+        assert runtime.call("DEL", pod, **more) == (0, None)
+
+
+def test_reference_plugins_follow_in_a_chain(lab: Lab, runtime: Runtime) -> None:
+    pod, peer = lab.namespace("chained"), lab.namespace("unchained")
+    more: Object = {"cniVersion": "1.0.0", "groups": "open"}
+    ip = runtime.add(peer, **more)["ips"][0]["address"].split("/")[0]
+    told = runtime.add(pod, **more)
+    chain: list[Object] = [
+        {"type": "tuning", "sysctl": {"net.ipv4.conf.eth0.rp_filter": "2"}, "mtu": 1300},
+        {"type": "firewall", "backend": "iptables"},
+    ]
+
+    def call(command: str, conf: Object, before: Any) -> Any:
+        said = {"CNI_COMMAND": command, "CNI_CONTAINERID": pod.name, "CNI_IFNAME": "eth0", "CNI_PATH": "/usr/lib/cni"}
+        done = subprocess.run(
+            runtime.host.command(f"/usr/lib/cni/{conf['type']}"), check=False, capture_output=True, text=True,
+            env={**said, "CNI_NETNS": str(pod.path), "PATH": os.environ["PATH"]},
+            input=json.dumps({"cniVersion": "1.0.0", "name": "pods", **conf, "prevResult": before}),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout) if done.stdout else None
+
+    result = told
+    for conf in chain:
+        result = call("ADD", conf, result)
+    assert result["ips"] == told["ips"]
+    assert "mtu 1300" in pod.exec("ip", "link", "show", "eth0").stdout
+    assert pings(pod, ip)
+    assert runtime.call("CHECK", pod, prevResult=result, **more) == (0, None)
+    for conf in reversed(chain):
+        call("DEL", conf, result)
+    assert runtime.call("DEL", pod, prevResult=result, **more) == (0, None)
+    assert runtime.call("DEL", peer, **more) == (0, None)
+
+
 WRONG = {
+    "namespaces that are none": ("ADD", {"namespaces": {"shop": "main"}}, 7),
     "a version that is none": ("ADD", {"cniVersion": "0.1.0"}, 1),
     "a command of a later version": ("GC", {"cniVersion": "1.0.0"}, 1),
     "no network": ("ADD", {"network": None}, 7),

@@ -114,8 +114,31 @@ class Call:
         return found
 
     def said(self, name: str) -> Any:
-        """Return a setting of ours: from CNI_ARGS first, then `args.cni`, then the configuration."""
-        return self.args.get(f"CROSSWAY_{name.upper()}") or self.part("args", "cni", name) or self.conf.get(name)
+        """Return a setting of ours: from CNI_ARGS first, then `args.cni`, the pod's namespace, the configuration.
+
+        With `namespaces`, whoever names a pod must not choose whose network it
+        joins: then CNI_ARGS and `args.cni` say nothing of that.
+        """
+        if (mapped := self._mapped()) is not None and name in ("network", "project"):
+            return mapped.get(name)
+        said = self.args.get(f"CROSSWAY_{name.upper()}") or self.part("args", "cni", name)
+        return said or (mapped or {}).get(name) or self.conf.get(name)
+
+    def _mapped(self) -> dict[str, Any] | None:
+        """Return what `namespaces` says of the Kubernetes namespace that the pod is in; None without a mapping."""
+        every = self.conf.get("namespaces")
+        if every is None:
+            return None
+        if not isinstance(every, dict) or not all(isinstance(one, dict) for one in every.values()):
+            raise Refusal(CONFIG, "namespaces of the configuration is no object of objects")
+        space = self.args.get("K8S_POD_NAMESPACE", "")
+        found = every.get(space, every.get("*"))
+        if found is None:
+            raise Refusal(CONFIG, f"namespaces of the configuration does not name {space!r}, nor '*'")
+        # A project or a network may have the name of its namespace.
+        filled = {key: value.replace("{namespace}", space) if isinstance(value, str) else value
+                  for key, value in found.items()}  # fmt: skip
+        return {"network": self.conf.get("network"), "project": self.conf.get("project"), **filled}
 
     def wish(self) -> Wish:
         """Return the port that this call is for."""
