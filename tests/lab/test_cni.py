@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,7 @@ def lab() -> Iterator[Lab]:
 def runtime(lab: Lab) -> Iterator[Runtime]:
     yield Runtime(lab)
     assert lab.client.list("ports", device_owner="container:cni") == []
-    assert not {name for host in lab.hosts for name in links(host) if name.startswith(("cw0", "cv"))}
+    assert not {name for host in lab.hosts for name in links(host) if re.fullmatch("c[wv][0-9a-f]{11}", name)}
 
 
 def ports(lab: Lab, **filters: Any) -> list[Object]:
