@@ -35,7 +35,12 @@ class Containerd:
             f'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\nroot = "{root}/data"\n'
             f'state = "{root}/state"\n[grpc]\naddress = "{root}/sock"\n'
         )
-        self.process = process.start(host.command("containerd", "-c", f"{root}/config.toml"), log=root / "log")
+        # What runc and the shims keep at a place that cannot be set is private as well.
+        (root / "run").mkdir()
+        mount = f"mkdir -p /run/containerd && mount --bind {root}/run /run/containerd"
+        script = f"{mount} && exec containerd -c {root}/config.toml"
+        command = host.command("unshare", "--mount", "--propagation", "private", "sh", "-c", script)
+        self.process = process.start(command, log=root / "log")
         assert wait_for((root / "sock").exists, 20), process.last_words(root / "log")
 
     def configure(self, **more: Any) -> None:
@@ -48,12 +53,18 @@ class Containerd:
         script = (
             "mount -t tmpfs none /opt && mount -t tmpfs none /etc && mkdir -p /opt/cni/bin /etc/cni/net.d && "
             f"mount --bind {self.root}/plugins /opt/cni/bin && mount --bind {self.root}/configurations /etc/cni/net.d "
-            f'&& exec ctr -a {self.root}/sock run --rm --rootfs --cni {self.tree} "$@"'
+            f'&& ctr -a {self.root}/sock run --rm --rootfs --cni {self.tree} "$@" && exit; '
+            # It leaves what it could give no network: a task that was made, and not started.
+            f'ctr -a {self.root}/sock task delete --force "$1" >/dev/null 2>&1; exit 1'
         )
         words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "ctr", id, "/bin/busybox"]
         return subprocess.run(
             self.host.command(*words, *command), capture_output=True, text=True, check=False, timeout=60
         )
+
+    def tasks(self) -> list[str]:
+        """Return the containers that are there, running or not."""
+        return [path.name for path in (self.root / "run" / "runc" / "default").iterdir()]
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +102,4 @@ def test_a_container_that_gets_no_network_does_not_run(lab: Lab, containerd: Con
     assert "nowhere" in done.stderr
     assert "ran" not in done.stdout
     assert lab.client.list("port", device_owner="container:cni") == []
+    assert containerd.tasks() == []
