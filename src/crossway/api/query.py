@@ -21,6 +21,8 @@ Params = Iterable[tuple[str, str]]
 Test = Callable[[Any], bool]
 # No cloud has more of anything.
 LIMIT_MAX = 1 << 31
+# How much dearer it is to look at an object than to put an id in a set.
+AHEAD = 10
 TAGS: dict[str, Callable[[set[str], set[str]], bool]] = {
     "tags": lambda wanted, have: wanted <= have,
     "tags-any": lambda wanted, have: bool(wanted & have),
@@ -167,8 +169,10 @@ def _candidates(
     if mine is not None:
         if len(mine) == 1 and isinstance(mine[0], Bucket):
             return _smaller(best, [mine[0]])
-        union = Bucket(*(id for ids in mine for id in ids))
-        best = _smaller(best, [union])
+        most = sum(map(len, mine))
+        # Where it may see most of what is left, or a page is full soon, looking at each costs less than a union.
+        if most < len(best) and (not query.limit or most * most < AHEAD * query.limit * len(best)):
+            best = _smaller(best, [Bucket(*(id for ids in mine for id in ids))])
     return best
 
 

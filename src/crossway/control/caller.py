@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control.cloud import Cloud
+from crossway.control.cloud import Bucket, Cloud
 from crossway.errors import Forbidden, Invalid, NotFound
 from crossway.model.kinds import BY_TABLE
 from crossway.model.network import Network
@@ -154,13 +154,13 @@ def owned(cloud: Cloud, caller: Caller, kind: str, id: str, resource: Resource |
     return found
 
 
-def visible(cloud: Cloud, caller: Caller, table: str) -> list[Iterable[str]] | None:
+def visible(cloud: Cloud, caller: Caller, table: str) -> list[Bucket | list[str]] | None:
     """Return sets of ids that hold all of a table that the caller may see; None: it may be any."""
     kind = BY_TABLE[table]
     if anywhere(caller, kind.get) or Grant.ANYONE in kind.get:
         return None
     rows = cloud.tables[table]
-    found: list[Iterable[str]] = []
+    found: list[Bucket | list[str]] = []
     for grant in kind.get:
         if grant in (Grant.READER, Grant.MEMBER, Grant.MANAGER):
             found.append(rows.ids("project_id", caller.project))

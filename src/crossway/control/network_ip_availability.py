@@ -59,9 +59,7 @@ def _subnet(cloud: Cloud, subnet: Subnet) -> dict[str, Any]:
             "total_ips_in_subnet": size - 2 if subnet.ip_version == 4 else size,
             "total_ips_in_allocation_pool": pooled,
             "used_ips_in_subnet": len(taken),
-            "used_ips_in_allocation_pool": sum(
-                any(first <= address <= last for first, last in pools) for address in map(number, taken)
-            ),
+            "used_ips_in_allocation_pool": space.pooled if space else 0,
         },
     }
 
