@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from api.policy_stock import Stock
+from crossway import settings
 from servers import Api, Server
 
 
@@ -32,3 +34,16 @@ def api(shared: Server) -> Iterator[Api]:
     made = Api(shared.url)
     yield made
     made.client.close()
+
+
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stock]:
+    """A server of which nobody wants more than there is, and who makes things there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for limit in settings.QUOTAS:
+            patch.setenv(limit.variable, "-1")
+        server = Server(tmp_path_factory.mktemp("policy"))
+    made = Stock(server.url)
+    yield made
+    made.close()
+    server.stop()
