@@ -3,6 +3,7 @@
 //
 //     from_overlay ─┬─ arrive ──> a port
 //           │       ├─ flood ──> ports of this host
+//           │       ├─ encap ──> the host to which the port has moved
 //           │       └─ DROP_NO_MAC, DROP_LOOP
 //           └─ DROP_NO_TUNNEL, DROP_UNKNOWN_HOST, DROP_NO_NETWORK
 #pragma once
@@ -17,7 +18,9 @@ static __always_inline int take_tunnel(struct __sk_buff *skb, struct packet *p, 
 
 	if (cfg.tunnel_from_cb) {
 		p->network = skb->cb[0];
-		p->identity = skb->cb[1];
+		p->identity = skb->cb[1] & 0xffff;
+		if (skb->cb[1] & GROUP_RELAYED)
+			p->flags |= PACKET_RELAYED;
 		addr_from_ipv4(underlay, skb->cb[2]);
 		return p->network ? 0 : -1;
 	}
@@ -32,6 +35,8 @@ static __always_inline int take_tunnel(struct __sk_buff *skb, struct packet *p, 
 	if (bpf_skb_get_tunnel_opt(skb, &group, sizeof(group)) < 0)
 		group = 0;  // nobody's: a packet of identity 0 carries no policy
 	p->identity = group & 0xffff;
+	if (group & GROUP_RELAYED)
+		p->flags |= PACKET_RELAYED;
 	return 0;
 }
 
@@ -75,8 +80,11 @@ int from_overlay(struct __sk_buff *skb)
 			return go(skb, p, FLOOD);
 		return drop(p, DROP_NO_MAC);
 	}
-	if (place->kind != PLACE_LOCAL)
-		return drop(p, DROP_LOOP);
 	p->place = *place;
-	return arrive(skb, p);
+	if (place->kind == PLACE_LOCAL)
+		return arrive(skb, p);
+	if (place->kind != PLACE_REMOTE || !(place->flags & PORT_MOVED) || p->flags & PACKET_RELAYED)
+		return drop(p, DROP_LOOP);
+	p->flags |= PACKET_RELAYED;
+	return encap(skb, p);
 }

@@ -318,7 +318,7 @@ __noinline int parse_linear(struct __sk_buff *skb, struct packet *p)
 		return DROP_SHORT;
 	__builtin_memcpy(p->dst_mac, eth, 2 * ETH_ALEN);
 	p->eth_proto = bpf_ntohs(eth->h_proto);
-	p->flags &= PACKET_SECURED | PACKET_LOCAL | PACKET_OVERLAY | PACKET_UPLINK;
+	p->flags &= PACKET_SECURED | PACKET_LOCAL | PACKET_OVERLAY | PACKET_UPLINK | PACKET_RELAYED;
 	if (p->dst_mac[0] & 1)
 		p->flags |= PACKET_GROUP;
 	p->tcp_flags = 0;

@@ -30,6 +30,7 @@ enum port_flag {
 	PORT_SECURED = 1,     // guard and firewall apply (port_security_enabled)
 	PORT_DHCP = 2,        // the agent answers its DHCP
 	PORT_ADVERTISED = 4,  // the agent answers its DHCPv6 and router solicitations
+	PORT_MOVED = 128,     // of a PLACE_REMOTE: was here, or will be; what still or already comes goes on to it
 };
 
 // A port that lives on this host.
@@ -65,7 +66,7 @@ enum place_kind {
 struct place {
 	__u8 kind;             // enum place_kind
 	__u8 body;             // PLACE_LOCAL: enum body
-	__u8 flags;            // PLACE_LOCAL: enum port_flag
+	__u8 flags;            // enum port_flag; PLACE_REMOTE: PORT_MOVED alone
 	__u8 pad;
 	__u32 identity;        // of the port there
 	__u32 router;          // PLACE_ROUTER: number of the router
@@ -345,6 +346,7 @@ enum packet_flag {
 	PACKET_OVERLAY = 8192,   // from another host
 	PACKET_UPLINK = 16384,   // from the provider network
 	PACKET_WHOLE = 32768,    // a router may not fragment it
+	PACKET_RELAYED = 65536,  // by a host that its destination has left; nobody sends it on once more
 };
 
 // Zeroed by nobody: hook and parse() set what the stages read. One per CPU.

@@ -11,7 +11,10 @@
 #include "firewall.h"
 #include "wrap.h"
 
-enum { PKT_HOST = 0 };  // PACKET_HOST of linux/if_packet.h
+enum {
+	PKT_HOST = 0,             // PACKET_HOST of linux/if_packet.h
+	GROUP_RELAYED = 1 << 22,  // VXLAN_GBP_DONT_LEARN of net/vxlan.h
+};
 
 // Into a port.
 static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, __u64 port, __u8 body)
@@ -41,7 +44,7 @@ static __always_inline int send_back(struct __sk_buff *skb, struct packet *p)
 static __always_inline int set_tunnel(struct __sk_buff *skb, struct packet *p, const struct addr *underlay)
 {
 	struct bpf_tunnel_key key = { .tunnel_id = p->network, .tunnel_ttl = 64 };
-	__u32 group = p->identity;
+	__u32 group = p->identity | (p->flags & PACKET_RELAYED ? GROUP_RELAYED : 0);
 	int error;
 
 	if (addr_is_ipv4(underlay)) {
@@ -62,7 +65,7 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, struct packet *p, c
 // To another host.
 static __always_inline int encap(struct __sk_buff *skb, struct packet *p)
 {
-	if (cfg.direct && addr_is_ipv4(&p->place.underlay)) {
+	if (cfg.direct && addr_is_ipv4(&p->place.underlay) && !(p->flags & PACKET_RELAYED)) {
 		int device = wrap(skb, p);
 
 		if (device > 0)

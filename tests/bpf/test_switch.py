@@ -35,6 +35,7 @@ from crossway.model import rows as r
 
 GROUP = mac("01:00:5e:01:02:03")
 UNKNOWN = mac("02:00:00:00:00:99")
+RELAYED = 1 << 22  # in what VXLAN carries besides the network
 
 
 @pytest.mark.parametrize("v", [4, 6])
@@ -50,6 +51,23 @@ def test_to_another_host(w: World, v: int) -> None:
     done = w.send(frame(A, FAR, UDP, udp(1, 2), v))
     assert (done.verdict, done.to) == (REDIRECT, "vxlan")
     assert (done.flight["network"], done.flight["identity"]) == (RED, A.identity)
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_what_still_comes_for_a_port_that_has_moved_goes_on_to_it_once(w: World, v: int) -> None:
+    sent = frame(B, FAR, UDP, udp(1, 2), v)
+    assert w.receive(sent).drop == "LOOP"
+    w.put("macs", {r.MacKey(RED, FAR.mac): FAR.place._replace(flags=r.PortFlag.MOVED)})
+    done = w.receive(sent, identity=3)
+    assert (done.verdict, done.to, done.packet) == (REDIRECT, "vxlan", sent)
+    assert (done.flight["network"], done.flight["identity"]) == (RED, 3)
+    assert w.receive(sent, identity=3 | RELAYED).drop == "LOOP"
+
+
+def test_what_was_sent_on_arrives_as_whose_it_was(w: World) -> None:
+    sent = frame(FAR, B, UDP, udp(1, 2), 4)
+    done = w.receive(sent, identity=FAR.identity | RELAYED)
+    assert (done.verdict, done.to, done.flight["identity"]) == (REDIRECT, B.device, FAR.identity)
 
 
 @pytest.mark.parametrize("v", [4, 6])

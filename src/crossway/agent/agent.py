@@ -16,6 +16,7 @@ import errno
 import fcntl
 import logging
 import os
+import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
@@ -26,7 +27,7 @@ from typing import Any
 
 import msgspec
 
-from crossway.agent import drops, sweep
+from crossway.agent import drops, handover, sweep
 from crossway.agent.api import Api
 from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_of
 from crossway.agent.guest.desk import Desk
@@ -42,6 +43,7 @@ from crossway.kernel.bpf import Table
 from crossway.kernel.links import Inside, Link, Links, decode, furnish, netns_of, port_of, refurnish
 from crossway.kernel.netlink import Netlink
 from crossway.kernel.ring import Ring
+from crossway.model import rows as r
 from crossway.model.rows import TABLES
 from crossway.plan import view
 from crossway.plan.plan import Document, Plan
@@ -54,6 +56,8 @@ ALIVE_SECONDS = 5.0  # between signs of life
 PAUSE_SECONDS = (0.1, 2.0)  # before coming again to a server that went: at first, at most
 SWEEP_SECONDS = 5.0
 ADVERTISE_SECONDS = 1.0
+TAKEN_SECONDS = 2.0  # for which a port is carried that is said to be about to come
+HANDOVER_SECONDS = 1.0  # between two looks at the connections of ports that may move
 PLUG_SECONDS = 30.0
 REPORT_SECONDS = 0.02  # between reports at least: changes in a burst are reported together
 
@@ -103,6 +107,14 @@ class Agent:
         self._ring: Ring | None = None
         self._news = True  # whether guests may have to be told something else of their routers
         self._told_faults: set[tuple[str, str]] = set()
+        # Ports that move: those that may go any moment and what was told of their connections last;
+        # those that have just gone, by what stood for them here; those of which another host has told.
+        self._leaving: dict[str, frozenset[r.FlowKey] | None] = {}
+        self._gone: dict[str, r.PortKey] = {}
+        self._coming: set[str] = set()
+        self._handing = asyncio.Event()
+        self._taken: list[str] = []  # that the server waits to hear of
+        self._taking = asyncio.Event()
 
     # Life.
 
@@ -148,7 +160,8 @@ class Agent:
                 os.write(ready_fd, b"\n")
                 os.close(ready_fd)
             async with asyncio.TaskGroup() as tasks:
-                for step in (self._follow, self._tell, self._sweep, self._advertise, ways.sweep):
+                own = (self._follow, self._tell, self._sweep, self._advertise, self._hand_over, self._thank)
+                for step in (*own, ways.sweep):
                     tasks.create_task(self._forever(step))
         finally:
             loop.remove_reader(self._events.fileno())
@@ -210,6 +223,8 @@ class Agent:
                     if "bookmark" in told:
                         self._bookmark(int(told["bookmark"]), batch, whole=whole)
                         batch, whole, self._pause = [], False, PAUSE_SECONDS[0]
+                    elif "take" in told:
+                        self._take(str(told["take"]))
                     elif told.get("reset"):
                         batch, whole = [], True
                     else:
@@ -234,6 +249,7 @@ class Agent:
             before = list(self.plan.objects["port"]) if whole else []
             self.plan.take(documents, whole=whole)
             self._consider(dict.fromkeys([*before, *(d.id for d in documents if d.kind == "port")]))
+            self._coming.update(d.id for d in documents if d.kind == "handover" and d.object is not None)
             if whole:
                 self._consider(list(self._records))
                 if not self._complete:
@@ -268,6 +284,7 @@ class Agent:
         for id in ports:
             port = self.plan.port(id)
             ours = port is not None and port.host == self.host
+            self._note_move(id, port)
             record = self._records.get(id)
             if record is not None:
                 if ours:
@@ -306,6 +323,7 @@ class Agent:
         self._read = False
         failed = bool(self.tables.failed)
         change = changes(self.tables.have, self.plan.rows, touched if synced else None)
+        self._hand_in()
         self.tables.apply(change)
         self.plane.toward(change.put.get("hosts", ()) if synced else self.tables.have["hosts"])
         if not synced:
@@ -599,7 +617,7 @@ class Agent:
         try:
             self._check(record)
             known = self.plan.port(id)
-            if not bound and (known is None or known.host != self.host):
+            if not bound and (known is None or self.host not in (known.host, *known.waiting)):
                 binding = asyncio.ensure_future(self._bind(id, known))
             before = self._records.get(id)
             if before is not None and not before.same(record):
@@ -627,9 +645,11 @@ class Agent:
         if known is None:
             host = (await self.servers.port(id)).get("binding:host_id") or None
         if host not in (None, self.host):
+            if any(b["host"] == self.host for b in await self.servers.bindings(id)):
+                return  # it is about to move here: the view will tell
             alive = {h["name"]: h["alive"] for h in await self.servers.hosts()}
             if alive.get(host):
-                raise Conflict(f"port {id} is on host {host}")
+                raise Conflict(f"port {id} is on host {host}; `crossway port move {id} {self.host}` moves it here")
         await self.servers.bind(id, host=self.host)
 
     def _make(self, record: Record, netns: int | None) -> None:
@@ -695,7 +715,7 @@ class Agent:
         if fault := self.plan.faults.get(("port", id)):
             raise Invalid(f"port {id} cannot be: {fault}")
         port = self.plan.port(id)
-        if port is None or port.host != self.host:
+        if port is None or self.host not in (port.host, *port.waiting):
             return False
         network = self.plan.network(port.network)
         if network is None:
@@ -875,6 +895,89 @@ class Agent:
             news, self._news = self._news, False
             self._desk.advertise(news)
 
+    # Ports that move.
+
+    def _note_move(self, id: str, port: view.Port | None) -> None:
+        """Take note of a port that may leave this host, and of one that has just left."""
+        body = self.plan.local_bodies().get(id)
+        if port is not None and port.host == self.host and port.waiting:
+            if id not in self._leaving:
+                self._leaving[id] = None
+                self._handing.set()
+        elif self._leaving.pop(id, False) is not False and port is not None and self.host in port.waiting and body:
+            self._gone[id] = body.key
+            self._handing.set()
+        if port is None:
+            self._coming.discard(id)
+
+    def _take(self, id: str) -> None:
+        """Carry a port that is about to move here, so that it is there before those who send to it know."""
+        port = self.plan.port(id)
+        if port is None or self.host not in port.waiting or id not in self.plan.local_bodies():
+            return
+        self.plan.taken(id, True)
+        self._apply()
+        asyncio.get_running_loop().call_later(TAKEN_SECONDS, self._let_go, id)
+        self._taken.append(id)
+        self._taking.set()
+
+    def _let_go(self, id: str) -> None:
+        """Carry a port no longer that has not come after all."""
+        self.plan.taken(id, False)
+        self._apply()
+
+    async def _thank(self) -> None:
+        """Tell the server of ports that were taken."""
+        await self._taking.wait()
+        self._taking.clear()
+        while self._taken:
+            try:
+                await self.servers.taken(self._taken.pop())
+            except Fault as fault:
+                log.warning("%s", fault)
+
+    async def _hand_over(self) -> None:
+        """Tell where a port may go, or has gone, which connections it has here."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HANDOVER_SECONDS):
+                await self._handing.wait()
+        self._handing.clear()
+        bodies = self.plan.local_bodies()
+        wanted = {id: bodies[id].key for id in self._leaving if id in bodies} | self._gone
+        if not wanted or not self.connected:
+            return
+        found = await asyncio.to_thread(_flows_of, self.plane.object.table("flows"), set(wanted.values()))
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        for id, key in wanted.items():
+            flows = found[key]
+            if id not in self._gone and self._leaving.get(id, None) == flows.keys():
+                continue
+            try:
+                await self.servers.hand_over(id, handover.packed(flows, now))
+            except (NotFound, Conflict, Invalid) as fault:
+                log.warning("connections of port %s: %s", id, fault)
+            except Fault as fault:
+                log.warning("connections of port %s: %s", id, fault)
+                continue  # again a little later
+            self._gone.pop(id, None)
+            if id in self._leaving:
+                self._leaving[id] = frozenset(flows)
+
+    def _hand_in(self) -> None:
+        """Put what other hosts have told of connections of ports that are here now where the programs look."""
+        for id in list(self._coming):
+            port, told, body = self.plan.port(id), self.plan.handover(id), self.plan.local_bodies().get(id)
+            if port is None or told is None:
+                self._coming.discard(id)
+            elif self.plan.is_here(port) and body is not None:
+                self._coming.discard(id)
+                now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+                older = self.tables.older(port.identity)
+                try:
+                    self.tables.hand_in(handover.unpacked(told.flows, body.key, port.identity, older, now))
+                except ValueError as fault:
+                    log.error("port %s: %s", id, fault)
+
     # Flows.
 
     async def _sweep(self) -> None:
@@ -909,6 +1012,17 @@ class Agent:
 
 class _Unplug(msgspec.Struct):
     port: str
+
+
+def _flows_of(table: Table, ports: set[r.PortKey]) -> dict[r.PortKey, dict[r.FlowKey, r.Flow]]:
+    """Return the connections of some ports."""
+    found: dict[r.PortKey, dict[r.FlowKey, r.Flow]] = {port: {} for port in ports}
+    heads = {struct.pack("=IH", port.ifindex, port.vlan) for port in ports}
+    for raw_key, raw in table.read_raw():
+        if raw_key[:6] in heads:
+            key = table.key.unpack(raw_key)
+            found[key.port][key] = table.value.unpack(raw)
+    return found
 
 
 def _delete(table: Table, keys: list[bytes]) -> None:

@@ -214,6 +214,19 @@ class Servers:
         """Say which revision is applied and which ports are up or down."""
         await self._ask("POST", f"/v1/hosts/{self.host}/status", {"applied": applied, "ports": dict(ports)})
 
+    async def hand_over(self, port: str, flows: str) -> None:
+        """Say which connections a port has that moves."""
+        await self._ask("POST", f"/v1/hosts/{self.host}/handover", {"port": port, "flows": flows})
+
+    async def taken(self, port: str) -> None:
+        """Say that a port that is about to move here is carried already."""
+        await self._ask("POST", f"/v1/hosts/{self.host}/taken", {"port": port})
+
+    async def bindings(self, port: str) -> Objects:
+        """Return where a port may be."""
+        bindings: Objects = (await self._ask("GET", f"{path_of('port', port)}/bindings"))["bindings"]
+        return bindings
+
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Ask for what the Networking API has; what is made may be made twice if a server dies meanwhile."""
         return await self._ask(method, path, body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from crossway.kernel.bpf import Object
 from crossway.model.rows import Key, Value
@@ -53,6 +53,15 @@ class Tables:
             rows = {i: (self._generations.get(i, 0) + 1) & 0xFFFFFFFF for i in identities}
             self._plane.table("generations").put(rows)
             self._generations.update(rows)
+
+    def hand_in(self, flows: Mapping[Key, Value]) -> None:
+        """Add connections that a port brings along; one that is known here already is known better."""
+        table = self._plane.table("flows")
+        table.put({key: flow for key, flow in flows.items() if table.get(key) is None})
+
+    def older(self, identity: int) -> int:
+        """Return a generation that an identity's policy had before."""
+        return (self._generations.get(identity, 0) - 1) & 0xFFFFFFFF
 
     def _put(self, table: str, rows: dict[Key, Value]) -> None:
         into = self._plane.table(table)

@@ -48,13 +48,15 @@ def fault(error: Fault, path: str) -> Answer:
     return answer({"NeutronError": {"type": kind, "message": str(error), "detail": ""}}, error.status)
 
 
-async def body(request: Request) -> Any:
-    """Read a JSON body."""
+async def body(request: Request, *, needed: bool = True) -> Any:
+    """Read a JSON body; one that is not *needed* may be left out."""
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > BODY_MAX:
             raise Invalid(f"The body should have at most {BODY_MAX} bytes")
+    if not raw and not needed:
+        return {}
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

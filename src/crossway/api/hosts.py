@@ -10,6 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from crossway.api.answer import answer, body, empty
 from crossway.api.networking import caller_of
+from crossway.control import binding
 from crossway.control import host as verbs
 from crossway.control.caller import ADMIN, SERVICE
 from crossway.control.cloud import Cloud
@@ -20,6 +21,7 @@ from crossway.errors import Forbidden, Invalid, NotFound
 from crossway.model.host import host as checked
 
 Handler = Callable[[Request], Awaitable[Response]]
+HANDOVER_MAX = 1 << 20
 
 
 def for_admins(handler: Handler) -> Handler:
@@ -84,6 +86,30 @@ class Hosts:
         states = {id: state == "up" for id, state in ports.items()}
         again = self.status.report(request.path_params["host"], told["applied"], states, told.get("all") is True)
         return answer({"revision": self.cloud.revision, "all": again})
+
+    async def hand_over(self, request: Request) -> Response:
+        """Take in what a host says of the connections of a port that moves."""
+        told, host = await body(request), request.path_params["host"]
+        port, flows = (told.get("port"), told.get("flows")) if isinstance(told, dict) else (None, None)
+        if not isinstance(port, str) or not isinstance(flows, str) or len(flows) > HANDOVER_MAX:
+            raise Invalid(f"The body should be {{'port': ID, 'flows': BASE64 of at most {HANDOVER_MAX} characters}}")
+        await decide(self.cloud, lambda decision: binding.hand_over(decision, host, port, flows))
+        return empty()
+
+    async def taken(self, request: Request) -> Response:
+        """Hear that a host carries a port that is about to move there."""
+        told = await body(request)
+        if not isinstance(told, dict) or not isinstance(told.get("port"), str):
+            raise Invalid("The body should be {'port': ID}")
+        self.views.taken(request.path_params["host"], told["port"])
+        return empty()
+
+    async def handed_over(self, request: Request) -> Response:
+        """Tell which host has spoken of a port's connections last."""
+        found = self.cloud.handovers.get(request.path_params["port"])
+        if found is None:
+            raise NotFound("handover", request.path_params["port"])
+        return answer({"port": found.id, "by": found.by})
 
     async def status_of_all(self, request: Request) -> Response:
         """Tell how the cloud is, in numbers."""

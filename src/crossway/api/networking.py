@@ -17,7 +17,7 @@ from crossway.api.answer import Answer, answer, body, empty, encode
 from crossway.api.extensions import EXTENSIONS, listed
 from crossway.api.resources import Place, Shapes, path_of, place
 from crossway.control import policy
-from crossway.control.caller import ADMIN, MEMBER, Caller, implied, seen
+from crossway.control.caller import ADMIN, MEMBER, SERVICE, Caller, implied, seen
 from crossway.control.cloud import Cloud, Table
 from crossway.control.collection import Collection
 from crossway.control.collections import COLLECTIONS
@@ -243,13 +243,15 @@ class Networking:
         """Do one of a collection's own actions on a resource."""
         action = at.action
         assert action is not None
-        asked = await body(request) if action.method != "GET" else None
+        asked = await body(request, needed=False) if action.method != "GET" else None
         self._seen(at, caller)
 
         def verb(decision: Decision) -> Any:
             policy.act(decision, caller, at.collection, at.id, at.name, action, asked)
             return action.verb(decision, caller, at.id, asked)
 
+        if action.before and caller.roles & {ADMIN, SERVICE}:
+            await action.before(self.cloud, at.id)
         done = await decide(self.cloud, self._matching(request, at, verb))
         if isinstance(done, Resource):
             return self._one(at.collection, done, caller, action.status)

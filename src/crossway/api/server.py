@@ -75,6 +75,9 @@ def application(networking: Networking, hosts: Hosts, gate: Callable[[ASGIApp], 
         Route(host, for_admins(hosts.forget), methods=["DELETE"]),
         Route(f"{host}/view", for_hosts(hosts.view)),
         Route(f"{host}/status", for_hosts(hosts.report), methods=["POST"]),
+        Route(f"{host}/handover", for_hosts(hosts.hand_over), methods=["POST"]),
+        Route(f"{host}/taken", for_hosts(hosts.taken), methods=["POST"]),
+        Route("/v1/handovers/{port}", for_hosts(hosts.handed_over)),
     ]
 
     async def on_fault(request: Request, error: Exception) -> Response:

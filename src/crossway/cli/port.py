@@ -199,6 +199,60 @@ def unplug_port(
     agent(host, lab, run).unplug(found["id"])
 
 
+@app.command("move")
+def move_port(
+    port: Name,
+    to: Annotated[str, typer.Argument(metavar="HOST", help="The host to which it goes.")],
+    prepare: Annotated[bool, typer.Option("--prepare", help="Only have the host know all that the port needs there, "
+                                                            "so that its body can be plugged before.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Whether to wait until it is ACTIVE there.")] = True,
+    server: Server = None,
+    lab: LabName = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Move a port to another host, with its addresses, its groups and its connections."""
+    from crossway.client import path_of
+    from crossway.errors import NotFound
+
+    ask = client(server, lab)
+    found = ask.find("port", port)
+    at, bindings = found.get("binding:host_id"), f"{path_of('port', found['id'])}/bindings"
+    alive = {host["name"]: host["alive"] for host in ask.hosts()}
+    if to not in alive:
+        raise NotFound("host", to)
+    if at != to:
+        if to not in {b["host"] for b in ask.ask("GET", bindings)["bindings"]}:
+            ask.ask("POST", bindings, {"binding": {"host": to}})
+        if at and alive.get(at):
+            with show.waiting(f"waiting until {at} has told of the connections of {port}"):
+                _told(ask, found["id"], at)
+        if not prepare:
+            ask.ask("PUT", f"{bindings}/{to}/activate")
+            if wait:
+                with show.waiting(f"waiting until port {port} is ACTIVE on {to}; a body that it lacks there is plugged "
+                                  f"by `crossway port plug`"):  # fmt: skip
+                    ask.wait("port", found["id"])
+                if at:
+                    ask.ask("DELETE", f"{bindings}/{at}")
+    show.one(ask.show("port", found["id"]), json)
+
+
+def _told(ask: Client, port: str, by: str, seconds: float = 5.0) -> None:
+    """Wait until a host has told of a port's connections; one that does not in time has its port moved all the same."""
+    import time
+
+    from crossway.errors import NotFound
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if ask.ask("GET", f"/v1/handovers/{port}")["by"] == by:
+                return
+        except NotFound:
+            pass
+        time.sleep(0.02)
+
+
 def _lab_namespace(lab: str, name: str) -> str:
     """Return the path of a lab's namespace, made if it is not there."""
     from crossway.lab import state, wire

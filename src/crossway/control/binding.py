@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Action, Collection, change
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.binding import ACTIVE, BINDING, INACTIVE, Binding
+from crossway.model.host import Handover
 from crossway.model.port import DOWN, Port, bound_as
 from crossway.model.resource import Given, changed
 from crossway.model.who import SERVICE
 
-# Ports of these may have several.
-OWNERS = ("compute:", "manila:")
+# Ports of the network's own have one.
+OWNED = "network:"
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Binding:
@@ -33,7 +36,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Binding:
     binding = Binding(**{**given, "project_id": port.project_id, **_vif(host)}, id=_id(port, host), status=INACTIVE)
     decision.create(decision.cloud.of(Binding), binding)
     # The port may not go meanwhile, nor be bound there by another.
-    decision.put(decision.cloud.ports, port)
+    _wait(decision, port, (*port.waiting, host))
     return binding
 
 
@@ -52,6 +55,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
         decision.put(decision.cloud.ports, changed(port, {**bound_as(""), "status": DOWN}))
     else:
         decision.delete(decision.cloud.of(Binding), _waiting(decision, port, host).id)
+        _wait(decision, port, _without(port, host))
 
 
 def activate(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
@@ -75,26 +79,69 @@ def activate(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str
         decision.create(cloud.of(Binding), left)
     own = {"vnic_type": wanted.vnic_type, "profile": wanted.profile}
     moved = changed(port, {**bound_as(host), **own, "status": DOWN})
-    decision.put(cloud.ports, moved)
+    waiting = (*_without(port, host), *([port.host] if port.host else ()))
+    decision.put(cloud.ports, msgspec.structs.replace(moved, waiting=waiting))
     return BINDING.show(_active(moved))
 
 
-def follow(decision: Decision, port: Port, host: str) -> None:
-    """Have a port be where it is said to be: a binding that waits there does no more."""
+async def take(cloud: Cloud, id: str) -> None:
+    """Have the host of a binding that waits carry the port already, before those who send to it hear of the move."""
+    port, _, host = id.partition(".")
+    if cloud.of(Binding).get(id):
+        await cloud.take(host, port)
+
+
+def follow(decision: Decision, port: Port, host: str) -> tuple[str, ...]:
+    """Have a port be where it is said to be: a binding that waits there does no more. Return who still waits."""
     if host != port.host and decision.get(decision.cloud.of(Binding), _id(port, host)):
         decision.delete(decision.cloud.of(Binding), _id(port, host))
+        return _without(port, host)
+    return port.waiting
+
+
+def hand_over(decision: Decision, host: str, id: str, flows: str) -> None:
+    """Tell those where a port may go on, or already does, of its connections."""
+    cloud = decision.cloud
+    port = decision.rely(cloud.ports, id)
+    if port is None:
+        raise NotFound("port", id)
+    if host not in port.carriers:
+        raise Conflict(f"port {id} is on host {port.host or 'none'}, not on {host}")
+    if port.waiting:
+        told = Handover(id=id, by=host, flows=flows)
+        if decision.read(cloud.handovers, id):
+            decision.put(cloud.handovers, told)
+        else:
+            decision.create(cloud.handovers, told)
 
 
 def drop(decision: Decision, port: str) -> None:
     """Drop all bindings of a port that is being deleted."""
     for binding in decision.by(decision.cloud.of(Binding), "port_id", port):
         decision.delete(decision.cloud.of(Binding), binding.id)
+    _forget(decision, port)
 
 
 def below(cloud: Cloud, port: str) -> list[Binding]:
     """Return a port's bindings, the active one first."""
     found = cloud.ports.get(port)
     return [_active(found), *cloud.of(Binding).by("port_id", port)] if found and _movable(found) else []
+
+
+def _wait(decision: Decision, port: Port, waiting: tuple[str, ...]) -> None:
+    decision.put(decision.cloud.ports, msgspec.structs.replace(port, waiting=waiting))
+    if not waiting:
+        _forget(decision, port.id)
+
+
+def _without(port: Port, host: str) -> tuple[str, ...]:
+    return tuple(other for other in port.waiting if other != host)
+
+
+def _forget(decision: Decision, port: str) -> None:
+    """What was told of a port's connections is nobody's business any more."""
+    if decision.get(decision.cloud.handovers, port):
+        decision.delete(decision.cloud.handovers, port)
 
 
 def _active(port: Port) -> Binding:
@@ -117,7 +164,7 @@ def _vif(host: str) -> dict[str, Any]:
 
 
 def _movable(port: Port) -> bool:
-    return port.device_owner.startswith(OWNERS)
+    return not port.device_owner.startswith(OWNED)
 
 
 def _port(decision: Decision, id: str) -> Port:
@@ -126,7 +173,7 @@ def _port(decision: Decision, id: str) -> Port:
         raise NotFound("port", id)
     if not _movable(port):
         raise Invalid(
-            f"Bad port request: Invalid port {id}. Operation only valid on compute and shared filesystem ports.",
+            f"Bad port request: Invalid port {id}. Operation not valid on ports of the network's own.",
             type="BadRequest",
         )
     return port
@@ -155,6 +202,6 @@ BINDINGS = Collection(
     delete=delete,
     within=True,
     below=below,
-    actions={"activate": Action(activate, who=SERVICE)},
+    actions={"activate": Action(activate, who=SERVICE, before=take)},
     aliases={"binding-extended": "Port Bindings Extended"},
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from crossway.control.address import Addresses
 from crossway.control.usage import NAMES, Usage
 from crossway.model.group import Group
-from crossway.model.host import Host, Identity
+from crossway.model.host import Handover, Host, Identity
 from crossway.model.kinds import KINDS
 from crossway.model.network import Network
 from crossway.model.port import Port
@@ -177,7 +177,8 @@ class Cloud:
         self.hosts = Table("host", Host, {})
         sets: dict[str, Index] = {"groups": lambda i: (i.groups,), "group": lambda i: i.groups}
         self.identities = Table("identity", Identity, sets)
-        self.tables |= {table.name: table for table in (self.hosts, self.identities)}
+        self.handovers = Table("handover", Handover, {})
+        self.tables |= {table.name: table for table in (self.hosts, self.identities, self.handovers)}
         self.usage = Usage(self.tables, limits or {})
         self.addresses = Addresses()
         self.defaults: dict[str, str] = {}
@@ -189,6 +190,8 @@ class Cloud:
         # Whether a host has reported of late, and when it last did: whoever takes reports says so.
         self.alive: Callable[[str], bool] = lambda host: False
         self.heard_at: Mapping[str, str] = {}
+        # Has a host begin to carry a port that is about to move there: whoever speaks to hosts says so.
+        self.take: Callable[[str, str], Awaitable[None]] = _nobody
         self.turn = asyncio.Lock()
         self.listeners: list[Callable[[int, list[Step]], None]] = []
         self._moved = asyncio.Event()
@@ -270,6 +273,10 @@ class Cloud:
                 self.claims.pop(id, None)
             else:
                 self.claims[id] = event.value.decode()
+
+
+async def _nobody(host: str, port: str) -> None:
+    """Have no host do anything."""
 
 
 def _network_first(entry: Entry) -> int:

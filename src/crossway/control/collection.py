@@ -6,7 +6,7 @@ them. Routes, filters, policy, the OpenAPI document and the reference follow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -31,7 +31,8 @@ class Action(msgspec.Struct, frozen=True):
 
     *verb* gets the body (None for GET) and returns what is answered. With GET it
     only reads. *who* may do it; *parts* are rules for members of its body, at any depth;
-    *status* answers it; *body* and *answer* are JSON schemas for the OpenAPI document.
+    *status* answers it; *body* and *answer* are JSON schemas for the OpenAPI document. *before*
+    gets ready for it outside the decision, and may find that there is nothing to be done.
     """
 
     verb: Callable[[Decision, Caller, str, Any], Any]
@@ -41,6 +42,7 @@ class Action(msgspec.Struct, frozen=True):
     body: Mapping[str, Any] = {}
     answer: Mapping[str, Any] = {}
     parts: Mapping[str, Who] = {}
+    before: Callable[[Cloud, str], Awaitable[None]] | None = None
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):

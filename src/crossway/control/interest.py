@@ -104,6 +104,10 @@ class Interest:
                     rules = self.cloud.rules.by("remote_address_group_id", id)
                     for group in dict.fromkeys(rule.security_group_id for rule in rules):
                         self._tell_group(group)
+            elif kind == "handover":
+                if port := self.cloud.ports.get(id):
+                    told = new or old
+                    self._tell(frozenset(port.carriers) - {told.by, ""}, ("handover", id), new is not None)
             elif kind == "host" and (old is None or new is None or old.underlay != new.underlay):
                 audience = {host for island in self.of_host.get(id, ()) for host in island.hosts} | {id}
                 self._tell(frozenset(audience), ("host", id), new is not None)
@@ -127,9 +131,13 @@ class Interest:
         found: dict[Topic, None] = {("host", host): None}
         for island in self.of_host.get(host, ()):
             found.update(dict.fromkeys(self._topics(island)))
-        for port in self.cloud.ports.by("host", host):
-            if port.present:
-                found.update(dict.fromkeys(("group", group) for group in _groups(port)))
+        for index in ("host", "waiting"):
+            for port in self.cloud.ports.by(index, host):
+                if port.present:
+                    found.update(dict.fromkeys(("group", group) for group in _groups(port)))
+                    handover = self.cloud.handovers.get(port.id)
+                    if handover and handover.by != host:
+                        found["handover", port.id] = None
         return list(found)
 
     def _network(self, id: str, old: object, new: object) -> None:
@@ -164,42 +172,49 @@ class Interest:
             self._tell(self.audience(old.network_id) | self._left, ("port", old.id), False)
 
     def _enter(self, port: Port) -> Audience:
-        """Count a port in; return the host if it has joined the island with it."""
-        host, island = port.host, self.islands[port.network_id]
-        others, joins = island.audience, host not in island.hosts
+        """Count a port in; return those of its hosts that have joined the island with it."""
+        hosts, island = port.carriers, self.islands[port.network_id]
+        others = island.audience
+        fresh = [host for host in hosts if host not in island.hosts]
         new_identity = port.identity and port.identity not in island.identities
-        _count(self._hosts.setdefault(port.network_id, {}), host, 1)
         identities = {port.identity: 1} if port.identity else {}
+        for host in hosts:
+            _count(self._hosts.setdefault(port.network_id, {}), host, 1)
         for identity in identities:
             _count(self._identities.setdefault(port.network_id, {}), identity, 1)
-        island.count({host: 1}, identities)
-        if joins:
+        island.count(dict.fromkeys(hosts, 1), identities)
+        for host in fresh:
             self.of_host.setdefault(host, set()).add(island)
             alone = frozenset([host])
             for topic in self._topics(island):
                 self._tell(alone, topic, True)
             self._tell(others, ("host", host), True)
         if new_identity:
-            self._tell(others - {host} if joins else others, ("identity", str(port.identity)), True)
+            self._tell(others, ("identity", str(port.identity)), True)
         for group in _groups(port):
-            if _count(self.group_hosts.setdefault(group, {}), host, 1):
-                self._tell(frozenset([host]), ("group", group), True)
-        return frozenset([host]) if joins else NOBODY
+            for host in hosts:
+                if _count(self.group_hosts.setdefault(group, {}), host, 1):
+                    self._tell(frozenset([host]), ("group", group), True)
+        return frozenset(fresh)
 
     def _leave(self, port: Port) -> None:
-        """Count a port out; its host leaves the island with its last one."""
-        host, island = port.host, self.islands[port.network_id]
-        _count(self._hosts[port.network_id], host, -1)
+        """Count a port out; each of its hosts leaves the island with its last one."""
+        hosts, island = port.carriers, self.islands[port.network_id]
         identities = {port.identity: 1} if port.identity else {}
+        for host in hosts:
+            _count(self._hosts[port.network_id], host, -1)
         for identity in identities:
             _count(self._identities[port.network_id], identity, -1)
-        island.count({host: 1}, identities, by=-1)
+        island.count(dict.fromkeys(hosts, 1), identities, by=-1)
         for group in _groups(port):
-            if _count(self.group_hosts[group], host, -1):
-                self._tell(frozenset([host]), ("group", group), False)
-                if not self.group_hosts[group]:
-                    del self.group_hosts[group]
-        if host not in island.hosts:
+            for host in hosts:
+                if _count(self.group_hosts[group], host, -1):
+                    self._tell(frozenset([host]), ("group", group), False)
+            if not self.group_hosts[group]:
+                del self.group_hosts[group]
+        for host in hosts:
+            if host in island.hosts:
+                continue
             self._left.add(host)
             self._drop(host, island)
             alone = frozenset([host])
@@ -349,7 +364,7 @@ def _groups(port: Port) -> tuple[str, ...]:
 
 
 def _presence(port: Port) -> tuple[object, ...]:
-    return (port.host, port.identity, _groups(port))
+    return (frozenset(port.carriers), port.identity, _groups(port))
 
 
 def _essence(port: Port) -> tuple[object, ...]:
@@ -363,6 +378,7 @@ def _essence(port: Port) -> tuple[object, ...]:
         port.port_security_enabled,
         port.admin_state_up,
         port.host,
+        port.waiting,
         port.profile,
         port.device_owner,
     )

@@ -109,6 +109,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
     cloud = decision.cloud
     old: Port = seen(cloud, caller, "port", id, decision.read(cloud.ports, id))
     new = dict(given)
+    waiting = old.waiting
     network = decision.rely(cloud.networks, old.network_id)
     if network is None:
         raise NotFound("network", old.network_id)
@@ -138,7 +139,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         outside.readdress(decision, old, new["fixed_ips"])
     if "host" in given:
         new.update(bound_as(given["host"] or ""))
-        binding.follow(decision, old, new["host"])
+        waiting = binding.follow(decision, old, new["host"])
     if "trusted" in given:
         new["profile"] = _profile(given.get("profile", old.profile), None, given["trusted"])
     if old.host and given.get("numa_affinity_policy", old.numa_affinity_policy) != old.numa_affinity_policy:
@@ -166,7 +167,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
     if groups != old.security_groups or secured != old.port_security_enabled:
         new["identity"] = identity.of(decision, groups) if secured else 0
         identity.bear(decision, id, old.identity, new["identity"])
-    port = changed(old, new)
+    port = msgspec.structs.replace(changed(old, new), waiting=waiting)
     if places(port) != places(old) and old.device_owner not in ROUTER_OWNED:
         # It is ACTIVE again when its host and all who can reach it have applied this.
         port = msgspec.structs.replace(port, status=DOWN)

@@ -18,7 +18,7 @@ from crossway.control.cloud import Cloud, Step
 from crossway.control.interest import Audience, Interest, Topic
 from crossway.model.address_group import AddressGroup
 from crossway.model.group import Group
-from crossway.model.host import Host, Identity
+from crossway.model.host import Handover, Host, Identity
 from crossway.model.network import VLAN, Network
 from crossway.model.port import ROUTER_INTERFACE, Port
 from crossway.model.router import Router
@@ -26,6 +26,7 @@ from crossway.model.rule import INGRESS, IPV6, Rule
 from crossway.model.subnet import Subnet
 
 BOOKMARK_SECONDS = 5.0
+TAKE_SECONDS = 0.1
 # A host that leaves so much unread starts over with a reset.
 BACKLOG_MAX = 32 << 20
 LOG_CHANGES, LOG_BYTES = 100_000, 64 << 20
@@ -80,8 +81,11 @@ class Views:
         self._log_bytes = 0
         self._floor = cloud.revision
         self._closed = False
+        # What hosts were asked to take and have not said that they did.
+        self._taken: dict[tuple[str, str], asyncio.Event] = {}
         self.interest = Interest(cloud, self._tell)
         cloud.listeners.append(self._change)
+        cloud.take = self.take
 
     async def lines(self, host: str, after: int) -> AsyncIterator[bytes]:
         """Yield what *host* must know after a revision, without end."""
@@ -103,6 +107,29 @@ class Views:
             self.streams[host].discard(stream)
             if not self.streams[host]:
                 del self.streams[host]
+
+    async def take(self, host: str, port: str) -> None:
+        """Have a host carry a port that is about to move there; return when it does, or after a moment.
+
+        Nothing is lost but a few packets of the moment when the host hears of
+        the move later than others.
+        """
+        waiting = self._taken.setdefault((host, port), asyncio.Event())
+        for stream in self.streams.get(host, ()):
+            stream.push(ENCODER.encode({"take": port}) + b"\n")
+        try:
+            if host in self.streams:
+                async with asyncio.timeout(TAKE_SECONDS):
+                    await waiting.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._taken.pop((host, port), None)
+
+    def taken(self, host: str, port: str) -> None:
+        """Hear that a host carries a port that it was asked to take."""
+        if waiting := self._taken.get((host, port)):
+            waiting.set()
 
     def tick(self) -> None:
         """Send a bookmark to each stream that has been quiet for a while."""
@@ -259,6 +286,7 @@ def _port(port: Port, cloud: Cloud) -> Shape:
         "secured": port.port_security_enabled,
         "up": port.admin_state_up,
         "host": port.host,
+        "waiting": port.waiting,
         "device": port.device,
         "owner": port.device_owner,
     }
@@ -326,6 +354,10 @@ def _identity(identity: Identity, cloud: Cloud) -> Shape:
     return {"id": identity.id, "groups": identity.groups}
 
 
+def _handover(handover: Handover, cloud: Cloud) -> Shape:
+    return {"id": handover.id, "by": handover.by, "flows": handover.flows}
+
+
 def _prefix(ip: str) -> str:
     return ip if "/" in ip else f"{ip}/{128 if ':' in ip else 32}"
 
@@ -343,6 +375,7 @@ SHAPES: dict[str, Callable[[Any, Cloud], Shape]] = {
     "group": _group,
     "rule": _rule,
     "identity": _identity,
+    "handover": _handover,
 }
 
 

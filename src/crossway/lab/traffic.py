@@ -61,9 +61,10 @@ def _stop(*_: object) -> None:
     raise Stop
 
 
-def send(ip: str, port: int, rate: int, size: int) -> dict[str, Any]:
-    """Send numbered datagrams at *rate* a second until stopped; return how many."""
+def send(ip: str, port: int, rate: int, size: int, source: int = 0) -> dict[str, Any]:
+    """Send numbered datagrams at *rate* a second until stopped, from port *source*; return how many."""
     sock = socket.socket(family_of(ip), socket.SOCK_DGRAM)
+    sock.bind(("", source))
     # Room enough that a wire which stands still costs packets, not time.
     sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 1 << 27)
     sock.connect((ip, port))
@@ -85,11 +86,17 @@ def send(ip: str, port: int, rate: int, size: int) -> dict[str, Any]:
     return {"sent": sent, "refused": refused, "seconds": time.monotonic() - start}
 
 
-def receive(ip: str, port: int) -> dict[str, Any]:
-    """Count numbered datagrams until stopped; return how many, and the longest silence in ms."""
+def receive(ip: str, port: int, knock: str = "") -> dict[str, Any]:
+    """Count numbered datagrams until stopped; return how many, the longest silence in ms, and runs of lost ones.
+
+    *knock* is IP/PORT of the sender: a datagram to it makes all of it one connection that began here.
+    """
     sock = socket.socket(family_of(ip), socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
     sock.bind((ip, port))
+    if knock:
+        there, _, door = knock.rpartition("/")
+        sock.sendto(b"knock", (there, int(door)))
     print("ready", flush=True)
     seen = bytearray()
     received = twice = late = 0
@@ -121,7 +128,21 @@ def receive(ip: str, port: int) -> dict[str, Any]:
         "missing": len(missing),
         "first_missing": missing[:10],
         "gap_ms": gap * 1000,
+        "runs": _runs(missing),
     }
+
+
+def _runs(missing: list[int]) -> list[int]:
+    """Return how many numbers in a row were missing each time, the longest first; 100 at most."""
+    runs: list[int] = []
+    last = None
+    for number in missing:
+        if last is not None and number == last + 1:
+            runs[-1] += 1
+        else:
+            runs.append(1)
+        last = number
+    return sorted(runs, reverse=True)[:100]
 
 
 async def _ended() -> None:
@@ -217,17 +238,19 @@ def main() -> None:
     parser.add_argument("ip")
     parser.add_argument("port", type=int)
     parser.add_argument("--rate", type=int, default=1000, help="datagrams a second")
+    parser.add_argument("--source", type=int, default=0, help="port to send datagrams from; 0: any")
+    parser.add_argument("--knock", default="", help="IP/PORT of the sender, told first that there is a receiver")
     parser.add_argument("--size", type=int, default=64, help="bytes of a datagram")
     parser.add_argument("--count", type=int, default=1, help="connections to keep")
     parser.add_argument("--every", type=float, default=0.05, help="seconds between two numbers of a connection")
     parser.add_argument("--fresh", type=float, default=0.0, help="seconds between two new connections; 0: none")
     o = parser.parse_args()
     if o.role == "send":
-        result = send(o.ip, o.port, o.rate, o.size)
+        result = send(o.ip, o.port, o.rate, o.size, o.source)
     elif o.role == "receive":
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stop)
-        result = receive(o.ip, o.port)
+        result = receive(o.ip, o.port, o.knock)
     elif o.role == "echo":
         result = asyncio.run(echo(o.ip, o.port))
     else:

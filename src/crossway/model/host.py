@@ -33,6 +33,14 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     groups: tuple[str, ...]
 
 
+class Handover(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the host *by* says of the connections of the port *id*, for those where the port may go on."""
+
+    id: str
+    by: str
+    flows: str
+
+
 IDENTITY_MAX = 65535
 
 

@@ -177,10 +177,13 @@ class Port(
 ):
     """*identity* is the number of its set of security groups; 0 if it has none.
 
+    *waiting* are the hosts of its bindings that wait.
+
     *resource_request* is derived; it stands here so that it can be hidden.
     """
 
     identity: int = 0
+    waiting: tuple[str, ...] = ()
     network_id: Annotated[str, attribute(uuid, put=False, default=msgspec.NODEFAULT)]
     mac_address: Annotated[str, attribute(or_none(mac), create=OF_NETWORK, update=SERVICE | PARENT_MANAGER)]
     fixed_ips: Annotated[
@@ -245,6 +248,11 @@ class Port(
         """Say whether a host carries it; a router's own ports are carried by all."""
         return bool(self.host) and self.device_owner not in (ROUTER_INTERFACE, ROUTER_GATEWAY)
 
+    @property
+    def carriers(self) -> tuple[str, ...]:
+        """Return the hosts that must know it as their own: where it is, may go, or was."""
+        return (self.host, *self.waiting)
+
 
 PORT = Kind(
     Port,
@@ -261,6 +269,7 @@ PORT = Kind(
         "device_id": None,
         "device_owner": None,
         "host": None,
+        "waiting": None,
         "subnet_id": lambda port: {fixed.subnet_id: None for fixed in port.fixed_ips},
         "joined_subnet_id": lambda port: (
             {fixed.subnet_id: None for fixed in port.fixed_ips} if port.device_owner == ROUTER_INTERFACE else ()

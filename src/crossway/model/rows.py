@@ -42,6 +42,7 @@ class PortFlag(IntFlag):
     SECURED = 1
     DHCP = 2
     ADVERTISED = 4
+    MOVED = 128
 
 
 class PlaceKind(IntEnum):

@@ -48,6 +48,7 @@ class Plan:
         self._floods = Floods()
         self._bodies: dict[str, Body] = {}
         self._uplinks: dict[str, int] = {}
+        self._taken: set[str] = set()  # ports that are about to move here
         self._seats: dict[str, Seat] = {}  # port -> its part in floods
         self._joined: dict[str, int] = {}  # port with a body here -> its identity
         self._outward: dict[str, int] = {}  # network with an uplink -> its number
@@ -100,6 +101,15 @@ class Plan:
                 self._bodies[port] = body
             self._ports.add(port)
 
+    def taken(self, port: str, there: bool) -> None:
+        """Take in that a port is carried already, or no more, that waits for its move to this host."""
+        (self._taken.add if there else self._taken.discard)(port)
+        self._ports.add(port)
+
+    def is_here(self, port: view.Port) -> bool:
+        """Return whether a port is of this host, by the server's word or as one that was taken."""
+        return port.host == self.host or (port.id in self._taken and self.host in port.waiting)
+
     def uplinks(self, uplinks: Mapping[str, int]) -> None:
         """Take in which provider networks this host has: the name of each, and the index of its link."""
         self._uplinks = dict(uplinks)
@@ -134,6 +144,10 @@ class Plan:
     def network(self, id: str) -> view.Network | None:
         """Return a network of the view."""
         return self._one(view.Network, id)
+
+    def handover(self, id: str) -> view.Handover | None:
+        """Return what another host has told of a port's connections."""
+        return self._one(view.Handover, id)
 
     def subnet(self, id: str) -> view.Subnet | None:
         """Return a subnet of the view."""
@@ -226,6 +240,10 @@ class Plan:
                 self._host_ports.setdefault(new.host, set()).add(id)
         self._ports.add(id)
 
+    def _take_handover(self, id: str, old: view.Handover | None, new: view.Handover | None) -> None:
+        # The agent reads it.
+        pass
+
     def _take_router(self, id: str, old: view.Router | None, new: view.Router | None) -> None:
         for interface in old.interfaces if old is not None else ():
             _unlink(self._network_routers, interface.network, id)
@@ -279,8 +297,8 @@ class Plan:
         if port is None or network is None or not port.up or not network.up:
             body = place = None
         else:
-            body = self._bodies.get(id) if port.host == self.host else None
-            place = place_of(port, body, self._underlay(port))
+            body = self._bodies.get(id) if self.is_here(port) else None
+            place = place_of(port, body, self._underlay(port), self.host in port.waiting)
         if port is None or network is None or place is None:
             rows: Rows = {}
             seat = None
@@ -290,7 +308,12 @@ class Plan:
             seat = seat_of(port, network, place)
         self.ledger.claim(("port", id), rows)
         self._sit(id, seat)
-        self._join(id, port.identity if port is not None and body is not None else None)
+        self._join(id, port.identity if port is not None and (body is not None or self._waits(port)) else None)
+
+    def _waits(self, port: view.Port) -> bool:
+        """Return whether a port may come here any moment and has its body: its policy is there before it."""
+        network = self._one(view.Network, port.network)
+        return self.host in port.waiting and port.id in self._bodies and port.up and network is not None and network.up
 
     def _underlay(self, port: view.Port) -> bytes | None:
         """Return the underlay address of the other host that a port is on."""

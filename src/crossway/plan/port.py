@@ -39,12 +39,13 @@ def flags_of(port: view.Port) -> int:
     return int(r.PortFlag.SECURED) if port.secured else 0
 
 
-def place_of(port: view.Port, body: Body | None, underlay: bytes | None) -> r.Place | None:
-    """Return where a port is to be reached; None if nowhere."""
+def place_of(port: view.Port, body: Body | None, underlay: bytes | None, moved: bool = False) -> r.Place | None:
+    """Return where a port is to be reached; None if nowhere. *moved*: it was on this host, or will be."""
     if body is not None:
         return r.Place(r.PlaceKind.LOCAL, int(body.kind), flags_of(port), identity=port.identity, port=body.key)
     if underlay is not None:
-        return r.Place(r.PlaceKind.REMOTE, identity=port.identity, underlay=underlay)
+        flags = int(r.PortFlag.MOVED) if moved else 0
+        return r.Place(r.PlaceKind.REMOTE, flags=flags, identity=port.identity, underlay=underlay)
     return None
 
 

@@ -77,6 +77,7 @@ class Port(Object, frozen=True, kw_only=True):
     secured: bool = True
     up: bool = True
     host: str | None = None
+    waiting: tuple[str, ...] = ()  # hosts that it may move to any moment, or has just left
     device: str | None = None
     owner: str = ""
 
@@ -129,6 +130,13 @@ class Identity(Object, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
 
 
+class Handover(Object, frozen=True, kw_only=True):
+    """The connections of a port, told by the host *by*: see `agent.handover`."""
+
+    by: str
+    flows: str
+
+
 KINDS: dict[str, type[Object]] = {
     "host": Host,
     "network": Network,
@@ -138,6 +146,7 @@ KINDS: dict[str, type[Object]] = {
     "group": Group,
     "rule": Rule,
     "identity": Identity,
+    "handover": Handover,
 }
 
 

@@ -132,6 +132,9 @@ class FakeServers:
             raise NotFound("port", id)
         return {"id": id, "binding:host_id": self.ports[id]}
 
+    async def bindings(self, id: str) -> list[dict[str, Any]]:
+        return [{"host": self.ports[id]}]
+
     async def hosts(self) -> list[dict[str, Any]]:
         return [{"name": "h2", "alive": True}, {"name": "h3", "alive": False}]
 

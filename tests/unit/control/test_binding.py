@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from clouds import ALICE, Caller, Listener, World
+from crossway.control import binding
 from crossway.control.binding import BINDINGS, below
 from crossway.control.caller import implied
 from crossway.errors import Fault
@@ -41,13 +42,15 @@ def test_a_port_moves_when_its_other_binding_is_activated(world: World, port: Po
     made = world.make(BINDINGS, NOVA, parent=port.id, host="h2", profile={"device": "tap9"})
     assert (made.status, made.vif_type, made.project_id) == ("INACTIVE", "tap", "alice")
     assert told(world, port) == {"h1": "ACTIVE", "h2": "INACTIVE"}
-    assert there.ids("port") == set()
+    # Where it may go all is known that it will need.
+    assert there.objects["port", port.id]["waiting"] == ["h2"]
     assert activate(world, port, "h2")["status"] == "ACTIVE"
     moved = world.again(port)
     assert (moved.host, moved.profile, moved.status) == ("h2", {"device": "tap9"}, "DOWN")
     assert told(world, port) == {"h2": "ACTIVE", "h1": "INACTIVE"}
     assert there.objects["port", port.id]["host"] == "h2"
-    assert here.ids("port") == set()
+    # And where it was, until that binding goes: what still comes there goes on to it.
+    assert here.objects["port", port.id]["waiting"] == ["h1"]
     activate(world, port, "h1")
     assert told(world, port) == {"h1": "ACTIVE", "h2": "INACTIVE"}
 
@@ -80,7 +83,50 @@ def test_what_is_refused(world: World, port: Port) -> None:
     refused(activate, world, port, "h1", type="PortBindingAlreadyActive", status=409)
     refused(activate, world, port, "h3", type="PortBindingNotFound", status=404)
     refused(world.make, BINDINGS, NOVA, parent=port.id, host="", type="Invalid", status=400)
-    plain = world.port(world.network(ALICE), ALICE)
-    refused(world.make, BINDINGS, NOVA, parent=plain.id, host="h2", type="BadRequest", status=400)
-    assert below(world.cloud, plain.id) == []
+    network = world.network(ALICE)
+    served = world.port(network, Caller("admin", roles=implied(["admin"])), device_owner="network:dhcp")
+    refused(world.make, BINDINGS, NOVA, parent=served.id, host="h2", type="BadRequest", status=400)
+    assert below(world.cloud, served.id) == []
+
+
+def hand_over(world: World, host: str, id: str, flows: str) -> None:
+    world.do(lambda d: binding.hand_over(d, host, id, flows))
+
+
+def test_connections_are_told_where_the_port_may_go(world: World, port: Port) -> None:
+    here, there = Listener(world, "h1"), Listener(world, "h2")
+    hand_over(world, "h1", port.id, "none waits")
+    assert not world.cloud.handovers.rows
+    world.make(BINDINGS, NOVA, parent=port.id, host="h2")
+    hand_over(world, "h1", port.id, "AAAA")
+    assert there.objects["handover", port.id] == {"id": port.id, "by": "h1", "flows": "AAAA"}
+    assert here.ids("handover") == set()
+    # One that comes back hears of it, too.
+    assert Listener(world, "h2").ids("handover") == {port.id}
+    activate(world, port, "h2")
+    hand_over(world, "h1", port.id, "BBBB")
+    assert there.objects["handover", port.id]["flows"] == "BBBB"
+    world.delete(next(b for b in below(world.cloud, port.id) if b.host == "h1"), NOVA)
+    assert here.ids("port") == set()
+    assert there.ids("handover") == set()
+    assert not world.cloud.handovers.rows
+
+
+def test_who_has_nothing_to_do_with_a_port_tells_nothing_of_it(world: World, port: Port) -> None:
+    world.host("h3", "192.0.2.3")
+    for host, id in (("h3", port.id), ("h1", "00000000-0000-0000-0000-000000000000")):
+        with pytest.raises(Fault):
+            hand_over(world, host, id, "")
+
+
+def test_a_host_knows_what_a_port_needs_before_it_comes(world: World, port: Port) -> None:
+    there = Listener(world, "h2")
+    world.make(BINDINGS, NOVA, parent=port.id, host="h2")
+    found = world.again(port)
+    assert there.ids("network") == {found.network_id}
+    assert there.ids("group") == set(found.security_groups)
+    assert there.ids("identity") == {str(found.identity)}
+    assert there.ids("host") == {"h1", "h2"}
+    world.delete(port)
+    assert not any(there.ids(kind) for kind in ("port", "network", "group", "identity"))
     refused(world.make, BINDINGS, ALICE, parent=port.id, host="h3", type="PolicyNotAuthorized", status=403)
