@@ -139,7 +139,7 @@ def test_once_a_second_one_goes_the_long_way(d: World) -> None:
 def test_what_is_too_large_for_the_underlay_goes_the_long_way(d: World) -> None:
     d.send(frame(A, FAR, UDP, udp(1, 2)))
     fits = frame(A, FAR, UDP, udp(1, 2, bytes(1450 - 28)))
-    assert d.send(fits).to == "uplink"
+    assert "uplink" in {d.send(fits).to for _ in range(2)}  # one of them may be the first of a second
     d.mtu(RED, 1500)
     done = d.send(frame(A, FAR, UDP, udp(1, 2, bytes(1451 - 28))))
     assert (done.to, len(done.packet)) == ("vxlan", 14 + 1451)
