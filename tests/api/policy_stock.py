@@ -76,7 +76,7 @@ class Stock:
     def new(self, path: str, wire: str, body: Mapping[str, Any], project: str = "") -> str:
         whole = {**body, "project_id": project} if project else body
         made: dict[str, Any] = self.admin("POST", f"/v2.0/{path}", {wire: whole})[wire]
-        return str(next((made[key] for key in ("id", "host", "fixed_port_id") if key in made), ""))
+        return str(next((made[key] for key in ("id", "fixed_port_id", "host") if key in made), ""))
 
     # ---- what others rest on
 

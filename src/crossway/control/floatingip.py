@@ -54,6 +54,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> FloatingIp:
         raise _bad(f"Network {network.id} does not contain any IPv4 subnet")
     project, id, time = project_of(caller, given), new_id(), now()
     subnet_id, address = given["subnet_id"], given["floating_ip_address"]
+    ports.check_seen(decision, caller, network.id, (Wish(subnet_id),))
     port = ports.insert(
         decision,
         network,

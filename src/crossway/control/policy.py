@@ -11,6 +11,7 @@ from crossway.control.collection import Action, Collection
 from crossway.control.collections import COLLECTIONS
 from crossway.control.decision import Decision
 from crossway.errors import Forbidden, NotFound
+from crossway.model.kinds import BY_TABLE
 from crossway.model.resource import Attribute, Given, Kind, Resource
 from crossway.model.who import Who
 
@@ -29,7 +30,7 @@ def create(decision: Decision, caller: Caller, collection: Collection, body: Map
     if kind.parent:
         field, table = kind.parent
         parent = decision.get(cloud.tables[table], str(given.get(field)))
-        seen(cloud, caller, parent.kind.name if parent else table, str(given.get(field)), parent)
+        seen(cloud, caller, BY_TABLE[table].name, str(given.get(field)), parent)
     _require(cloud, caller, kind.create, target, f"create_{kind.name}")
     _attributes(cloud, caller, kind, body, target, update=False)
 

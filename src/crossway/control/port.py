@@ -49,6 +49,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Port:
     network: Network = seen(
         cloud, caller, "network", given["network_id"], decision.rely(cloud.networks, given["network_id"])
     )
+    check_seen(decision, caller, network.id, () if given["fixed_ips"] is UNSET else given["fixed_ips"])
     project = project_of(caller, given)
     hold(decision, project, network)
     if given["device_owner"] in ROUTER_OWNED:
@@ -76,6 +77,15 @@ def create(decision: Decision, caller: Caller, given: Given) -> Port:
     )
     qos.refer(decision, caller, port.id, None, port.qos_policy_id)
     return port
+
+
+def check_seen(decision: Decision, caller: Caller, network: str, wishes: Iterable[Wish]) -> None:
+    """Raise NotFound if an address is asked for in a subnet of elsewhere that the caller may not see."""
+    for wish in wishes:
+        if wish.subnet_id is not None:
+            subnet = decision.get(decision.cloud.subnets, wish.subnet_id)
+            if subnet is None or subnet.network_id != network:
+                seen(decision.cloud, caller, "subnet", wish.subnet_id, subnet)
 
 
 def insert(decision: Decision, network: Network, given: Mapping[str, Any]) -> Port:
@@ -130,6 +140,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         decision.release(f"mac/{old.network_id}/{old.mac_address}")
     new["mac_address"] = mac
     if "fixed_ips" in given:
+        check_seen(decision, caller, network.id, given["fixed_ips"])
         new["fixed_ips"] = _readdress(decision, network, old, mac, given["fixed_ips"])
     elif mac != old.mac_address:
         new["fixed_ips"] = tuple(_follow_mac(decision, old, fixed, mac) for fixed in old.fixed_ips)
