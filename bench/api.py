@@ -308,7 +308,7 @@ def words(told: dict[str, Any]) -> str:
     judged = [row for row in found if row.met is not None]
     out = [
         f"Commit {about['commit']}, {about['date'][:10]}: {told['repeats']} repeats on {about['cores']} cores "
-        f"({about['cpu']}), Linux {about['kernel']}.",
+        f"({about['cpu']}), Linux {about['kernel']}; others' load before it began: {about['load']}.",
         f"{sum(bool(row.met) for row in judged)} of the {len(judged)} comparisons that have a target met it.",
         "Medians; in brackets the quartiles.",
         "",
@@ -381,7 +381,7 @@ def main() -> int:
     name = options.name or ("api" if len(sys.argv) == 1 else "api-trial")
     sizes = sorted({max(LISTED, int(size)) for size in options.sizes.split(",")})
     console = Console(width=None if sys.stdout.isatty() else 150)
-    about, order = machine(), random.Random(options.seed)
+    about, order = {**machine(), "load": f"{os.getloadavg()[0]:.1f}"}, random.Random(options.seed)
     console.print(f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, commit {about['commit']}")
     samples: dict[int, dict[Case, list[float]]] = {ports: {case: [] for case in CASES} for ports in sizes}
     with ExitStack() as stack:
