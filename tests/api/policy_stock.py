@@ -513,6 +513,7 @@ def share(stock: Stock, type: str, id: str, target: str, action: str = "access_a
     stock.new("rbac-policies", "rbac_policy", body)
 
 
-def share_parent(stock: Stock, name: str, path: str, body: Mapping[str, Any]) -> None:
+def share_parent(stock: Stock, name: str, path: str, body: Mapping[str, Any], action: str = "access_as_shared") -> None:
+    """Share what something is to be made below."""
     type, field = PARENT_SHARED[name]
-    share(stock, type, str(body[field]) if field else path.split("/")[2], FRIEND)
+    share(stock, type, str(body[field]) if field else path.split("/")[2], FRIEND, action)

@@ -152,14 +152,17 @@ def relations(stock: Stock, name: str) -> Iterator[Relation]:
             yield Relation("external to all", OTHER, facts, lambda: shared("*", "access_as_external"))
     if name in PARENT_SHARED:
 
-        def below() -> Made:
+        def below(action: str = "access_as_shared") -> Made:
             path, body = MAKE[name](stock, OWNER)
-            share_parent(stock, name, path, body)
+            share_parent(stock, name, path, body, action)
             id = stock.new(path, wire(name), body, OWNER if owned(name) else "")
             return Made(f"{path}/{id}", id, OWNER)
 
         facts = frozenset({"parent shared", "shared"}) if name == "subnet" else frozenset({"parent shared"})
         yield Relation("below what is shared", FRIEND, facts, below)
+        if name == "subnet":
+            external = "access_as_external"
+            yield Relation("below what is external", FRIEND, frozenset({"shared"}), lambda: below(external))
 
 
 class Tally:

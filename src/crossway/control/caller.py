@@ -123,7 +123,7 @@ def reaches(cloud: Cloud, project: str, resource: Any) -> bool:
     """Say whether a project may see a resource because it is shared with it in one way or another."""
     if isinstance(resource, Subnet):
         network = cloud.networks.get(resource.network_id)
-        return network is not None and shared(cloud, project, network)
+        return network is not None and reaches(cloud, project, network)
     policies = cloud.rbac.by("object_id", resource.id)
     if isinstance(resource, Network):
         if resource.shared:
