@@ -300,10 +300,22 @@ delete_network_segment_range = admin
 DIFFERENT = {
     "get_quota": (
         "own reader",
-        "a reader may know the limits of its own project: `details` tells them to readers anyway",
+        "a reader may know the limits of its own project: `details` tells them to readers in Neutron too",
     ),
     "create_metering_label_rule": ("parent manager", "a rule is of its label's project"),
     "update_port:tags": ("own member, service", "whoever may change a port may tag it"),
+}
+# What is so everywhere, and the reason.
+EVERYWHERE = {
+    "An admin may do everything, also what Neutron keeps for the role service: port bindings and binding profiles": (
+        "an operator without a compute service binds ports by hand"
+    ),
+    "What is shared is seen by readers, and members make ports on shared networks": (
+        "Neutron asks no role there, so a caller without any could make ports"
+    ),
+    "Another project's quota and topology are refused (403), not hidden": (
+        "there is one of every project, so it tells nothing"
+    ),
 }
 for _operation, (_reasons, _) in DIFFERENT.items():
     assert _operation in EXPECTED
