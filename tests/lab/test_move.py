@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from crossway.client import path_of
 from crossway.lab import Lab, Workload
 from crossway.lab.lab import Host
 from crossway.lab.place import Place
+from crossway.lab.traffic import open_in
 from lab.stories import Traffic, dual, open_group, wait_for
 
 MOVES = int(os.environ.get("MOVES", "10"))
@@ -156,6 +158,28 @@ def test_connections_move_with_their_port(scene: Scene) -> None:
 def test_without_being_told_the_new_host_does_not_know_connections(scene: Scene) -> None:
     bill = traffic(scene, lambda: move(scene, scene.lab.hosts[1], handed=False))
     assert bill.sent - bill.datagrams["received"] > RATE // 4, bill.datagrams
+
+
+def test_a_guest_that_says_that_it_is_here_brings_its_port(scene: Scene) -> None:
+    ask, port = scene.lab.client, scene.port["id"]
+    ask.ask("POST", f"{path_of('port', port)}/bindings", {"binding": {"host": "h2"}})
+    scene.lab.hosts[1].agent_client.plug(port, tap=scene.port["legs"]["h2"])
+
+    def announce(mac: str) -> None:
+        """Send what QEMU sends (net/announce.c): RARP, who am I, from and for the guest's MAC."""
+        own = bytes.fromhex(mac.replace(":", ""))
+        body = bytes.fromhex("0001080006040003") + (own + bytes(4)) * 2
+        with open_in(scene.body.path, socket.AF_PACKET, socket.SOCK_RAW) as out:
+            out.bind((scene.port["legs"]["h2"], 0))
+            out.send(b"\xff" * 6 + own + bytes.fromhex("8035") + body + bytes(18))
+
+    def at() -> str:
+        return str(ask.show("port", port)["binding:host_id"])
+
+    announce("02:00:00:00:00:77")  # somebody else
+    assert not wait_for(lambda: at() == "h2", seconds=0.5)
+    announce(scene.port["mac_address"])
+    assert wait_for(lambda: at() == "h2", seconds=2), scene.lab.hosts[1].agent.log.read_text()[-3000:]
 
 
 def test_by_command_nothing_is_left_where_the_port_was(scene: Scene) -> None:

@@ -30,6 +30,7 @@ import msgspec
 from crossway.agent import drops, handover, sweep
 from crossway.agent.api import Api
 from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_of
+from crossway.agent.ears import Ears
 from crossway.agent.guest.desk import Desk
 from crossway.agent.plane import UPLINK, WORKLOAD, Plane
 from crossway.agent.remover import Remover
@@ -115,6 +116,9 @@ class Agent:
         self._handing = asyncio.Event()
         self._taken: list[str] = []  # that the server waits to hear of
         self._taking = asyncio.Event()
+        self._ears = Ears(self._announced)
+        self._come: set[str] = set()  # ports whose guest has said that it goes on here
+        self._coming_now = asyncio.Event()
 
     # Life.
 
@@ -160,7 +164,15 @@ class Agent:
                 os.write(ready_fd, b"\n")
                 os.close(ready_fd)
             async with asyncio.TaskGroup() as tasks:
-                own = (self._follow, self._tell, self._sweep, self._advertise, self._hand_over, self._thank)
+                own = (
+                    self._follow,
+                    self._tell,
+                    self._sweep,
+                    self._advertise,
+                    self._hand_over,
+                    self._thank,
+                    self._fetch,
+                )
                 for step in (*own, ways.sweep):
                     tasks.create_task(self._forever(step))
         finally:
@@ -172,6 +184,7 @@ class Agent:
                 with suppress(FileNotFoundError):
                     (self.run / name).unlink()
             self.servers.close()
+            self._ears.close()
             self._events.close()
             self._hang_up()
             self._desk.close()
@@ -305,6 +318,7 @@ class Agent:
                     if named is None or named.device != device:
                         self._name(id, device)
                     changed[id] = self._body(self._named[id])
+            self._hear(id)
             self._judge.add(id)
             self._reported.pop(id, None)
         self.plan.bodies(changed)
@@ -664,6 +678,7 @@ class Agent:
             inside = self._inside(record) or Inside(record.ifname or "eth0", "", 0, (), ())
             self._link_came(self.links.veth(record.port, netns, inside))
         self.plan.bodies({record.port: self._body(record)})
+        self._hear(record.port)
         self._news = True
         self._judge.add(record.port)
         self._apply()
@@ -925,6 +940,37 @@ class Agent:
         """Carry a port no longer that has not come after all."""
         self.plan.taken(id, False)
         self._apply()
+
+    def _hear(self, id: str) -> None:
+        """Listen for the guest of a port that may come to a body that it has here."""
+        port, record = self.plan.port(id), self._records.get(id)
+        waits = port is not None and port.host != self.host and self.host in port.waiting
+        if not waits or record is None or record.vlan or record.device not in self._by_name:
+            self._ears.stop(id)
+            return
+        try:
+            self._ears.listen(id, record.device)
+        except OSError as fault:
+            log.warning("port %s will not be heard on %s: %s", id, record.device, fault)
+
+    def _announced(self, id: str, mac: str) -> None:
+        """Take note that a guest has said that it is here."""
+        port = self.plan.port(id)
+        if port is not None and port.mac == mac:
+            self._ears.stop(id)
+            self._come.add(id)
+            self._coming_now.set()
+
+    async def _fetch(self) -> None:
+        """Have the server say that ports are here whose guests are."""
+        await self._coming_now.wait()
+        self._coming_now.clear()
+        while self._come:
+            id = self._come.pop()
+            try:
+                await self.servers.activate(id)
+            except Fault as fault:
+                log.warning("port %s has come, but: %s", id, fault)
 
     async def _thank(self) -> None:
         """Tell the server of ports that were taken."""

@@ -222,6 +222,10 @@ class Servers:
         """Say that a port that is about to move here is carried already."""
         await self._ask("POST", f"/v1/hosts/{self.host}/taken", {"port": port})
 
+    async def activate(self, port: str) -> None:
+        """Have a port be on this host, for which a binding of it waits."""
+        await self._ask("PUT", f"{path_of('port', port)}/bindings/{self.host}/activate", {})
+
     async def bindings(self, port: str) -> Objects:
         """Return where a port may be."""
         bindings: Objects = (await self._ask("GET", f"{path_of('port', port)}/bindings"))["bindings"]
