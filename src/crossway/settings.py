@@ -43,6 +43,9 @@ RUN = Setting("run", "/run/crossway", "directory of an agent's socket, bodies an
 LAB = Setting("lab", "", "name of the lab that commands speak to")
 EXTERNAL = Setting("external", "172.24.4.1/24", "address of this machine on the external network of `crossway up`")
 UNDERLAY_MTU = Setting("underlay_mtu", "1500", "largest IP packet that the network between hosts carries")
+DOCKER_PROJECTS = Setting(
+    "docker_projects", "", "projects whose Docker engines get a socket of their own, RUN/docker-PROJECT.sock"
+)
 OBJECT = Setting("object", "", "path of another build of the data plane than the one that the package carries")
 DIRECT = Setting("direct", "1", "0: every packet between hosts passes the host's own stack (its IPsec, its firewall)")
 
@@ -94,7 +97,21 @@ QUOTAS = tuple(
     )
 )
 
-ALL = (SERVER, LISTEN, DATA, RUN, LAB, EXTERNAL, UNDERLAY_MTU, OBJECT, DIRECT, *ACCESS, *KEYSTONE, *QUOTAS)
+ALL = (
+    SERVER,
+    LISTEN,
+    DATA,
+    RUN,
+    LAB,
+    EXTERNAL,
+    UNDERLAY_MTU,
+    DOCKER_PROJECTS,
+    OBJECT,
+    DIRECT,
+    *ACCESS,
+    *KEYSTONE,
+    *QUOTAS,
+)
 
 
 def secret(said: Setting, file: Setting) -> str:

@@ -37,8 +37,8 @@ class Containerd:
         )
         # What runc and the shims keep at a place that cannot be set is private as well.
         (root / "run").mkdir()
-        mount = f"mkdir -p /run/containerd && mount --bind {root}/run /run/containerd"
-        script = f"{mount} && exec containerd -c {root}/config.toml"
+        self.mount = f"mkdir -p /run/containerd && mount --bind {root}/run /run/containerd"
+        script = f"{self.mount} && exec containerd -c {root}/config.toml"
         command = host.command("unshare", "--mount", "--propagation", "private", "sh", "-c", script)
         self.process = process.start(command, log=root / "log")
         assert wait_for((root / "sock").exists, 20), process.last_words(root / "log")
@@ -51,7 +51,8 @@ class Containerd:
     def run(self, id: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command of busybox in a container of its own, to its end."""
         script = (
-            "mount -t tmpfs none /opt && mount -t tmpfs none /etc && mkdir -p /opt/cni/bin /etc/cni/net.d && "
+            f"{self.mount} && mount -t tmpfs none /opt && mount -t tmpfs none /etc && "
+            "mkdir -p /opt/cni/bin /etc/cni/net.d && "
             f"mount --bind {self.root}/plugins /opt/cni/bin && mount --bind {self.root}/configurations /etc/cni/net.d "
             f'&& ctr -a {self.root}/sock run --rm --rootfs --cni {self.tree} "$@" && exit; '
             # It leaves what it could give no network: a task that was made, and not started.

@@ -153,13 +153,14 @@ class Agent:
                 ("POST", "/v1/cni"): ways.answer_cni,
             }
         )
-        docker = Api(ways.docker_routes())
+        engines = {path: Api(routes) for path, routes in ways.docker_sockets().items()}
         try:
             self._begin()
             self._listen()
             loop.add_reader(self._events.fileno(), self._links_changed)
             await api.start(self.run / "agent.sock")
-            await docker.start(self.run / "docker.sock")
+            for path, docker in engines.items():
+                await docker.start(path)
             if ready_fd is not None:
                 os.write(ready_fd, b"\n")
                 os.close(ready_fd)
@@ -178,11 +179,11 @@ class Agent:
         finally:
             loop.remove_reader(self._events.fileno())
             await api.stop()
-            await docker.stop()
+            for docker in engines.values():
+                await docker.stop()
             await self._remover.close()
-            for name in ("agent.sock", "docker.sock"):
-                with suppress(FileNotFoundError):
-                    (self.run / name).unlink()
+            for path in (self.run / "agent.sock", *engines):
+                path.unlink(missing_ok=True)
             self.servers.close()
             self._ears.close()
             self._events.close()

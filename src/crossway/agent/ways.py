@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from crossway import settings
 from crossway.agent.body import Plug, Record
 from crossway.client import Object
-from crossway.errors import Fault
+from crossway.errors import Fault, Invalid
 from crossway.kernel import netlink as nl
 from crossway.kernel.links import netns_of
 from crossway.kernel.netlink import Netlink, attr, attrs
@@ -116,10 +117,22 @@ class Ways:
                 log.info("removing port %s: its container has gone", port)
                 await self._agent.detach(port)
 
-    def docker_routes(self) -> dict[tuple[str, str], Answer]:
-        """Return what is answered on the socket for Docker's engine."""
-        docker = Docker(self, self._agent.run / "docker")
-        return {("POST", f"/{method}"): docker.route(method) for method in docker.methods}
+    def docker_sockets(self) -> dict[Path, dict[tuple[str, str], Answer]]:
+        """Return the sockets for Docker's engines, and what is answered on each.
+
+        One is for engines that may have every project's networks; with
+        CROSSWAY_DOCKER_PROJECTS each project has one more for its own engines.
+        """
+        run = self._agent.run
+        engines = {run / "docker.sock": Docker(self, run / "docker")}
+        for project in settings.DOCKER_PROJECTS.value().replace(",", " ").split():
+            if "/" in project or project.startswith("."):
+                raise Invalid(f"{project!r} in {settings.DOCKER_PROJECTS.variable} cannot be part of a socket's name")
+            engines[run / f"docker-{project}.sock"] = Docker(self, run / "docker" / project, project)
+        return {
+            path: {("POST", f"/{method}"): docker.route(method) for method in docker.methods}
+            for path, docker in engines.items()
+        }
 
 
 def seen(netns: str, ifname: str) -> tuple[str, list[str]]:

@@ -23,8 +23,8 @@ IMAGE = "lab"
 class Engine:
     """A Docker engine of a host, with one image of busybox."""
 
-    def __init__(self, host: Host, root: Path, *, bridge: bool = False) -> None:
-        self.host, self.root, self.bridge = host, root, bridge
+    def __init__(self, host: Host, root: Path, *, bridge: bool = False, project: str = "") -> None:
+        self.host, self.root, self.bridge, self.project = host, root, bridge, project
         self.log = root / "log"
         self.process: Process | None = None
 
@@ -34,7 +34,7 @@ class Engine:
         (run / "plugins").mkdir(parents=True, exist_ok=True)
         plugin = run / "plugins" / "crossway.sock"
         if not plugin.is_symlink():
-            plugin.symlink_to(self.host.run / "docker.sock")
+            plugin.symlink_to(self.host.run / (f"docker-{self.project}.sock" if self.project else "docker.sock"))
         # Engines look for plugins, and keep namespaces, at a place that cannot be set.
         script = f"mkdir -p /run/docker && mount --bind {run} /run/docker && exec dockerd " + " ".join(
             (
@@ -116,13 +116,16 @@ class Engine:
 
 
 @contextmanager
-def engine(host: Host, *, bridge: bool = False) -> Iterator[Engine]:
-    """Give a host an engine, without or with Docker's own bridge; it ends with the block, as do its containers."""
+def engine(host: Host, *, bridge: bool = False, project: str = "") -> Iterator[Engine]:
+    """Give a host an engine, which ends with the block, as do its containers.
+
+    It may have Docker's own bridge, and may be of one project, among those of CROSSWAY_DOCKER_PROJECTS.
+    """
     if shutil.which("dockerd") is None:
         raise Unavailable("engines need docker.io: scripts/setup installs it")
     # Not below the lab's own directory: an engine's sockets have short names only in a short place.
     root = Path(tempfile.mkdtemp(prefix="crossway-docker-"))
-    made = Engine(host, root, bridge=bridge)
+    made = Engine(host, root, bridge=bridge, project=project)
     try:
         made.start()
         made.load()

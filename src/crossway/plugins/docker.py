@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from crossway.client import Object, path_of
-from crossway.errors import Fault, Invalid, NotFound
+from crossway.client import Object, Objects, path_of
+from crossway.errors import Fault, Forbidden, Invalid, NotFound
 from crossway.plugins import attach
 from crossway.plugins.attach import Host, Wish, listed
 
@@ -44,8 +44,9 @@ class Net(msgspec.Struct, frozen=True, kw_only=True):
 class Docker:
     """Answers to an engine."""
 
-    def __init__(self, host: Host, directory: Path) -> None:
-        self._host, self._directory = host, directory
+    def __init__(self, host: Host, directory: Path, project: str | None = None) -> None:
+        """*project*: the one whose engine this is, which gets no other's networks and hears of none."""
+        self._host, self._directory, self._only = host, directory, project
 
     @property
     def methods(self) -> list[str]:
@@ -63,10 +64,10 @@ class Docker:
                     raise Invalid("the request is no object")
                 return await METHODS[method](self, asked)
             except KeyError as fault:
-                return {"Err": f"{method}: the request has no {fault}"}
+                return _refused(f"{method}: the request has no {fault}")
             except (Fault, msgspec.MsgspecError, ValueError, OSError) as fault:
                 log.warning("%s: %s", method, fault)
-                return {"Err": str(fault)}
+                return _refused(str(fault))
 
         return answer
 
@@ -95,7 +96,7 @@ class Docker:
         if not name:
             raise Invalid("say of which network the addresses are: --ipam-opt network=NAME or ID")
         version = 6 if asked.get("V6") else 4
-        network = await self._network(name, options.get("project"), pool)
+        network = await self._network(name, self._project(options), pool)
         subnets = await attach.found(self._host, "subnet", network_id=network["id"], ip_version=str(version))
         fitting = [s for s in subnets if not pool or s["cidr"] == pool]
         if not fitting and pool and network.get("description") == MADE:
@@ -112,6 +113,8 @@ class Docker:
 
     async def request_address(self, asked: dict[str, Any]) -> Any:
         subnet = (await self._host.ask("GET", path_of("subnet", asked["PoolID"])))["subnet"]
+        if self._only is not None:
+            await attach.one(self._host, "network", subnet["network_id"], self._only)  # not found if it is another's
         length = ip_network(subnet["cidr"]).prefixlen
         wanted, options = asked.get("Address") or "", asked.get("Options") or {}
         if options.get("RequestAddressType") == GATEWAY:
@@ -121,7 +124,7 @@ class Docker:
         fixed = {"subnet_id": subnet["id"], **({"ip_address": wanted} if wanted else {})}
         port = {
             "network_id": subnet["network_id"],
-            "project_id": subnet["project_id"],
+            "project_id": self._only or subnet["project_id"],
             "device_owner": OWNER,
             "device_id": self._reserved,
             "fixed_ips": [fixed],
@@ -139,9 +142,14 @@ class Docker:
     def _reserved(self) -> str:
         return f"reserved {self._host.host}"
 
+    async def _reservations(self) -> Objects:
+        return await attach.found(
+            self._host, "port", device_owner=OWNER, device_id=self._reserved, project_id=self._only
+        )
+
     async def _reservation(self, subnet: str, address: str) -> Object | None:
         """Return the port that holds an address until an endpoint takes it."""
-        for port in await attach.found(self._host, "port", device_owner=OWNER, device_id=self._reserved):
+        for port in await self._reservations():
             if any(i["ip_address"] == address and i["subnet_id"] == subnet for i in port["fixed_ips"]):
                 return port
         return None
@@ -150,7 +158,7 @@ class Docker:
 
     async def create_network(self, asked: dict[str, Any]) -> Any:
         options = (asked.get("Options") or {}).get(GENERIC) or {}
-        name, project = options.get("network"), options.get("project")
+        name, project = options.get("network"), self._project(options)
         if not name:
             raise Invalid("say which network: -o network=NAME or ID")
         pools = [
@@ -182,6 +190,13 @@ class Docker:
     async def delete_network(self, asked: dict[str, Any]) -> Any:
         self._path(asked["NetworkID"]).unlink(missing_ok=True)
         return {}
+
+    def _project(self, options: Mapping[str, Any]) -> str | None:
+        """Return the project that is meant; on an engine of one project, no other may be."""
+        said: str | None = options.get("project")
+        if self._only is not None and said not in (None, self._only):
+            raise Forbidden(f"this engine is of project {self._only}: it has nothing in project {said}")
+        return said or self._only
 
     async def _network(self, name: str, project: str | None, *cidrs: str) -> Object:
         """Return a network; when there is none and it is said which addresses it has, make it."""
@@ -227,9 +242,9 @@ class Docker:
         given = [str(ip_interface(a).ip) for key in ("Address", "AddressIPv6") if (a := wanted.get(key))]
         mac = wanted.get("MacAddress") or None
         network = (await self._host.ask("GET", path_of("network", net.network)))["network"]
-        for old in await attach.ports(self._host, OWNER, endpoint):  # asked again: the last answer was lost
+        for old in await self._ports(endpoint):  # asked again: the last answer was lost
             await self._host.detach(old["id"])
-        for old in await attach.found(self._host, "port", device_owner=OWNER, device_id=self._reserved):
+        for old in await self._reservations():
             if old["network_id"] == net.network and {i["ip_address"] for i in old["fixed_ips"]} & set(given):
                 await self._host.detach(old["id"])
         wish = Wish(
@@ -253,7 +268,7 @@ class Docker:
         return {"Interface": answer}
 
     async def delete_endpoint(self, asked: dict[str, Any]) -> Any:
-        for port in await attach.ports(self._host, OWNER, asked["EndpointID"]):
+        for port in await self._ports(asked["EndpointID"]):
             await self._host.detach(port["id"])
         return {}
 
@@ -279,7 +294,7 @@ class Docker:
         return answer
 
     async def leave(self, asked: dict[str, Any]) -> Any:
-        for port in await attach.ports(self._host, OWNER, asked["EndpointID"]):
+        for port in await self._ports(asked["EndpointID"]):
             await self._host.unplug(port["id"])
         return {}
 
@@ -288,14 +303,24 @@ class Docker:
             raise Invalid(NO_PORTS)
         return {}
 
+    async def _ports(self, endpoint: str) -> Objects:
+        """Return the ports of an endpoint: one, or none."""
+        ports = await attach.ports(self._host, OWNER, endpoint)
+        return [port for port in ports if self._only in (None, port["project_id"])]
+
     async def _port(self, asked: dict[str, Any]) -> Object:
-        ports = await attach.ports(self._host, OWNER, asked["EndpointID"])
+        ports = await self._ports(asked["EndpointID"])
         if not ports:
             raise NotFound("endpoint", asked["EndpointID"])
         return ports[0]
 
 
 NO_PORTS = "published ports (-p) are not served on networks of Crossway: give the port a floating IP"
+
+
+def _refused(message: str) -> dict[str, str]:
+    """Return a fault: as network drivers tell it, and as IPAM drivers do."""
+    return {"Err": message, "Error": message}
 
 
 def far_name(port: str) -> str:
