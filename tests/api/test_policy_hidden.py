@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.policy_stock import ACTIONS, CHANGE, MAKE, NAMED, NAMES, OTHER, OWNER, Made, Stock, make, wire
+from api.policy_stock import ACTIONS, CHANGE, FRIEND, MAKE, NAMED, NAMES, OTHER, OWNER, SHARED, Made, Stock, make, wire
 from crossway.control.collections import every
 
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|h\d+")
@@ -400,3 +400,37 @@ def test_every_attribute_that_names_another_object_is_tried() -> None:
             refers = name.endswith("_id") and ":" not in name and name not in ("project_id", "device_id")
             if refers and (declared.post or declared.put) and kind.name != "segment":
                 assert f"{kind.name}.{name}" in tried | OF_ALL
+
+
+# By kind: how a project uses what is shared with it.
+USE: dict[str, Callable[[Stock, str], object]] = {
+    "network": lambda stock, id: stock.port(FRIEND, id),
+    "security_group": lambda stock, id: stock.port(FRIEND, security_groups=[id]),
+    "address_scope": lambda stock, id: stock.new(
+        "subnetpools", "subnetpool", {**MAKE["subnetpool"](stock, FRIEND)[1], "address_scope_id": id}, FRIEND
+    ),
+    "subnetpool": lambda stock, id: stock.new(
+        "subnets", "subnet", {"network_id": stock.network(FRIEND), "ip_version": 4, "subnetpool_id": id}, FRIEND
+    ),
+    "address_group": lambda stock, id: stock.new(
+        "security-group-rules",
+        "security_group_rule",
+        {"security_group_id": stock.group(FRIEND), "direction": "ingress", "remote_address_group_id": id},
+        FRIEND,
+    ),
+    "policy": lambda stock, id: stock.new("networks", "network", {"qos_policy_id": id}, FRIEND),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_conflict_does_not_name_who_stands_in_the_way(stock: Stock, name: str) -> None:
+    at, shared = make(stock, name, OWNER), {"object_type": SHARED[name][1], "action": "access_as_shared"}
+    shared |= {"object_id": at.id, "target_tenant": FRIEND}
+    policy = stock.new("rbac-policies", "rbac_policy", shared, OWNER)
+    USE[name](stock, at.id)
+    for path in (at.path, f"rbac-policies/{policy}"):
+        status, text = stock.ask(OWNER, ROLE, "DELETE", path)
+        assert status in (400, 409), text
+        named = set(ID.findall(text)) - {at.id, policy}
+        assert FRIEND not in text
+        assert all(stock.ask(OWNER, ROLE, "GET", f"ports/{id}")[0] == 200 for id in named), text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossway.control.caller import Caller, shared
+from crossway.control.caller import Caller, named, shared
 from crossway.control.collection import Action, Collection, change, find, make
 from crossway.control.decision import Decision
 from crossway.control.share import forget
@@ -27,7 +27,8 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     rules = decision.by(decision.cloud.rules, "remote_address_group_id", id)
     if rules:
         raise Conflict(
-            f"Address group {id} is in use on one or more security group rules: {rules[0].id}.",
+            f"Address group {id} is in use on one or more security group rules: "
+            f"{named(decision.cloud, caller, 'security_group_rule', rules[0])}.",
             type="AddressGroupInUse",
         )
     decision.empty(f"named/{id}/")

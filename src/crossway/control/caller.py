@@ -154,6 +154,13 @@ def owned(cloud: Cloud, caller: Caller, kind: str, id: str, resource: Resource |
     return found
 
 
+def named(cloud: Cloud, caller: Caller, kind: str, resource: Resource | None) -> str:
+    """Return what to call an object that stands in a caller's way: one that it may not see is not named."""
+    if resource is None or not sees(cloud, caller, resource):
+        return f"a {kind} of another project"
+    return f"{kind} {resource.id}"
+
+
 def visible(cloud: Cloud, caller: Caller, table: str) -> list[Bucket | list[str]] | None:
     """Return sets of ids that hold all of a table that the caller may see; None: it may be any."""
     kind = BY_TABLE[table]

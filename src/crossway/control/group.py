@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from msgspec import UNSET
 
 from crossway.control import default_rule, identity, log, statefulness
-from crossway.control.caller import Caller, project_of, seen
+from crossway.control.caller import Caller, named, project_of, seen
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection
 from crossway.control.decision import Decision
@@ -68,7 +68,9 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
         )
     ports = cloud.ports.by("security_groups", id)
     if ports:
-        raise Conflict(f"Security Group {id} in use by port {ports[0].id}.", type="SecurityGroupInUse")
+        raise Conflict(
+            f"Security Group {id} in use by {named(cloud, caller, 'port', ports[0])}.", type="SecurityGroupInUse"
+        )
     for kind in ("member", "unique", "remote"):
         decision.quiet(f"{kind}/{id}/")
     for unused in cloud.identities.by("group", id):

@@ -77,7 +77,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Network
         given = {**given, "mtu": _mtu(decision, old.type, given["mtu"])}
     if old.shared and given.get("shared") is False:
         try:
-            check_end(decision, old, ACCESS_AS_SHARED, EVERYONE)
+            check_end(decision, caller, old, ACCESS_AS_SHARED, EVERYONE)
         except Conflict:
             raise Conflict(
                 f"Unable to reconfigure sharing settings for network {id}. Multiple projects are using it.",

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from crossway.control.caller import Caller, seen, sees
+from crossway.control.caller import Caller, named, seen, sees
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection, Filter, change, find, make
 from crossway.control.decision import Decision
@@ -62,7 +62,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Policy:
     if wide:
         share(decision, new)
     elif wide is False:
-        check_unshare(decision, id, EVERYONE)
+        check_unshare(decision, caller, id, EVERYONE)
         unshare(decision, new)
     return new
 
@@ -71,7 +71,8 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     """Delete a policy that nothing uses, and its rules."""
     policy = find(decision, Policy, id)
     for kind, user in users(decision.cloud, id):
-        raise Conflict(f"QoS Policy {id} is used by {kind} {user.id}.", type="QosPolicyInUse")
+        by = named(decision.cloud, caller, kind, user)
+        raise Conflict(f"QoS Policy {id} is used by {by}.", type="QosPolicyInUse")
     decision.empty(f"uses/{id}/")
     for rule in rules(decision.cloud, id):
         decision.delete(decision.cloud.of(type(rule)), rule.id)
@@ -102,7 +103,7 @@ def refer(decision: Decision, caller: Caller, by: str, old: str | None, new: str
         decision.claim(f"uses/{new}/{by}")
 
 
-def check_unshare(decision: Decision, id: str, target: str) -> None:
+def check_unshare(decision: Decision, caller: Caller, id: str, target: str) -> None:
     """Raise Conflict if a project that uses a policy may do so only because it is shared with *target*."""
     cloud = decision.cloud
     entries = [p for p in decision.by(cloud.rbac, "object_id", id) if p.action == ACCESS_AS_SHARED]
@@ -113,8 +114,8 @@ def check_unshare(decision: Decision, id: str, target: str) -> None:
     for kind, user in users(cloud, id):
         if target in (EVERYONE, user.project_id) and user.project_id not in others:
             raise Conflict(
-                f"RBAC policy on object {id} cannot be removed because other objects depend on it: {kind} {user.id} "
-                f"of project {user.project_id} uses it.",
+                f"RBAC policy on object {id} cannot be removed because other objects depend on it: "
+                f"{named(cloud, caller, kind, user)} uses it.",
                 type="RbacPolicyInUse",
             )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crossway.control.caller import Caller, sees
+from crossway.control.caller import Caller, named, sees
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection, change, find, make
 from crossway.control.decision import Decision
@@ -51,7 +51,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> RbacPol
     _check_new(decision, old.object_id, old.action, target)
     found = _object(decision, old)
     if found is not None:
-        check_end(decision, found, old.action, old.target, instead=target)
+        check_end(decision, caller, found, old.action, old.target, instead=target)
     settle(decision, old)
     decision.release(f"held/{id}")
     new = change(decision, old, given)
@@ -64,13 +64,13 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     policy = find(decision, RbacPolicy, id)
     found = _object(decision, policy)
     if found is not None:
-        check_end(decision, found, policy.action, policy.target)
+        check_end(decision, caller, found, policy.action, policy.target)
     end(decision, policy)
     if found is not None:
         _settle_object(decision, found)
 
 
-def check_end(decision: Decision, found: Resource, action: str, target: str, instead: str = "") -> None:
+def check_end(decision: Decision, caller: Caller, found: Resource, action: str, target: str, instead: str = "") -> None:
     """Raise Conflict if a project that uses an object may do so only because of the policy for *target*."""
     policies = [p for p in decision.by(decision.cloud.rbac, "object_id", found.id) if p.action == action]
     others = {policy.target for policy in policies} - {target} | ({instead} if instead else set())
@@ -82,9 +82,10 @@ def check_end(decision: Decision, found: Resource, action: str, target: str, ins
     for name, user, project in _users(decision.cloud, found, action):
         mine = project in ("", found.project_id) and not last
         if not mine and project not in others and (last or target in (EVERYONE, project)):
+            by = named(decision.cloud, caller, name, decision.get(decision.cloud.tables[name], user))
             raise Conflict(
                 f"RBAC policy on object {found.id} cannot be removed because other objects depend on it.\n"
-                f"Details: {name} {user} of project {project} uses it.",
+                f"Details: {by} uses it.",
                 type="RbacPolicyInUse",
             )
 
