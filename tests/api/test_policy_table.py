@@ -232,6 +232,7 @@ def _try(tally: Tally, name: str, relation: Relation, role: str, at: Made, fresh
                 # Those are told only where there are several.
                 if attribute != "segments":
                     tally.check((attribute in shown) == may(rule), f"{who}: {attribute} in {text[:300]}")
+                _ask_by(tally, who, may(rule), listed, one, name, attribute)
     for rule in RULES[name]:
         if rule == f"update_{name}":
             body = CHANGE.get(name) or {"description": f"by {role}"}
@@ -258,6 +259,18 @@ def _try(tally: Tally, name: str, relation: Relation, role: str, at: Made, fresh
         at = fresh()
     tally.ask(who, want(rule, 204), "DELETE", at.path)
     return None if gone else at
+
+
+def _ask_by(tally: Tally, who: tuple[str, str, str], may: bool, listed: str, one: str, name: str, wire: str) -> None:
+    """Ask for an attribute alone, by it and in its order: what may not be seen is not told so either."""
+    declared = NAMES[name].kind.attributes[wire]
+    text = tally.ask(who, {200}, "GET", f"{one}?fields={wire}")
+    tally.check(may or wire not in text, f"{who}: {wire} in {text[:200]}")
+    asked = {200} if may else {400}
+    if declared.filter:
+        tally.ask(who, asked, "GET", f"{listed}?{wire}={1 if declared.filter_check else 'x'}")
+    if declared.sort:
+        tally.ask(who, asked, "GET", f"{listed}?sort_key={wire}")
 
 
 def _act(
