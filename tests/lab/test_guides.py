@@ -1,0 +1,74 @@
+"""The commands of the guides to Docker and CNI, run as they stand there, in order."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crossway.lab import Lab
+from crossway.lab.docker import Engine, engine
+
+TOP = Path(__file__).parents[2]
+
+
+def commands(page: str) -> str:
+    """Return all that a page says to type: its blocks that are of no language."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", (TOP / "docs" / "guides" / page).read_text(), re.MULTILINE | re.DOTALL)
+    return "".join(block for language, block in blocks if not language)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab.up(hosts=1) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def docker(lab: Lab) -> Iterator[Engine]:
+    with engine(lab.hosts[0]) as made:
+        made.docker("tag", "lab", "busybox")
+        yield made
+
+
+def run(lab: Lab, engine: Engine, script: str) -> str:
+    """Run what a reader would type on a host: its agent is where the page says, and nothing of this machine changes."""
+    places = ("/etc/docker", "/etc/cni", "/opt")
+    begin = [
+        "mkdir -p /run/crossway /etc/docker /etc/cni",
+        f"mount --bind {lab.hosts[0].run} /run/crossway",
+        *(f"mount -t tmpfs none {place}" for place in places),
+        'crossway() { command crossway "$@" --server ' + lab.url + "; }",
+        "set -x",
+    ]
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "bash", "-e", "-o", "pipefail"],
+        input="\n".join([*begin, script]), text=True, capture_output=True, check=False, cwd=TOP, timeout=240,
+        env={
+            "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(engine.root),
+            "DOCKER_HOST": f"unix://{engine.root}/sock",
+            "CONTAINERD_ADDRESS": f"{engine.root}/exec/containerd/containerd.sock",
+            "CONTAINERD_SNAPSHOTTER": "native",
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_guide_to_docker(lab: Lab, docker: Engine) -> None:
+    said = run(lab, docker, commands("docker.md"))
+    assert said.count("1 packets received") == 4
+    assert lab.client.list("port", device_owner="container:docker") == []
+
+
+def test_the_guide_to_cni(lab: Lab, docker: Engine) -> None:
+    saved = docker.root / "busybox.tar"
+    docker.docker("save", "-o", str(saved), "busybox")
+    said = run(lab, docker, f"ctr image import {saved} >/dev/null\n{commands('cni.md')}")
+    assert re.search(r"inet 10\.0\.0\.\d+/24 .* eth0", said)
+    assert lab.client.list("port", device_owner="container:cni") == []
