@@ -228,6 +228,14 @@ def test_a_namespace_that_is_not_there_has_code_3(lab: Lab, runtime: Runtime) ->
     assert (status, told["code"]) == (1, 3)
 
 
+@pytest.mark.parametrize("path", ["/etc/hostname", "/proc/self/ns/mnt", "/run"])
+def test_what_is_no_network_namespace_is_told(lab: Lab, runtime: Runtime, path: str) -> None:
+    pod = Place("file", path)
+    status, told = runtime.call("ADD", pod)
+    assert (status, told["code"]) == (1, 7)
+    assert f"{path} is no network namespace" in told["msg"]
+
+
 def test_the_version_is_told_without_an_agent(runtime: Runtime) -> None:
     told = {"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]}
     assert runtime.call("VERSION", agent="/nonexistent") == (0, told)

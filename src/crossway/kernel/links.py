@@ -415,4 +415,6 @@ def netns_of(text: str) -> int:
     except FileNotFoundError:
         raise NotFound("network namespace", text) from None
     except OSError as fault:
+        if fault.errno in (errno.ENOTTY, errno.EINVAL):
+            raise Invalid(f"{text} is no network namespace, as this host's agent sees it") from None
         raise Invalid(f"cannot open network namespace {text}: {os.strerror(fault.errno or 0)}") from fault

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -29,6 +30,7 @@ NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
 CLONE_NEWNET = 0x40000000
+NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
 RECEIVE = 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -223,6 +225,17 @@ def _setns(fd: int) -> None:
 
 
 def open_netns(name: str) -> int:
-    """Return an open file of a network namespace, named by path or as in /run/netns."""
+    """Return an open file of a network namespace, named by path or as in /run/netns.
+
+    Raises OSError with ENOTTY if it is another file: what is mounted there for
+    others may not be for this process.
+    """
     path = Path(name) if "/" in name else Path("/run/netns") / name
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if fcntl.ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET:
+            raise OSError(errno.ENOTTY, "it is a namespace of another kind")
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
