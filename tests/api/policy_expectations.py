@@ -52,12 +52,10 @@ update_network:tags = own member
 delete_network = own member
 create_subnet = parent member
 create_subnet:segment_id = admin
-create_subnet:service_types = admin
 get_subnet = own reader, parent reader, service, shared
 get_subnet:segment_id = admin
 update_subnet = own member, parent member
 update_subnet:segment_id = admin
-update_subnet:service_types = admin
 update_subnet:tags = own member, parent member
 delete_subnet = own member, parent member
 create_port = service, parent member, parent shared
@@ -307,6 +305,9 @@ DIFFERENT = {
 }
 # What is so everywhere, and the reason.
 EVERYWHERE = {
+    "Whoever may change a subnet may set its service_types": (
+        "Neutron has a rule for it (admin), but the attribute does not ask for it to be enforced"
+    ),
     "An admin may do everything, also what Neutron keeps for the role service: port bindings and binding profiles": (
         "an operator without a compute service binds ports by hand"
     ),

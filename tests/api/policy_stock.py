@@ -430,7 +430,6 @@ SAY: dict[str, Callable[[Stock], dict[str, Any]]] = {
         ]
     },
     "subnet:segment_id": lambda stock: {"segment_id": str(uuid.uuid4())},
-    "subnet:service_types": lambda stock: {"service_types": ["compute:nova"]},
     "port:mac_address": lambda stock: {"mac_address": f"02:00:00:00:{stock.number() % 250:02x}:01"},
     "port:fixed_ips": lambda stock: {"fixed_ips": []},
     "port:fixed_ips:ip_address": lambda stock: {"fixed_ips": [{"ip_address": "10.250.0.9"}]},

@@ -86,9 +86,7 @@ class Subnet(Resource, frozen=True, kw_only=True, gc=False):
     ipv6_address_mode: Annotated[str | None, attribute(MODES, put=False, default=None)] = None
     subnetpool_id: Annotated[str | None, attribute(pool_named, put=False)] = None
     segment_id: Annotated[str | None, attribute(or_none(uuid), default=None, set_by=ADMIN, see=ADMIN)] = None
-    service_types: Annotated[
-        tuple[str, ...], attribute(list_of(service), default=(), set_by=ADMIN, filter=False, sort=False)
-    ] = ()
+    service_types: Annotated[tuple[str, ...], attribute(list_of(service), default=(), filter=False, sort=False)] = ()
     dns_publish_fixed_ip: Annotated[bool, attribute(boolean, default=False, filter=False, sort=False)] = False
     # Words of the request: how long a prefix is to be cut of a pool, and of which.
     prefixlen: Annotated[int, attribute(integer(0, 128), put=False, filter=False, sort=False, shown=False)] = 0
