@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crossway.control.caller import Caller, named, sees
+from crossway.control.caller import Caller, named, sees, shared
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection, change, find, make
 from crossway.control.decision import Decision
 from crossway.control.share import end, settle
 from crossway.errors import Conflict, Invalid
+from crossway.model.address_scope import AddressScope
 from crossway.model.floatingip import FLOATING_IP
 from crossway.model.kinds import BY_RBAC
 from crossway.model.network import Network
 from crossway.model.port import ROUTER_GATEWAY
 from crossway.model.rbac import ACCESS_AS_EXTERNAL, ACCESS_AS_SHARED, EVERYONE, RBAC_POLICY, RbacPolicy
 from crossway.model.resource import Given, Resource, changed
+from crossway.model.subnetpool import SubnetPool
 
 # Held by the external network that is the default.
 DEFAULT_NETWORK = "default-outside/network"
@@ -37,6 +39,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> RbacPolicy:
     if not caller.admin and found.project_id != caller.project:
         raise _invalid("Only admins can manipulate policies on objects they do not own")
     _check_new(decision, given["object_id"], given["action"], given["target"])
+    _check_scope(decision, found, given["target"])
     policy = make(decision, caller, RbacPolicy, given)
     _settle_object(decision, found)
     return policy
@@ -150,6 +153,19 @@ def _outward(policy: RbacPolicy) -> bool:
 def _check_new(decision: Decision, id: str, action: str, target: str) -> None:
     if any(p.action == action and p.target == target for p in decision.by(decision.cloud.rbac, "object_id", id)):
         raise Conflict("An RBAC policy already exists with those values.", type="DuplicateRbacPolicy")
+
+
+def _check_scope(decision: Decision, found: Resource, target: str) -> None:
+    """Refuse to share a subnet pool with who may not use the scope that it is in."""
+    if not isinstance(found, SubnetPool) or found.address_scope_id is None:
+        return
+    scope = decision.get(decision.cloud.of(AddressScope), found.address_scope_id)
+    if scope is not None and scope.project_id != target and not shared(decision.cloud, target, scope):
+        raise Invalid(
+            f"Failed to create RBAC policy on object {found.id} because target project doesn't have access to "
+            "associated address scope.",
+            type="RbacPolicyInitError",
+        )
 
 
 def _invalid(reason: str) -> Invalid:

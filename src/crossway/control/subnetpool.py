@@ -258,11 +258,6 @@ def _enter_scope(decision: Decision, caller: Caller, pool: SubnetPool, entered: 
     """Have a pool in its scope, of which no other pool overlaps with it."""
     cloud, id = decision.cloud, str(pool.address_scope_id)
     scope: AddressScope = seen(cloud, caller, "address_scope", id, decision.rely(cloud.of(AddressScope), id))
-    if not entered and not caller.admin and scope.project_id != caller.project:
-        raise Invalid(
-            f"Illegal subnetpool association: subnetpool {pool.id} cannot be associated with address scope {id}.",
-            type="IllegalSubnetPoolAssociationToAddressScope",
-        )
     if scope.ip_version != pool.ip_version:
         raise Invalid(
             f"Illegal subnetpool association: subnetpool {pool.id} cannot associate with address scope {id} because "

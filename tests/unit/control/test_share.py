@@ -12,7 +12,7 @@ from crossway.control.address_scope import ADDRESS_SCOPES
 from crossway.control.caller import sees, shared
 from crossway.control.rbac import RBAC_POLICIES
 from crossway.control.subnetpool import SUBNETPOOLS
-from crossway.errors import Conflict, Fault, Forbidden, Invalid
+from crossway.errors import Conflict, Fault, Forbidden, Invalid, NotFound
 from crossway.model.rbac import ACCESS_AS_EXTERNAL, ACCESS_AS_SHARED
 
 
@@ -155,3 +155,16 @@ def test_a_policy_that_goes_while_it_begins_to_be_used_is_not_used(world: World)
                 world.runner.run(commit(decisions[second].transaction))
         for decision in decisions:
             decision.close()
+
+
+def test_pools_are_put_in_scopes_that_are_shared_and_shared_with_who_has_the_scope(world: World) -> None:
+    scope = world.make(ADDRESS_SCOPES, ADMIN, name="s", ip_version=4)
+    allow(world, scope, "alice")
+    body = {"name": "p", "prefixes": ["10.0.0.0/16"], "default_prefixlen": 24, "address_scope_id": scope.id}
+    pool = world.make(SUBNETPOOLS, ALICE, **body)
+    with pytest.raises(NotFound):
+        world.make(SUBNETPOOLS, BOB, **{**body, "prefixes": ["10.1.0.0/16"]})
+    with pytest.raises(Invalid, match="doesn't have access"):
+        allow(world, pool, "bob", ALICE)
+    allow(world, scope, "bob")
+    allow(world, pool, "bob", ALICE)
