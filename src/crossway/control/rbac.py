@@ -75,6 +75,8 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
 
 def check_end(decision: Decision, caller: Caller, found: Resource, action: str, target: str, instead: str = "") -> None:
     """Raise Conflict if a project that uses an object may do so only because of the policy for *target*."""
+    if isinstance(found, Network) and found.is_default and (action, target) == (ACCESS_AS_EXTERNAL, EVERYONE):
+        raise _in_use(found, "Default external networks must be shared to everyone.")
     policies = [p for p in decision.by(decision.cloud.rbac, "object_id", found.id) if p.action == action]
     others = {policy.target for policy in policies} - {target} | ({instead} if instead else set())
     if EVERYONE in others:
@@ -86,11 +88,7 @@ def check_end(decision: Decision, caller: Caller, found: Resource, action: str, 
         mine = project in ("", found.project_id) and not last
         if not mine and project not in others and (last or target in (EVERYONE, project)):
             by = named(decision.cloud, caller, name, decision.get(decision.cloud.tables[name], user))
-            raise Conflict(
-                f"RBAC policy on object {found.id} cannot be removed because other objects depend on it.\n"
-                f"Details: {by} uses it.",
-                type="RbacPolicyInUse",
-            )
+            raise _in_use(found, f"{by} uses it.")
 
 
 def _users(cloud: Cloud, found: Resource, action: str) -> Iterator[tuple[str, str, str]]:
@@ -166,6 +164,13 @@ def _check_scope(decision: Decision, found: Resource, target: str) -> None:
             "associated address scope.",
             type="RbacPolicyInitError",
         )
+
+
+def _in_use(found: Resource, why: str) -> Conflict:
+    return Conflict(
+        f"RBAC policy on object {found.id} cannot be removed because other objects depend on it.\nDetails: {why}",
+        type="RbacPolicyInUse",
+    )
 
 
 def _invalid(reason: str) -> Invalid:

@@ -168,3 +168,14 @@ def test_pools_are_put_in_scopes_that_are_shared_and_shared_with_who_has_the_sco
         allow(world, pool, "bob", ALICE)
     allow(world, scope, "bob")
     allow(world, pool, "bob", ALICE)
+
+
+def test_the_default_external_network_stays_everyones(world: World) -> None:
+    net = world.network(router__external=True, is_default=True)
+    (policy,) = world.cloud.rbac.by("object_id", net.id)
+    for verb in (lambda: world.delete(policy), lambda: world.change(policy, target_tenant="bob")):
+        with pytest.raises(Conflict, match="shared to everyone"):
+            verb()
+    world.change(net, is_default=False)
+    world.delete(policy)
+    assert not world.again(net).external
