@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -56,6 +57,7 @@ class Ways:
     def __init__(self, agent: Bodies) -> None:
         self._agent = agent
         self._cni = Cni(self)
+        self._docker: dict[Path, Docker] = {}
 
     @property
     def host(self) -> str:
@@ -112,10 +114,16 @@ class Ways:
         finds alive; their link goes with their namespace.
         """
         await asyncio.sleep(SWEEP_SECONDS)
-        if self.connected:
+        if not self.connected:
+            return
+        try:
             for port in self._agent.lost():
                 log.info("removing port %s: its container has gone", port)
                 await self._agent.detach(port)
+            for docker in self._docker.values():
+                await docker.sweep(time.monotonic())
+        except Fault as fault:
+            log.warning("cannot take away what containers have left: %s", fault)
 
     def docker_sockets(self) -> dict[Path, dict[tuple[str, str], Answer]]:
         """Return the sockets for Docker's engines, and what is answered on each.
@@ -124,7 +132,7 @@ class Ways:
         CROSSWAY_DOCKER_PROJECTS each project has one more for its own engines.
         """
         run = self._agent.run
-        engines = {run / "docker.sock": Docker(self, run / "docker")}
+        self._docker = engines = {run / "docker.sock": Docker(self, run / "docker")}
         for project in settings.DOCKER_PROJECTS.value().replace(",", " ").split():
             if "/" in project or project.startswith("."):
                 raise Invalid(f"{project!r} in {settings.DOCKER_PROJECTS.variable} cannot be part of a socket's name")

@@ -9,6 +9,7 @@ has given are ports too, until an endpoint takes them over.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
@@ -30,6 +31,8 @@ PORTS = "com.docker.network.portmap"
 GATEWAY = "com.docker.network.gateway"
 ANY = ("0.0.0.0/0", "::/0")
 
+IDLE_SECONDS = 60.0  # an address or an endpoint that has nothing to stand for it for so long is nobody's
+
 Method = Callable[["Docker", dict[str, Any]], Awaitable[Any]]
 
 
@@ -47,6 +50,9 @@ class Docker:
     def __init__(self, host: Host, directory: Path, project: str | None = None) -> None:
         """*project*: the one whose engine this is, which gets no other's networks and hears of none."""
         self._host, self._directory, self._only = host, directory, project
+        # Ports that nothing stands for yet, or any more, and since when. An engine that is killed between two
+        # calls never says what became of them.
+        self._idle: dict[str, float] | None = None
 
     @property
     def methods(self) -> list[str]:
@@ -87,6 +93,31 @@ class Docker:
 
     async def nothing(self, _: dict[str, Any]) -> Any:
         return {}
+
+    async def sweep(self, now: float) -> None:
+        """Take away what an engine has asked for and forgotten."""
+        if self._idle is None:
+            ports = await attach.found(
+                self._host, "port", device_owner=OWNER, binding__host_id=self._host.host, project_id=self._only
+            )
+            ids = [p["id"] for p in ports if self._host.body(p["id"]) is None]
+            self._idle = dict.fromkeys([*ids, *(p["id"] for p in await self._reservations())], now)
+        for id in [id for id, since in self._idle.items() if now - since > IDLE_SECONDS]:
+            for port in await attach.found(self._host, "port", id=id):
+                if self._host.body(id) is None and port["device_id"] != self._kept:
+                    log.info("removing port %s: no engine has taken it", id)
+                    await self._host.detach(id)
+            self._taken(id)
+
+    def _left(self, port: str) -> None:
+        """Take note that nothing stands for a port."""
+        if self._idle is not None:
+            self._idle[port] = time.monotonic()
+
+    def _taken(self, port: str) -> None:
+        """Take note that a port has its container, or is gone."""
+        if self._idle is not None:
+            self._idle.pop(port, None)
 
     # Addresses.
 
@@ -130,17 +161,27 @@ class Docker:
             "fixed_ips": [fixed],
         }
         made = (await self._host.ask("POST", path_of("port"), {"port": port}))["port"]
+        self._left(made["id"])
         return {"Address": f"{made['fixed_ips'][0]['ip_address']}/{length}"}
 
     async def release_address(self, asked: dict[str, Any]) -> Any:
         reserved = await self._reservation(asked["PoolID"], asked.get("Address") or "")
         if reserved is not None:
-            await self._host.detach(reserved["id"])
+            await self._detach(reserved)
         return {}
+
+    async def _detach(self, port: Object) -> None:
+        await self._host.detach(port["id"])
+        self._taken(port["id"])
 
     @property
     def _reserved(self) -> str:
         return f"reserved {self._host.host}"
+
+    @property
+    def _kept(self) -> str:
+        """As what an address is held that no endpoint is to have (--aux-address)."""
+        return f"kept {self._host.host}"
 
     async def _reservations(self) -> Objects:
         return await attach.found(
@@ -149,7 +190,8 @@ class Docker:
 
     async def _reservation(self, subnet: str, address: str) -> Object | None:
         """Return the port that holds an address until an endpoint takes it."""
-        for port in await self._reservations():
+        kept = await attach.found(self._host, "port", device_owner=OWNER, device_id=self._kept, project_id=self._only)
+        for port in [*await self._reservations(), *kept]:
             if any(i["ip_address"] == address and i["subnet_id"] == subnet for i in port["fixed_ips"]):
                 return port
         return None
@@ -181,6 +223,13 @@ class Docker:
         groups = listed(options["groups"]) if "groups" in options else None
         if groups is not None:
             await attach.groups(self._host, groups, project or network["project_id"])
+        kept = {ip for data in ("IPv4Data", "IPv6Data") for p in asked.get(data) or []
+                for ip in (p.get("AuxAddresses") or {}).values()}  # fmt: skip
+        for port in await self._reservations() if kept else ():
+            told = {str(ip_interface(ip).ip) for ip in kept}
+            if port["network_id"] == network["id"] and told & {i["ip_address"] for i in port["fixed_ips"]}:
+                await self._host.ask("PUT", path_of("port", port["id"]), {"port": {"device_id": self._kept}})
+                self._taken(port["id"])
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = self._path(asked["NetworkID"]).with_suffix(".part")
         part.write_bytes(msgspec.json.encode(Net(network=network["id"], project=project, groups=groups)))
@@ -243,10 +292,10 @@ class Docker:
         mac = wanted.get("MacAddress") or None
         network = (await self._host.ask("GET", path_of("network", net.network)))["network"]
         for old in await self._ports(endpoint):  # asked again: the last answer was lost
-            await self._host.detach(old["id"])
+            await self._detach(old)
         for old in await self._reservations():
             if old["network_id"] == net.network and {i["ip_address"] for i in old["fixed_ips"]} & set(given):
-                await self._host.detach(old["id"])
+                await self._detach(old)
         wish = Wish(
             network=net.network,
             project=net.project,
@@ -259,6 +308,7 @@ class Docker:
             profile={},
         )
         port = await attach.make(self._host, wish, network)
+        self._left(port["id"])
         answer = {} if mac else {"MacAddress": port["mac_address"]}
         for ip in port["fixed_ips"]:
             key = "AddressIPv6" if ":" in ip["ip_address"] else "Address"
@@ -269,7 +319,7 @@ class Docker:
 
     async def delete_endpoint(self, asked: dict[str, Any]) -> Any:
         for port in await self._ports(asked["EndpointID"]):
-            await self._host.detach(port["id"])
+            await self._detach(port)
         return {}
 
     async def info(self, asked: dict[str, Any]) -> Any:
@@ -281,6 +331,7 @@ class Docker:
     async def join(self, asked: dict[str, Any]) -> Any:
         port = await self._port(asked)
         plugged = await self._host.plug({"port": port["id"], "body": "pair", "ifname": far_name(port["id"])})
+        self._taken(port["id"])
         answer: dict[str, Any] = {
             "InterfaceName": {"SrcName": plugged["ifname"], "DstPrefix": "eth"},
             # Else the engine would give the container a bridge of its own as a way out.
@@ -296,6 +347,7 @@ class Docker:
     async def leave(self, asked: dict[str, Any]) -> Any:
         for port in await self._ports(asked["EndpointID"]):
             await self._host.unplug(port["id"])
+            self._left(port["id"])
         return {}
 
     async def publish(self, asked: dict[str, Any]) -> Any:

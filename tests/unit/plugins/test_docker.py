@@ -1,0 +1,145 @@
+"""What an engine asks for and forgets: it is killed between two calls, and nobody ever says so."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+import pytest
+
+from crossway.client import Object
+from crossway.plugins.docker import GENERIC, IDLE_SECONDS, Docker
+
+NETWORK = "3f1f3c3e-0000-4000-8000-000000000001"
+SUBNET = "3f1f3c3e-0000-4000-8000-000000000002"
+OBJECTS: dict[str, Object] = {
+    "networks": {"id": NETWORK, "name": "blue", "project_id": "red", "shared": False},
+    "subnets": {
+        "id": SUBNET, "network_id": NETWORK, "project_id": "red", "cidr": "10.0.0.0/24", "gateway_ip": "10.0.0.1",
+        "ip_version": "4",
+    },
+}  # fmt: skip
+
+
+class Agent:
+    """An agent with one network at its server: it keeps ports, and knows which have a body."""
+
+    host = "h1"
+    connected = True
+
+    def __init__(self) -> None:
+        self.ports: dict[str, Object] = {}
+        self.bodies: set[str] = set()
+        self._numbers = itertools.count(10)
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        url = urlsplit(path)
+        kind, _, id = url.path.removeprefix("/v2.0/").partition("/")
+        if kind != "ports":
+            return {kind[:-1]: OBJECTS[kind]} if id else {kind: [OBJECTS[kind]]}
+        if method == "PUT":
+            self.ports[id].update(body["port"])
+            return {"port": self.ports[id]}
+        if method == "POST":
+            number = next(self._numbers)
+            fixed = [{"subnet_id": SUBNET, "ip_address": f"10.0.0.{number}", **f} for f in body["port"].get("fixed_ips", [{}])]  # fmt: skip # noqa: E501
+            made = {"id": f"p{number}", "mac_address": "02:00:00:00:00:01", **body["port"], "fixed_ips": fixed}
+            self.ports[made["id"]] = made
+            return {"port": made}
+        asked = dict(parse_qsl(url.query))
+        return {"ports": [p for p in self.ports.values() if all(p.get(k) == v for k, v in asked.items())]}
+
+    async def plug(self, wish: Mapping[str, Any]) -> Object:
+        self.bodies.add(wish["port"])
+        return {"ifname": wish["ifname"], "routes": [], "gateways": []}
+
+    async def unplug(self, port: str) -> None:
+        self.bodies.discard(port)
+
+    async def detach(self, port: str) -> None:
+        self.bodies.discard(port)
+        self.ports.pop(port, None)
+
+    def body(self, port: str) -> Object | None:
+        return {} if port in self.bodies else None
+
+
+class Engine:
+    """What an engine says, and the clock."""
+
+    def __init__(self, agent: Agent, directory: Path) -> None:
+        self.agent = agent
+        self.docker = Docker(agent, directory)
+        self.later(0)
+
+    def say(self, method: str, **asked: Any) -> Any:
+        told = asyncio.run(self.docker.route(method)(msgspec.json.encode(asked), {}))
+        assert "Err" not in told, told
+        return told
+
+    def later(self, seconds: float) -> None:
+        asyncio.run(self.docker.sweep(time.monotonic() + seconds))
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    made = Engine(Agent(), tmp_path / "docker")
+    made.say("NetworkDriver.CreateNetwork", NetworkID="n", Options={GENERIC: {"network": "blue"}})
+    return made
+
+
+def begun(engine: Engine) -> None:
+    engine.say("NetworkDriver.CreateEndpoint", NetworkID="n", EndpointID="e", Interface={})
+
+
+def joined(engine: Engine) -> None:
+    begun(engine)
+    engine.say("NetworkDriver.Join", NetworkID="n", EndpointID="e")
+
+
+def left(engine: Engine) -> None:
+    joined(engine)
+    engine.say("NetworkDriver.Leave", NetworkID="n", EndpointID="e")
+
+
+def reserved(engine: Engine) -> None:
+    engine.say("IpamDriver.RequestAddress", PoolID=SUBNET)
+
+
+def kept(engine: Engine) -> None:
+    ip = engine.say("IpamDriver.RequestAddress", PoolID=SUBNET)["Address"].split("/")[0]
+    pool = {"Pool": "10.0.0.0/24", "AuxAddresses": {"printer": ip}}
+    engine.say("NetworkDriver.CreateNetwork", NetworkID="m", Options={GENERIC: {"network": "blue"}}, IPv4Data=[pool])
+
+
+@pytest.mark.parametrize(
+    ("story", "stays"),
+    [(begun, False), (joined, True), (left, False), (reserved, False), (kept, True)],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_what_an_engine_forgot_goes_after_a_while(engine: Engine, tmp_path: Path, story: Any, stays: bool) -> None:
+    story(engine)
+    engine.later(IDLE_SECONDS - 5)
+    assert len(engine.agent.ports) == 1
+    # Also if the agent has been restarted meanwhile.
+    for each in (Engine(engine.agent, tmp_path / "docker"), engine):
+        each.later(IDLE_SECONDS + 5)
+        assert len(engine.agent.ports) == (1 if stays else 0)
+
+
+def test_an_address_that_is_kept_is_given_back(engine: Engine) -> None:
+    kept(engine)
+    (port,) = engine.agent.ports.values()
+    engine.say("IpamDriver.ReleaseAddress", PoolID=SUBNET, Address=port["fixed_ips"][0]["ip_address"])
+    assert engine.agent.ports == {}
+
+
+def test_a_connection_that_was_lost_is_a_fault_that_is_told(engine: Engine) -> None:
+    told = asyncio.run(engine.docker.route("IpamDriver.RequestPool")(b"", {}))
+    assert told["Err"] == told["Error"]
