@@ -78,7 +78,10 @@ def check_end(decision: Decision, caller: Caller, found: Resource, action: str, 
     if isinstance(found, Network) and found.is_default and (action, target) == (ACCESS_AS_EXTERNAL, EVERYONE):
         raise _in_use(found, "Default external networks must be shared to everyone.")
     policies = [p for p in decision.by(decision.cloud.rbac, "object_id", found.id) if p.action == action]
-    others = {policy.target for policy in policies} - {target} | ({instead} if instead else set())
+    others = {policy.target for policy in policies} - {target}
+    # A policy to use is first ended, then made for another; one that names the outside is moved.
+    if instead == EVERYONE or (instead and action == ACCESS_AS_EXTERNAL):
+        others.add(instead)
     if EVERYONE in others:
         return
     if isinstance(found, Network):
