@@ -126,6 +126,7 @@ def test_a_host_with_a_port_knows_the_network_and_its_peers(api: Api, host: Make
         "secured": True,
         "up": True,
         "host": one.name,
+        "waiting": [],
         "device": "tap7",
         "owner": "compute:nova",
     }

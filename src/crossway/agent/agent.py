@@ -928,14 +928,19 @@ class Agent:
 
     def _take(self, id: str) -> None:
         """Carry a port that is about to move here, so that it is there before those who send to it know."""
+        if self._carry(id):
+            self._taken.append(id)
+            self._taking.set()
+
+    def _carry(self, id: str) -> bool:
+        """Carry a port that is about to move here, if it has its body, for a while at most; say whether."""
         port = self.plan.port(id)
         if port is None or self.host not in port.waiting or id not in self.plan.local_bodies():
-            return
+            return False
         self.plan.taken(id, True)
         self._apply()
         asyncio.get_running_loop().call_later(TAKEN_SECONDS, self._let_go, id)
-        self._taken.append(id)
-        self._taking.set()
+        return True
 
     def _let_go(self, id: str) -> None:
         """Carry a port no longer that has not come after all."""
@@ -959,6 +964,8 @@ class Agent:
         port = self.plan.port(id)
         if port is not None and port.mac == mac:
             self._ears.stop(id)
+            log.info("the guest of port %s is here", id)
+            self._carry(id)
             self._come.add(id)
             self._coming_now.set()
 
@@ -969,7 +976,9 @@ class Agent:
         while self._come:
             id = self._come.pop()
             try:
+                await self.servers.taken(id)
                 await self.servers.activate(id)
+                log.info("port %s has been fetched", id)
             except Fault as fault:
                 log.warning("port %s has come, but: %s", id, fault)
 

@@ -27,6 +27,7 @@ from crossway.model.subnet import Subnet
 
 BOOKMARK_SECONDS = 5.0
 TAKE_SECONDS = 0.1
+CARRIED_SECONDS = 1.0  # less than those for which hosts carry what has not come
 # A host that leaves so much unread starts over with a reset.
 BACKLOG_MAX = 32 << 20
 LOG_CHANGES, LOG_BYTES = 100_000, 64 << 20
@@ -83,6 +84,7 @@ class Views:
         self._closed = False
         # What hosts were asked to take and have not said that they did.
         self._taken: dict[tuple[str, str], asyncio.Event] = {}
+        self._carried: dict[tuple[str, str], float] = {}
         self.interest = Interest(cloud, self._tell)
         cloud.listeners.append(self._change)
         cloud.take = self.take
@@ -114,6 +116,8 @@ class Views:
         Nothing is lost but a few packets of the moment when the host hears of
         the move later than others.
         """
+        if self._carried.pop((host, port), 0.0) > time.monotonic() - CARRIED_SECONDS:
+            return
         waiting = self._taken.setdefault((host, port), asyncio.Event())
         for stream in self.streams.get(host, ()):
             stream.push(ENCODER.encode({"take": port}) + b"\n")
@@ -127,9 +131,12 @@ class Views:
             self._taken.pop((host, port), None)
 
     def taken(self, host: str, port: str) -> None:
-        """Hear that a host carries a port that it was asked to take."""
+        """Hear that a host carries a port: one that it was asked to take, or whose guest it has heard."""
         if waiting := self._taken.get((host, port)):
             waiting.set()
+        else:
+            self._carried.clear()  # of those who did not go on to ask for the port
+            self._carried[host, port] = time.monotonic()
 
     def tick(self) -> None:
         """Send a bookmark to each stream that has been quiet for a while."""

@@ -132,6 +132,56 @@ def receive(ip: str, port: int, knock: str = "") -> dict[str, Any]:
     }
 
 
+def echoes(ip: str, rate: int) -> dict[str, Any]:
+    """Ask for numbered echoes (RFC 792, RFC 4443) at *rate* a second until stopped; tell of the answers.
+
+    The gap is the longest time without an answer, in ms.
+    """
+    v6 = ":" in ip
+    sock = socket.socket(family_of(ip), socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
+    sock.connect((ip, 0))
+    sock.setblocking(False)
+    asked = 0
+    answered: set[int] = set()
+    last: float | None = None
+    gap = 0.0
+    ended: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.append(1))
+    print("ready", flush=True)
+    identifier = os.getpid() & 0xFFFF
+    start = time.monotonic()
+    while not ended:
+        now = time.monotonic()
+        if now - start >= asked / rate:
+            body = NUMBER.pack(asked)
+            head = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, identifier, asked & 0xFFFF)
+            if not v6:
+                head = head[:2] + struct.pack("!H", _checksum(head + body)) + head[4:]
+            with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+                sock.send(head + body)
+            asked += 1
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                packet = sock.recv(2048)
+                icmp = packet if v6 else packet[(packet[0] & 15) * 4 :]
+                if icmp[0] == (129 if v6 else 0) and struct.unpack_from("!H", icmp, 4)[0] == identifier:
+                    answered.add(NUMBER.unpack_from(icmp, 8)[0])
+                    now = time.monotonic()
+                    gap, last = max(gap, now - (last or now)), now
+        time.sleep(0.0002)
+    order = sorted(answered)
+    missing = [n for n in range(order[0], order[-1] + 1) if n not in answered] if order else []
+    return {"asked": asked, "answered": len(answered), "gap_ms": gap * 1000, "runs": _runs(missing)}
+
+
+def _checksum(data: bytes) -> int:
+    """Return the Internet checksum of an even number of bytes (RFC 1071)."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
 def _runs(missing: list[int]) -> list[int]:
     """Return how many numbers in a row were missing each time, the longest first; 100 at most."""
     runs: list[int] = []
@@ -234,7 +284,7 @@ async def connect(ip: str, port: int, count: int, every: float, fresh: float) ->
 def main() -> None:
     """Run one end of some traffic."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("role", choices=["send", "receive", "echo", "connect"])
+    parser.add_argument("role", choices=["send", "receive", "echo", "connect", "echoes"])
     parser.add_argument("ip")
     parser.add_argument("port", type=int)
     parser.add_argument("--rate", type=int, default=1000, help="datagrams a second")
@@ -247,6 +297,8 @@ def main() -> None:
     o = parser.parse_args()
     if o.role == "send":
         result = send(o.ip, o.port, o.rate, o.size, o.source)
+    elif o.role == "echoes":
+        result = echoes(o.ip, o.rate)
     elif o.role == "receive":
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stop)
