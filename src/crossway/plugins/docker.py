@@ -8,6 +8,7 @@ has given are ports too, until an endpoint takes them over.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -40,6 +41,7 @@ class Net(msgspec.Struct, frozen=True, kw_only=True):
     """One of an engine's networks, as kept in RUN/docker."""
 
     network: str
+    owner: str = ""  # project of the network; not there if an earlier build kept it
     project: str | None = None
     groups: tuple[str, ...] | None = None
 
@@ -53,6 +55,7 @@ class Docker:
         # Ports that nothing stands for yet, or any more, and since when. An engine that is killed between two
         # calls never says what became of them.
         self._idle: dict[str, float] | None = None
+        self._endpoints: dict[str, Object] = {}  # the port of an endpoint, as it was made
 
     @property
     def methods(self) -> list[str]:
@@ -232,7 +235,9 @@ class Docker:
                 self._taken(port["id"])
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = self._path(asked["NetworkID"]).with_suffix(".part")
-        part.write_bytes(msgspec.json.encode(Net(network=network["id"], project=project, groups=groups)))
+        part.write_bytes(
+            msgspec.json.encode(Net(network=network["id"], owner=network["project_id"], project=project, groups=groups))
+        )
         part.replace(self._path(asked["NetworkID"]))
         return {}
 
@@ -290,10 +295,16 @@ class Docker:
             raise Invalid(NO_PORTS)
         given = [str(ip_interface(a).ip) for key in ("Address", "AddressIPv6") if (a := wanted.get(key))]
         mac = wanted.get("MacAddress") or None
-        network = (await self._host.ask("GET", path_of("network", net.network)))["network"]
-        for old in await self._ports(endpoint):  # asked again: the last answer was lost
+        network = {"id": net.network, "project_id": net.owner} if net.owner else None
+        # Asked again, if the last answer was lost; or an address that was held for this endpoint.
+        again, held, subnets = await asyncio.gather(
+            self._ports(endpoint),
+            self._reservations() if given else _none(),
+            attach.found(self._host, "subnet", network_id=net.network),
+        )
+        for old in again:
             await self._detach(old)
-        for old in await self._reservations():
+        for old in held:
             if old["network_id"] == net.network and {i["ip_address"] for i in old["fixed_ips"]} & set(given):
                 await self._detach(old)
         wish = Wish(
@@ -309,24 +320,24 @@ class Docker:
         )
         port = await attach.make(self._host, wish, network)
         self._left(port["id"])
+        self._endpoints[endpoint] = port
         answer = {} if mac else {"MacAddress": port["mac_address"]}
         for ip in port["fixed_ips"]:
             key = "AddressIPv6" if ":" in ip["ip_address"] else "Address"
             if not wanted.get(key) and key not in answer:
-                subnet = (await self._host.ask("GET", path_of("subnet", ip["subnet_id"])))["subnet"]
-                answer[key] = f"{ip['ip_address']}/{ip_network(subnet['cidr']).prefixlen}"
+                cidr = next(subnet["cidr"] for subnet in subnets if subnet["id"] == ip["subnet_id"])
+                answer[key] = f"{ip['ip_address']}/{ip_network(cidr).prefixlen}"
         return {"Interface": answer}
 
     async def delete_endpoint(self, asked: dict[str, Any]) -> Any:
+        self._endpoints.pop(asked["EndpointID"], None)
         for port in await self._ports(asked["EndpointID"]):
             await self._detach(port)
         return {}
 
     async def info(self, asked: dict[str, Any]) -> Any:
         port = await self._port(asked)
-        return {
-            "Value": {"crossway.port": port["id"], "crossway.network": port["network_id"], "status": port["status"]}
-        }
+        return {"Value": {"crossway.port": port["id"], "crossway.network": port["network_id"]}}
 
     async def join(self, asked: dict[str, Any]) -> Any:
         port = await self._port(asked)
@@ -361,13 +372,20 @@ class Docker:
         return [port for port in ports if self._only in (None, port["project_id"])]
 
     async def _port(self, asked: dict[str, Any]) -> Object:
-        ports = await self._ports(asked["EndpointID"])
-        if not ports:
-            raise NotFound("endpoint", asked["EndpointID"])
-        return ports[0]
+        endpoint = asked["EndpointID"]
+        if endpoint not in self._endpoints:
+            ports = await self._ports(endpoint)
+            if not ports:
+                raise NotFound("endpoint", endpoint)
+            self._endpoints[endpoint] = ports[0]
+        return self._endpoints[endpoint]
 
 
 NO_PORTS = "published ports (-p) are not served on networks of Crossway: give the port a floating IP"
+
+
+async def _none() -> Objects:
+    return []
 
 
 def _refused(message: str) -> dict[str, str]:
