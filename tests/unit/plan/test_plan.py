@@ -286,6 +286,41 @@ def test_a_peer_is_reached_at_its_hosts_underlay_address() -> None:
     assert plan.rows["hosts"] == {H2: r.Host(1)}
 
 
+def test_a_port_that_may_come_has_its_policy_here_and_what_comes_for_it_goes_on() -> None:
+    rule = view.Rule(id="x", number=1, way="in", family=4, group_id="a")
+    plan = world(
+        a_port(1, host="h2", waiting=("h1",), identity=7, groups=("a",)),
+        Document("identity", "7", view.Identity(id="7", groups=("a",))),
+        Document("group", "a", view.Group(id="a", rules=(rule,))),
+    )
+    plan.bodies({"p1": Body(r.PortKey(5, 0), r.Body.TAP)})
+    plan.settle()
+    places = list(plan.rows["macs"].values())
+    assert [(p.kind, p.flags, p.underlay) for p in places] == [(r.PlaceKind.REMOTE, r.PortFlag.MOVED, H2)]
+    assert not plan.rows["ports"]
+    assert {key.identity for key in plan.rows["policies"]} == {7}
+    plan.taken("p1", True)
+    plan.settle()
+    assert [p.kind for p in plan.rows["macs"].values()] == [r.PlaceKind.LOCAL]
+    assert [key.ifindex for key in plan.rows["ports"]] == [5]
+    plan.taken("p1", False)
+    plan.settle()
+    assert list(plan.rows["macs"].values()) == places
+    assert not plan.rows["ports"]
+    plan.take([a_port(1, host="h2", identity=7, groups=("a",))])
+    plan.settle()
+    assert [p.flags for p in plan.rows["macs"].values()] == [0]
+    assert not plan.rows["policies"]
+
+
+def test_a_port_that_is_not_waited_for_cannot_be_taken() -> None:
+    plan = world(a_port(1, host="h2"))
+    plan.bodies({"p1": Body(r.PortKey(5, 0), r.Body.TAP)})
+    plan.taken("p1", True)
+    plan.settle()
+    assert not plan.rows["ports"]
+
+
 def test_a_host_with_many_ports_is_flooded_to_once() -> None:
     plan = world(*(a_port(n, "h2") for n in range(1, 50)))
     assert plan.rows["networks"][10].members == 1

@@ -87,6 +87,7 @@ def ports(draw: Any, id: str) -> view.Port:
         secured=draw(st.integers(0, 4)) > 0,
         up=draw(st.integers(0, 4)) > 0,
         host=draw(st.sampled_from([*HOSTS, "h1", None])),
+        waiting=tuple(draw(st.lists(st.sampled_from(HOSTS), max_size=1))),
     )
 
 
