@@ -21,9 +21,15 @@ ROUTERS = ["r1", "r2"]
 PREFIXES4 = ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/24", "10.0.0.4/30", "10.0.0.5/32"]
 PREFIXES6 = ["::/0", "fd00::/8", "fd00::/64", "fd00::5/128"]
 
-prefixes = st.sampled_from(PREFIXES4 * 2 + PREFIXES6) | st.builds(
-    lambda n, bits: str(ip_network((n, bits), strict=False)), st.integers(0x0A000000, 0x0A0000FF), st.integers(8, 32)
-)
+prefixes = {
+    4: st.sampled_from(PREFIXES4)
+    | st.builds(
+        lambda n, bits: str(ip_network((n, bits), strict=False)),
+        st.integers(0x0A000000, 0x0A0000FF),
+        st.integers(8, 32),
+    ),
+    6: st.sampled_from(PREFIXES6),
+}
 
 
 @st.composite
@@ -52,7 +58,7 @@ def rules(draw: Any, id: str, group: str) -> view.Rule:
         min=low,
         max=high,
         group=draw(st.sampled_from(GROUPS)) if remote == "group" else None,
-        prefix=draw(prefixes.filter(lambda p: (":" in p) == (family == 6))) if remote == "prefix" else None,
+        prefix=draw(prefixes[family]) if remote == "prefix" else None,
         group_id=group,
     )
 
