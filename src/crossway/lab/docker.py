@@ -59,8 +59,13 @@ class Engine:
     def kill(self) -> None:
         """End the engine with SIGKILL, and with it its containerd; containers go on."""
         if self.process is not None:
+            containerd = self._containerd()
             self.process.signal(signal.SIGKILL)
             self.process.ended(5.0)
+            if containerd is not None:
+                # The next engine would wait for one that is just dying.
+                containerd.signal(signal.SIGKILL)
+                containerd.ended(5.0)
 
     def stop(self) -> None:
         """End the engine as an operator would; containers go on."""
