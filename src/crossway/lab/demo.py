@@ -244,6 +244,9 @@ def _try(scene: Scene, one: Attempt) -> None:
             one.refusal = refusal(scene, one, time.monotonic() - began)
             time.sleep(0.02)
         said, _ = trying.communicate()
+    if trying.returncode and not one.expected and one.refusal is None:
+        # It may have ended between two looks.
+        one.refusal = refusal(scene, one, time.monotonic() - began)
     if trying.returncode not in (0, 1, 143):
         raise Unavailable(f"{' '.join(command)} in {one.source.full} ended with {trying.returncode}: {said.strip()}")
     one.reached = trying.returncode == 0
