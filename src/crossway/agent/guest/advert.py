@@ -22,7 +22,7 @@ HOPS = 64
 
 def answer(asked: Frame, guest: Guest) -> Frame | None:
     """Answer a solicitation; None where there is nothing to tell or what is asked is none."""
-    if asked.body[0] != SOLICITATION or asked.body[1] != 0:
+    if asked.body[:2] != bytes((SOLICITATION, 0)):
         return None
     return advertisement(guest, None if asked.src == bytes(16) else asked.src)
 
