@@ -35,6 +35,23 @@ def open_group(lab: Lab, name: str = "open", **attrs: Any) -> Object:
     return group
 
 
+def guarded(lab: Lab, name: str) -> tuple[Object, Object, str, Workload]:
+    """Make a port that admits new connections from one client alone, which is behind a router on the last host.
+
+    Return its network, the port, its IPv4 address and the client.
+    """
+    near, far = dual(lab, "near"), dual(lab, "far", prefix=1)
+    router = lab.client.create("router", name="r")
+    for subnet in lab.client.list("subnets"):
+        lab.client.add_interface(router["id"], subnet=subnet["id"])
+    client = lab.workload(lab.hosts[-1], far, groups=[open_group(lab)])
+    picky = lab.client.create("security_group", name="picky")
+    rule = {"security_group_id": picky["id"], "direction": "ingress", "ethertype": "IPv4"}
+    lab.client.create("security_group_rule", **rule, remote_ip_prefix=f"{client.ip4}/32")
+    port = lab.client.create("port", name=name, network_id=near["id"], security_groups=[picky["id"]])
+    return near, port, next(a["ip_address"] for a in port["fixed_ips"] if "." in a["ip_address"]), client
+
+
 def wait_for(what: Callable[[], Any], seconds: float = 10.0, every: float = 0.02) -> Any:
     """Return the first true answer of *what*, or its last one when the time is over."""
     end = time.monotonic() + seconds

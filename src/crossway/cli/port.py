@@ -20,7 +20,7 @@ from crossway.cli.options import (
     given,
     lab_state,
 )
-from crossway.errors import Invalid
+from crossway.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
     from crossway.client import Client
@@ -212,7 +212,6 @@ def move_port(
 ) -> None:  # fmt: skip
     """Move a port to another host, with its addresses, its groups and its connections."""
     from crossway.client import path_of
-    from crossway.errors import NotFound
 
     ask = client(server, lab)
     found = ask.find("port", port)
@@ -241,15 +240,8 @@ def _told(ask: Client, port: str, by: str, seconds: float = 5.0) -> None:
     """Wait until a host has told of a port's connections; one that does not in time has its port moved all the same."""
     import time
 
-    from crossway.errors import NotFound
-
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if ask.ask("GET", f"/v1/handovers/{port}")["by"] == by:
-                return
-        except NotFound:
-            pass
+    while ask.handed_over(port) != by and time.monotonic() < end:
         time.sleep(0.02)
 
 

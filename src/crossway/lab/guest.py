@@ -114,19 +114,20 @@ class Machine:
     def migrate(self, to: str, stopped: Callable[[], object] | None = None, seconds: float = 60.0) -> float:
         """Send the guest to where *to* (IP:PORT) waits for it; return QEMU's own downtime in ms.
 
-        *stopped* is called as soon as the guest stands still here.
+        *stopped* is called when the guest stands still here, as soon as QEMU tells of that; it does not always.
         """
         self.ask("migrate-set-parameters", **{"max-bandwidth": 1 << 30, "downtime-limit": 100})
         self.ask("migrate", uri=f"tcp:{to}")
         end = time.monotonic() + seconds
         while (told := self.ask("query-migrate"))["status"] != "completed":
-            if "STOP" in self._qmp.events:
-                (stopped or _nothing)()
+            if stopped is not None and "STOP" in self._qmp.events:
+                stopped()
                 stopped = None
             if told["status"] == "failed" or time.monotonic() > end:
                 raise Unavailable(f"a guest did not get from {self.host.name} to {to}: {told}")
             time.sleep(0.001)
-        (stopped or _nothing)()
+        if stopped is not None:
+            stopped()
         return float(told["downtime"])
 
     def _connect(self, path: Path, seconds: float = 10.0) -> socket.socket:
@@ -142,10 +143,6 @@ class Machine:
                 time.sleep(0.02)
             else:
                 return line
-
-
-def _nothing() -> None:
-    """Do what is done already."""
 
 
 class _Qmp:

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from crossway.agent.guest.frame import checksum
+
 CLONE_NEWNET = 0x40000000
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
@@ -61,6 +63,14 @@ def _stop(*_: object) -> None:
     raise Stop
 
 
+def _asked_to_end() -> list[int]:
+    """Return a list that is empty until the process is asked to end."""
+    ended: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.append(1))
+    return ended
+
+
 def send(ip: str, port: int, rate: int, size: int, source: int = 0) -> dict[str, Any]:
     """Send numbered datagrams at *rate* a second until stopped, from port *source*; return how many."""
     sock = socket.socket(family_of(ip), socket.SOCK_DGRAM)
@@ -71,9 +81,7 @@ def send(ip: str, port: int, rate: int, size: int, source: int = 0) -> dict[str,
     fill = bytes(max(0, size - NUMBER.size))
     sent = refused = 0
     start = time.monotonic()
-    ended: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.append(1))
+    ended = _asked_to_end()
     while not ended:
         due = int((time.monotonic() - start) * rate)
         for _ in range(min(due - sent, 64)):
@@ -145,9 +153,7 @@ def echoes(ip: str, rate: int) -> dict[str, Any]:
     answered: set[int] = set()
     last: float | None = None
     gap = 0.0
-    ended: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.append(1))
+    ended = _asked_to_end()
     print("ready", flush=True)
     identifier = os.getpid() & 0xFFFF
     start = time.monotonic()
@@ -157,7 +163,7 @@ def echoes(ip: str, rate: int) -> dict[str, Any]:
             body = NUMBER.pack(asked)
             head = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, identifier, asked & 0xFFFF)
             if not v6:
-                head = head[:2] + struct.pack("!H", _checksum(head + body)) + head[4:]
+                head = head[:2] + struct.pack("!H", checksum(head + body)) + head[4:]
             with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
                 sock.send(head + body)
             asked += 1
@@ -173,13 +179,6 @@ def echoes(ip: str, rate: int) -> dict[str, Any]:
     order = sorted(answered)
     missing = [n for n in range(order[0], order[-1] + 1) if n not in answered] if order else []
     return {"asked": asked, "answered": len(answered), "gap_ms": gap * 1000, "runs": _runs(missing)}
-
-
-def _checksum(data: bytes) -> int:
-    """Return the Internet checksum of an even number of bytes (RFC 1071)."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~(total + (total >> 16)) & 0xFFFF
 
 
 def _runs(missing: list[int]) -> list[int]:
