@@ -114,11 +114,9 @@ class Agent:
         self._gone: dict[str, r.PortKey] = {}
         self._coming: set[str] = set()
         self._handing = asyncio.Event()
-        self._taken: list[str] = []  # that the server waits to hear of
-        self._taking = asyncio.Event()
+        # Ports that are carried before they have come, and whether it is their guest who is here already.
+        self._carried: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
         self._ears = Ears(self._announced)
-        self._come: set[str] = set()  # ports whose guest has said that it goes on here
-        self._coming_now = asyncio.Event()
 
     # Life.
 
@@ -165,15 +163,7 @@ class Agent:
                 os.write(ready_fd, b"\n")
                 os.close(ready_fd)
             async with asyncio.TaskGroup() as tasks:
-                own = (
-                    self._follow,
-                    self._tell,
-                    self._sweep,
-                    self._advertise,
-                    self._hand_over,
-                    self._thank,
-                    self._fetch,
-                )
+                own = (self._follow, self._tell, self._sweep, self._advertise, self._hand_over, self._fetch)
                 for step in (*own, ways.sweep):
                     tasks.create_task(self._forever(step))
         finally:
@@ -632,7 +622,7 @@ class Agent:
         try:
             self._check(record)
             known = self.plan.port(id)
-            if not bound and (known is None or self.host not in (known.host, *known.waiting)):
+            if not bound and (known is None or self.host not in known.carriers):
                 binding = asyncio.ensure_future(self._bind(id, known))
             before = self._records.get(id)
             if before is not None and not before.same(record):
@@ -731,7 +721,7 @@ class Agent:
         if fault := self.plan.faults.get(("port", id)):
             raise Invalid(f"port {id} cannot be: {fault}")
         port = self.plan.port(id)
-        if port is None or self.host not in (port.host, *port.waiting):
+        if port is None or self.host not in port.carriers:
             return False
         network = self.plan.network(port.network)
         if network is None:
@@ -915,22 +905,21 @@ class Agent:
 
     def _note_move(self, id: str, port: view.Port | None) -> None:
         """Take note of a port that may leave this host, and of one that has just left."""
-        body = self.plan.local_bodies().get(id)
         if port is not None and port.host == self.host and port.waiting:
             if id not in self._leaving:
                 self._leaving[id] = None
                 self._handing.set()
-        elif self._leaving.pop(id, False) is not False and port is not None and self.host in port.waiting and body:
-            self._gone[id] = body.key
-            self._handing.set()
-        if port is None:
-            self._coming.discard(id)
+        elif id in self._leaving:
+            del self._leaving[id]
+            body = self.plan.local_bodies().get(id)
+            if port is not None and self.host in port.waiting and body is not None:
+                self._gone[id] = body.key
+                self._handing.set()
 
     def _take(self, id: str) -> None:
         """Carry a port that is about to move here, so that it is there before those who send to it know."""
         if self._carry(id):
-            self._taken.append(id)
-            self._taking.set()
+            self._carried.put_nowait((id, False))
 
     def _carry(self, id: str) -> bool:
         """Carry a port that is about to move here, if it has its body, for a while at most; say whether."""
@@ -966,31 +955,18 @@ class Agent:
             self._ears.stop(id)
             log.info("the guest of port %s is here", id)
             self._carry(id)
-            self._come.add(id)
-            self._coming_now.set()
+            self._carried.put_nowait((id, True))
 
     async def _fetch(self) -> None:
-        """Have the server say that ports are here whose guests are."""
-        await self._coming_now.wait()
-        self._coming_now.clear()
-        while self._come:
-            id = self._come.pop()
-            try:
-                await self.servers.taken(id)
+        """Tell the server of a port that is carried; one whose guest is here is to be here."""
+        id, heard = await self._carried.get()
+        try:
+            await self.servers.taken(id)
+            if heard:
                 await self.servers.activate(id)
                 log.info("port %s has been fetched", id)
-            except Fault as fault:
-                log.warning("port %s has come, but: %s", id, fault)
-
-    async def _thank(self) -> None:
-        """Tell the server of ports that were taken."""
-        await self._taking.wait()
-        self._taking.clear()
-        while self._taken:
-            try:
-                await self.servers.taken(self._taken.pop())
-            except Fault as fault:
-                log.warning("%s", fault)
+        except Fault as fault:
+            log.warning("port %s is carried, but: %s", id, fault)
 
     async def _hand_over(self) -> None:
         """Tell where a port may go, or has gone, which connections it has here."""

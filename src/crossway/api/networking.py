@@ -17,7 +17,7 @@ from crossway.api.answer import Answer, answer, body, empty, encode
 from crossway.api.extensions import EXTENSIONS, listed
 from crossway.api.resources import Place, Shapes, path_of, place
 from crossway.control import policy
-from crossway.control.caller import ADMIN, MEMBER, SERVICE, Caller, implied, seen
+from crossway.control.caller import ADMIN, MEMBER, Caller, implied, may, seen
 from crossway.control.cloud import Cloud, Table
 from crossway.control.collection import Collection
 from crossway.control.collections import COLLECTIONS
@@ -244,13 +244,13 @@ class Networking:
         action = at.action
         assert action is not None
         asked = await body(request, needed=False) if action.method != "GET" else None
-        self._seen(at, caller)
+        resource = self._seen(at, caller)
 
         def verb(decision: Decision) -> Any:
             policy.act(decision, caller, at.collection, at.id, at.name, action, asked)
             return action.verb(decision, caller, at.id, asked)
 
-        if action.before and caller.roles & {ADMIN, SERVICE}:
+        if action.before and may(self.cloud, caller, action.who, resource):
             await action.before(self.cloud, at.id)
         done = await decide(self.cloud, self._matching(request, at, verb))
         if isinstance(done, Resource):

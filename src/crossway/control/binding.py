@@ -36,7 +36,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Binding:
     binding = Binding(**{**given, "project_id": port.project_id, **_vif(host)}, id=_id(port, host), status=INACTIVE)
     decision.create(decision.cloud.of(Binding), binding)
     # The port may not go meanwhile, nor be bound there by another.
-    _wait(decision, port, (*port.waiting, host))
+    decision.put(decision.cloud.ports, msgspec.structs.replace(port, waiting=(*port.waiting, host)))
     return binding
 
 
@@ -54,8 +54,8 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     if host == port.host:
         decision.put(decision.cloud.ports, changed(port, {**bound_as(""), "status": DOWN}))
     else:
-        decision.delete(decision.cloud.of(Binding), _waiting(decision, port, host).id)
-        _wait(decision, port, _without(port, host))
+        waiting = _end(decision, port, _waiting(decision, port, host))
+        decision.put(decision.cloud.ports, msgspec.structs.replace(port, waiting=waiting))
 
 
 def activate(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def activate(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str
         decision.create(cloud.of(Binding), left)
     own = {"vnic_type": wanted.vnic_type, "profile": wanted.profile}
     moved = changed(port, {**bound_as(host), **own, "status": DOWN})
-    waiting = (*_without(port, host), *([port.host] if port.host else ()))
+    waiting = tuple(other for other in port.carriers if other not in ("", host))
     decision.put(cloud.ports, msgspec.structs.replace(moved, waiting=waiting))
     return BINDING.show(_active(moved))
 
@@ -93,10 +93,8 @@ async def take(cloud: Cloud, id: str) -> None:
 
 def follow(decision: Decision, port: Port, host: str) -> tuple[str, ...]:
     """Have a port be where it is said to be: a binding that waits there does no more. Return who still waits."""
-    if host != port.host and decision.get(decision.cloud.of(Binding), _id(port, host)):
-        decision.delete(decision.cloud.of(Binding), _id(port, host))
-        return _without(port, host)
-    return port.waiting
+    there = decision.get(decision.cloud.of(Binding), _id(port, host)) if host != port.host else None
+    return _end(decision, port, there) if there else port.waiting
 
 
 def hand_over(decision: Decision, host: str, id: str, flows: str) -> None:
@@ -128,14 +126,13 @@ def below(cloud: Cloud, port: str) -> list[Binding]:
     return [_active(found), *cloud.of(Binding).by("port_id", port)] if found and _movable(found) else []
 
 
-def _wait(decision: Decision, port: Port, waiting: tuple[str, ...]) -> None:
-    decision.put(decision.cloud.ports, msgspec.structs.replace(port, waiting=waiting))
-    if not waiting:
+def _end(decision: Decision, port: Port, binding: Binding) -> tuple[str, ...]:
+    """Drop a binding that waits; return the hosts where others do."""
+    decision.delete(decision.cloud.of(Binding), binding.id)
+    left = tuple(host for host in port.waiting if host != binding.host)
+    if not left:
         _forget(decision, port.id)
-
-
-def _without(port: Port, host: str) -> tuple[str, ...]:
-    return tuple(other for other in port.waiting if other != host)
+    return left
 
 
 def _forget(decision: Decision, port: str) -> None:

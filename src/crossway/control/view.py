@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -118,15 +119,16 @@ class Views:
         """
         if self._carried.pop((host, port), 0.0) > time.monotonic() - CARRIED_SECONDS:
             return
+        streams = self.streams.get(host)
+        if not streams:
+            return
         waiting = self._taken.setdefault((host, port), asyncio.Event())
-        for stream in self.streams.get(host, ()):
+        for stream in streams:
             stream.push(ENCODER.encode({"take": port}) + b"\n")
         try:
-            if host in self.streams:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(TAKE_SECONDS):
                     await waiting.wait()
-        except TimeoutError:
-            pass
         finally:
             self._taken.pop((host, port), None)
 
@@ -135,8 +137,10 @@ class Views:
         if waiting := self._taken.get((host, port)):
             waiting.set()
         else:
-            self._carried.clear()  # of those who did not go on to ask for the port
-            self._carried[host, port] = time.monotonic()
+            now = time.monotonic()
+            # Some did not go on to ask for the port.
+            self._carried = {who: at for who, at in self._carried.items() if at > now - CARRIED_SECONDS}
+            self._carried[host, port] = now
 
     def tick(self) -> None:
         """Send a bookmark to each stream that has been quiet for a while."""

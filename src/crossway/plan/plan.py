@@ -294,10 +294,11 @@ class Plan:
     def _settle_port(self, id: str) -> None:
         port = self._one(view.Port, id)
         network = self._one(view.Network, port.network) if port is not None else None
-        if port is None or network is None or not port.up or not network.up:
-            body = place = None
-        else:
-            body = self._bodies.get(id) if self.is_here(port) else None
+        # A port that may come any moment has its policy here before it.
+        own = body = place = None
+        if port is not None and network is not None and port.up and network.up:
+            own = self._bodies.get(id) if self.host in port.carriers else None
+            body = own if self.is_here(port) else None
             place = place_of(port, body, self._underlay(port), self.host in port.waiting)
         if port is None or network is None or place is None:
             rows: Rows = {}
@@ -308,12 +309,7 @@ class Plan:
             seat = seat_of(port, network, place)
         self.ledger.claim(("port", id), rows)
         self._sit(id, seat)
-        self._join(id, port.identity if port is not None and (body is not None or self._waits(port)) else None)
-
-    def _waits(self, port: view.Port) -> bool:
-        """Return whether a port may come here any moment and has its body: its policy is there before it."""
-        network = self._one(view.Network, port.network)
-        return self.host in port.waiting and port.id in self._bodies and port.up and network is not None and network.up
+        self._join(id, port.identity if port is not None and own is not None else None)
 
     def _underlay(self, port: view.Port) -> bytes | None:
         """Return the underlay address of the other host that a port is on."""

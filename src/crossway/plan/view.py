@@ -81,6 +81,11 @@ class Port(Object, frozen=True, kw_only=True):
     device: str | None = None
     owner: str = ""
 
+    @property
+    def carriers(self) -> tuple[str | None, ...]:
+        """Return the hosts that must know it as their own: where it is, may go, or was."""
+        return (self.host, *self.waiting)
+
 
 class Prefixed(msgspec.Struct, frozen=True):
     """An address of a router and the length of its subnet's prefix."""

@@ -112,6 +112,14 @@ def test_connections_are_told_where_the_port_may_go(world: World, port: Port) ->
     assert not world.cloud.handovers.rows
 
 
+def test_what_was_told_of_connections_goes_with_the_last_binding_that_waits(world: World, port: Port) -> None:
+    world.make(BINDINGS, NOVA, parent=port.id, host="h2")
+    hand_over(world, "h1", port.id, "AAAA")
+    world.change(port, binding__host_id="h2")
+    assert (world.again(port).host, world.again(port).waiting) == ("h2", ())
+    assert not world.cloud.handovers.rows
+
+
 def test_who_has_nothing_to_do_with_a_port_tells_nothing_of_it(world: World, port: Port) -> None:
     world.host("h3", "192.0.2.3")
     for host, id in (("h3", port.id), ("h1", "00000000-0000-0000-0000-000000000000")):
