@@ -32,10 +32,8 @@ class Decision:
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
         self.transaction = Transaction()
-        # Objects that this decision makes or changes, by key: bulk verbs see what they did.
-        self.made: dict[str, Any] = {}
-        # The same by table and id.
-        self._rows: dict[str, dict[str, Any]] = {}
+        # Objects that this decision makes or changes, by table and id: bulk verbs see what they did.
+        self._made: dict[str, dict[str, Any]] = {}
         self._lent: list[tuple[Space, str]] = []
         self._claimed: dict[str, None] = {}
         # What counts as used of a quota: table, project, id.
@@ -43,41 +41,41 @@ class Decision:
 
     def get(self, table: Table[S], id: str) -> S | None:
         """Look at an object without relying on it."""
-        key = f"{table.name}/{id}"
-        if key in self.made:
-            found: S = self.made[key]
+        if self._makes(table, id):
+            found: S = self._made[table.name][id]
             return found
-        return None if key in self.transaction.deletes else table.rows.get(id)
+        return None if f"{table.name}/{id}" in self.transaction.deletes else table.rows.get(id)
 
     def rely(self, table: Table[S], id: str) -> S | None:
         """Look at an object and rely on its being there when this is done."""
         found = self.get(table, id)
-        key = f"{table.name}/{id}"
-        if found is not None and key not in self.made:
-            self.transaction.exists.add(key)
+        if found is not None and not self._makes(table, id):
+            self.transaction.exists.add(f"{table.name}/{id}")
         return found
 
     def read(self, table: Table[S], id: str) -> S | None:
         """Look at an object and rely on its not having changed when this is done."""
         found = self.get(table, id)
-        key = f"{table.name}/{id}"
-        if found is not None and key not in self.made:
-            self.transaction.same[key] = table.modified[id]
+        if found is not None and not self._makes(table, id):
+            self.transaction.same[f"{table.name}/{id}"] = table.modified[id]
         return found
 
     def by(self, table: Table[S], index: str, value: Any) -> list[S]:
         """Return the objects that *index* finds under *value*, as this decision leaves them."""
         found = table.by(index, value)
-        if self.made or self.transaction.deletes:
-            found = [row for row in found if not self._changes(f"{table.name}/{row.id}")]  # type: ignore[attr-defined]
+        if self._made or self.transaction.deletes:
+            found = [row for row in found if not self._changes(table, row.id)]  # type: ignore[attr-defined]
         return found + [one for one in self.made_in(table) if value in table.values(index, one)]
 
     def made_in(self, table: Table[S]) -> Collection[S]:
         """Return the objects of a table that this decision makes or changes."""
-        return self._rows.get(table.name, NOTHING).values()
+        return self._made.get(table.name, NOTHING).values()
 
-    def _changes(self, key: str) -> bool:
-        return key in self.made or key in self.transaction.deletes
+    def _makes(self, table: Table[S], id: str) -> bool:
+        return id in self._made.get(table.name, NOTHING)
+
+    def _changes(self, table: Table[S], id: str) -> bool:
+        return self._makes(table, id) or f"{table.name}/{id}" in self.transaction.deletes
 
     def create(self, table: Table[S], new: S, limited: bool = True) -> None:
         """Make an object; raise OverQuota if its project has as many as it may, unless it is not *limited*."""
@@ -95,19 +93,17 @@ class Decision:
         """Change an object that was read."""
         id = new.id  # type: ignore[attr-defined]
         key = f"{table.name}/{id}"
-        if key not in self.made:
+        if not self._makes(table, id):
             self.transaction.same[key] = table.modified[id]
         self._make(table, id, new)
         self.transaction.puts[key] = ENCODER.encode(new)
 
     def _make(self, table: Table[S], id: str, new: S) -> None:
-        self.made[f"{table.name}/{id}"] = new
-        self._rows.setdefault(table.name, {})[id] = new
+        self._made.setdefault(table.name, {})[id] = new
 
     def delete(self, table: Table[S], id: str) -> None:
         key = f"{table.name}/{id}"
-        made = self.made.pop(key, None)
-        self._rows.get(table.name, {}).pop(id, None)
+        made = self._made.get(table.name, {}).pop(id, None)
         if made is not None and table.name in NAMES:
             self.cloud.usage.settle(table.name, made.project_id, id)
         self.transaction.puts.pop(key, None)

@@ -7,8 +7,8 @@ see it. Validation, filters, sorting and the JSON shape follow.
 
 from __future__ import annotations
 
-import os
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_type_hints
 
@@ -203,10 +203,7 @@ def _value_of(field: str) -> Index:
 
 
 def new_id() -> str:
-    """Return a random UUID (version 4)."""
-    hex = os.urandom(16).hex()
-    variant = "89ab"[int(hex[16], 16) & 3]
-    return f"{hex[:8]}-{hex[8:12]}-4{hex[13:16]}-{variant}{hex[17:20]}-{hex[20:]}"
+    return str(uuid.uuid4())
 
 
 def now() -> str:

@@ -21,20 +21,21 @@ from crossway.store.interface import Change, Entry, Stale, Transaction, after_pr
 
 # Values stand in the order in which they came, and only short keys are spread over the index: a commit
 # of fifty ports writes a third of the pages that it would if values were spread by their keys.
-SCHEMA = """
+ENTRIES = """
 CREATE TABLE IF NOT EXISTS entries (
     number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value BLOB NOT NULL, modified INTEGER NOT NULL
 );
+"""
+SCHEMA = f"""
+{ENTRIES}
 CREATE TABLE IF NOT EXISTS head (one INTEGER PRIMARY KEY CHECK (one = 1), revision INTEGER NOT NULL, schema INTEGER);
 INSERT OR IGNORE INTO head VALUES (1, 0, 1);
 """
 # Files of the first version had values beside their keys.
-RENEW = """
+RENEW = f"""
 BEGIN;
 ALTER TABLE entries RENAME TO older;
-CREATE TABLE entries (
-    number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value BLOB NOT NULL, modified INTEGER NOT NULL
-);
+{ENTRIES}
 INSERT INTO entries (key, value, modified) SELECT key, value, modified FROM older ORDER BY key;
 DROP TABLE older;
 COMMIT;
