@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path as File
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -27,9 +21,9 @@ from bench import page, peers, ready
 from bench.judge import COMPETING, ELSEWHERE, FILLING, GROUPS, HERE, UNITS, Changes, Row, Series, Spread, outcomes, rows
 from bench.ours import Crossway
 from bench.peers import Path
+from bench.record import keep, machine
 from bench.spaces import Spaces, used, wait_for
 
-RESULTS = File(__file__).parent / "results"
 CHANGES_PER_SECOND = 100
 CHANGED_RULES = 1000  # rules of the groups that are changed while we measure
 ELSEWHERE_RULES = 10  # rules of the other groups of the same hosts that are
@@ -192,20 +186,6 @@ def summary(found: Sequence[Row], console: Console) -> None:
         console.print(f"{case}, {title}: {changes.told}", highlight=False)
 
 
-def machine() -> dict[str, str]:
-    """Return what was measured on what."""
-    describe = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(describe, capture_output=True, text=True, check=False)
-    model = next((s for s in File("/proc/cpuinfo").read_text().splitlines() if s.startswith("model name")), ":")
-    return {
-        "commit": commit.stdout.strip(),
-        "kernel": platform.release(),
-        "cpu": model.split(":", 1)[1].strip(),
-        "cores": str(len(set(os.sched_getaffinity(0)))),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
@@ -269,10 +249,6 @@ def main() -> int:
     if found:
         summary(found, console)
     fresh = [ready.measure(ports, options.samples, console) for ports in options.ports] if options.ready else []
-    missed = [row for row in found if row.met is False]
-    judged = [row for row in found if row.met is not None]
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{options.name}.json"
     told = {
         "machine": about,
         "repeats": options.repeats,
@@ -280,8 +256,7 @@ def main() -> int:
         "rows": [asdict(row) for row in found],
         "ready": [asdict(one) for one in fresh],
     }
-    file.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-    console.print(f"{len(judged) - len(missed)} of {len(judged)} targets met; written to {file}")
+    file = keep(options.name, told, console)
     if options.name == "latest":
         page.write(file)
     return 0

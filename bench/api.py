@@ -31,8 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import page
-from bench.__main__ import RESULTS, machine
 from bench.judge import Spread
+from bench.record import keep, machine
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance-api.md"
 BEGIN, END = "<!-- from here on written by bench.api -->", page.END
@@ -350,9 +350,7 @@ def words(told: dict[str, Any]) -> str:
 
 def write(file: Path) -> None:
     """Put what a file in bench/results tells into the page."""
-    head, rest = PAGE.read_text().split(BEGIN)
-    _, tail = rest.split(END)
-    PAGE.write_text(f"{head}{BEGIN}\n\n{words(json.loads(file.read_text()))}\n{END}{tail}")
+    page.put(PAGE, BEGIN, END, words(json.loads(file.read_text())))
 
 
 def show(found: Sequence[Row], console: Console) -> None:
@@ -403,12 +401,8 @@ def main() -> int:
             samples[ports][START] = [server.restart() * 1000 for _ in range(options.repeats)]
     found = rows(samples)
     show(found, console)
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{name}.json"
     told = {"machine": about, "repeats": options.repeats, "rows": [asdict(row) for row in found]}
-    file.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-    judged = [row for row in found if row.met is not None]
-    console.print(f"{sum(bool(row.met) for row in judged)} of {len(judged)} targets met; written to {file}")
+    file = keep(name, told, console)
     if name == "api":
         write(file)
     return 0

@@ -26,13 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import crossway.plugins
-from bench.page import table
+from bench.page import PAGE, put, table
 from crossway.lab import Lab, wire
 from crossway.lab.docker import engine
 from crossway.lab.place import Place
 
 RESULTS = Path(__file__).parent / "results" / "attach.json"
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- from here on written by bench.attach -->", "<!-- up to here, by bench.attach -->"
 TARGET_MS = 60.0
 DOCKER_MS = 30.0  # more than on Docker's own network, at most
@@ -175,9 +174,7 @@ def write(found: Sequence[dict[str, Any]]) -> None:
         for one in found
     ]
     heads = ("case", "ours", "theirs", "", "beside", "ratio", "target", "met")
-    head, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    PAGE.write_text(f"{head}{BEGIN}\n\n" + "\n".join(table(heads, lines)) + f"\n{END}{tail}")
+    put(PAGE, BEGIN, END, "\n".join(table(heads, lines)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

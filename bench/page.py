@@ -138,12 +138,16 @@ def _changes(found: Sequence[Row]) -> Iterator[str]:
         yield from table((*heads, "bridge: changes/s; cores"), lines)
 
 
+def put(page: Path, begin: str, end: str, text: str) -> None:
+    """Put a text between two marks of a page, in place of what stood there."""
+    head, rest = page.read_text().split(begin)
+    _, tail = rest.split(end)
+    page.write_text(f"{head}{begin}\n\n{text}\n{end}{tail}")
+
+
 def write(results: Path = LATEST) -> None:
     """Put what *results* tell into the page."""
-    text = PAGE.read_text()
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    PAGE.write_text(f"{head}{BEGIN}\n\n{words(json.loads(results.read_text()))}\n{END}{tail}")
+    put(PAGE, BEGIN, END, words(json.loads(results.read_text())))
 
 
 if __name__ == "__main__":
