@@ -109,9 +109,30 @@ def test_two_tenants_have_the_same_addresses_and_nothing_of_each_other(engines: 
         )
         open_group(lab, project_id=project)
         for each in (one, two):
-            create(each, project, "--ipam-driver", "null", "-o", "network=app", "-o", f"project={project}", "-o", "groups=open")  # fmt: skip # noqa: E501
+            create(
+                each,
+                project,
+                "--ipam-driver",
+                "null",
+                "-o",
+                "network=app",
+                "-o",
+                f"project={project}",
+                "-o",
+                "groups=open",
+            )
     for project in ("red", "green"):
-        one.docker("run", "-d", "--network", f"name={project},driver-opt=ips=10.9.0.5", "--name", f"{project}1", "lab", "sleep", "600")  # fmt: skip # noqa: E501
+        one.docker(
+            "run",
+            "-d",
+            "--network",
+            f"name={project},driver-opt=ips=10.9.0.5",
+            "--name",
+            f"{project}1",
+            "lab",
+            "sleep",
+            "600",
+        )
     two.run("red", "red2")
     assert address(one, "red1", "red") == address(one, "green1", "green") == "10.9.0.5"
     assert pings(two, "red2", "10.9.0.5")

@@ -39,7 +39,20 @@ def test_the_same_name_and_the_same_addresses_are_two_networks(
 ) -> None:
     lab, engines, networks = tenants
     for project, each in engines.items():
-        create(each, "app", "--ipam-driver", "crossway", "--ipam-opt", "network=app", "-o", "network=app", "-o", "groups=open", "--subnet", "10.9.0.0/24")  # fmt: skip # noqa: E501
+        create(
+            each,
+            "app",
+            "--ipam-driver",
+            "crossway",
+            "--ipam-opt",
+            "network=app",
+            "-o",
+            "network=app",
+            "-o",
+            "groups=open",
+            "--subnet",
+            "10.9.0.0/24",
+        )
         each.run("app", "web", "--ip", "10.9.0.5")
         each.run("app", f"only-{project}")
         assert {p["network_id"] for p in attached(lab) if p["project_id"] == project} == {networks[project]["id"]}

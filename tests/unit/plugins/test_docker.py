@@ -48,7 +48,10 @@ class Agent:
             return {"port": self.ports[id]}
         if method == "POST":
             number = next(self._numbers)
-            fixed = [{"subnet_id": SUBNET, "ip_address": f"10.0.0.{number}", **f} for f in body["port"].get("fixed_ips", [{}])]  # fmt: skip # noqa: E501
+            fixed = [
+                {"subnet_id": SUBNET, "ip_address": f"10.0.0.{number}", **f}
+                for f in body["port"].get("fixed_ips", [{}])
+            ]
             made = {"id": f"p{number}", "mac_address": "02:00:00:00:00:01", **body["port"], "fixed_ips": fixed}
             self.ports[made["id"]] = made
             return {"port": made}
