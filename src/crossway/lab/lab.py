@@ -32,7 +32,7 @@ from typing import Any, Self
 from crossway import settings
 from crossway.client import AgentClient, Client, Object
 from crossway.errors import Fault, NotFound, Unavailable
-from crossway.lab import container, process, wire
+from crossway.lab import container, docker, process, wire
 from crossway.lab import impair as impairments
 from crossway.lab import state as states
 from crossway.lab.impair import Impairment
@@ -387,6 +387,7 @@ def _take_down(name: str) -> None:
         run = states.run_of(name)
         spaces = wire.namespaces(name)
         container.remove_all(run)
+        docker.remove_all(name)
         # Those that wrote down their numbers, and whatever else runs in there.
         # The server's listening socket is the machine's, so all must go first.
         known = [Process.read(path) for path in (run / "processes").glob("*")] if run.is_dir() else []
