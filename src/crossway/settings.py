@@ -46,6 +46,9 @@ UNDERLAY_MTU = Setting("underlay_mtu", "1500", "largest IP packet that the netwo
 DOCKER_PROJECTS = Setting(
     "docker_projects", "", "projects whose Docker engines get a socket of their own, RUN/docker-PROJECT.sock"
 )
+DOCKER_PLUGINS = Setting(
+    "docker_plugins", "/run/docker/plugins", "directory where this machine's Docker engine looks for plugins"
+)
 OBJECT = Setting("object", "", "path of another build of the data plane than the one that the package carries")
 DIRECT = Setting("direct", "1", "0: every packet between hosts passes the host's own stack (its IPsec, its firewall)")
 
@@ -106,6 +109,7 @@ ALL = (
     EXTERNAL,
     UNDERLAY_MTU,
     DOCKER_PROJECTS,
+    DOCKER_PLUGINS,
     OBJECT,
     DIRECT,
     *ACCESS,

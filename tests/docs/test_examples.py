@@ -45,7 +45,7 @@ def test_what_is_marked_to_run_runs(page: Path) -> None:
     told = re.search(r"crossway lab up (\w+)", lines)
     assert told
     name = f"t{secrets.token_hex(4)}"
-    script = re.sub(rf"\b(lab (?:up|exec|down|url|show) |CROSSWAY_LAB=){told[1]}\b", rf"\g<1>{name}", lines)
+    script = re.sub(rf"\b(lab (?:up|exec|docker|down|url|show) |CROSSWAY_LAB=){told[1]}\b", rf"\g<1>{name}", lines)
     try:
         done = subprocess.run(
             ["bash", "-e", "-o", "pipefail"], input=script, text=True, capture_output=True, cwd=TOP, check=False,

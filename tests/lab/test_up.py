@@ -41,6 +41,8 @@ class Machine(Place):
             LISTEN,
             "--host",
             "laptop",
+            "--docker-plugins",
+            "",
         ]
         return start(self.command(sys.executable, "-m", "crossway", *command), log=self.run / "log")
 

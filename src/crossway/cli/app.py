@@ -37,6 +37,7 @@ def crossway(
 
 
 app.command()(serve.up)
+app.command()(serve.down)
 app.command()(serve.server)
 app.command()(serve.agent)
 app.command()(serve.purge)

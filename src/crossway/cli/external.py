@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ PHYSNET = "host"
 DEVICE = "cw-uplink"
 HOST_END = "cw-host"
 TABLE = "crossway"
+LOCK = "up.lock"  # held by the process whose number is in it
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -60,11 +62,14 @@ table ip {TABLE} {{
 def alone(run: Path) -> Iterator[None]:
     """Hold a run directory for this process alone; the lock goes with the process, however it ends."""
     run.mkdir(parents=True, exist_ok=True)
-    with (run / "up.lock").open("w") as lock:
+    with (run / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict(f"`crossway up` runs here already (it holds {run}/up.lock)") from None
+            raise Conflict(f"`crossway up` runs here already (it holds {run / LOCK})") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -49,6 +50,7 @@ def up(
     uplinks: Annotated[int | None, typer.Option(help="How many of them are on the provider network; all.")] = None,
     mtu: Annotated[int, typer.Option(help="The underlay's MTU.")] = 1500,
     underlay: Annotated[int, typer.Option(help="4 or 6: the underlay's addresses.")] = 4,
+    docker: Annotated[bool, typer.Option("--docker", help="Give each host a Docker engine.")] = False,
     json: Json = False,
 ) -> None:
     """Build a lab: hosts with agents, a server, a provider network with an outside machine."""
@@ -58,7 +60,7 @@ def up(
     interruptible()
 
     with show.waiting(f"building lab {name}"):
-        lab = Lab.up(name, hosts=hosts, uplinks=uplinks, mtu=mtu, underlay=underlay, stays=True)
+        lab = Lab.up(name, hosts=hosts, uplinks=uplinks, mtu=mtu, underlay=underlay, engines=docker, stays=True)
     told = _told(lab)
     if json:
         show.as_json(told)
@@ -126,6 +128,30 @@ def exec_in(
     found = Lab.open(name).place(place)
     argv = found.command(*(command[1:] if command[0] == "--" else command))
     os.execvp(argv[0], argv)
+
+
+@app.command("docker", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def docker_on(
+    name: Name,
+    engine: Annotated[
+        str, typer.Argument(metavar="HOST", help="h1 …; h1-red for the engine there that is project red's own.")
+    ],
+    words: Annotated[list[str], typer.Argument(metavar="WORDS…", help="What to say to it, as `run …` or `ps`.")],
+) -> None:
+    """Speak to a host's Docker engine by Docker's own client; its exit code is passed on."""
+    from crossway.lab import Lab
+    from crossway.lab.docker import Engine
+
+    argv = Engine.open(Lab.open(name), engine).command(*(words[1:] if words[0] == "--" else words))
+    os.execvp(argv[0], argv)
+
+
+@app.command("image")
+def image() -> None:
+    """Write a small root file system of this machine's busybox as tar: crossway lab image | docker import - busybox."""
+    from crossway.lab import docker
+
+    sys.stdout.buffer.write(docker.image())
 
 
 @app.command("cut")

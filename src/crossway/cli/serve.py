@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossway import settings
-from crossway.cli import clouds, show
+from crossway.cli import clouds, engine, show
 from crossway.cli.external import DEVICE, PHYSNET, alone, interface, way_out
 from crossway.cli.options import Run
 from crossway.errors import Forbidden, Invalid
@@ -116,6 +116,18 @@ def up(
     tls_key: TlsKey = "",
     rate: Rate = settings.RATE.default,
     run: Run = None,
+    docker_plugins: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help=f"{settings.DOCKER_PLUGINS.what}; '': it is not told.",
+            envvar=settings.DOCKER_PLUGINS.variable,
+        ),
+    ] = settings.DOCKER_PLUGINS.default,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when all is ready, and go on in the background.")
+    ] = False,
+    ready_fd: ReadyFd = None,
 ) -> None:
     """Run all of Crossway on this machine: server and agent in one process, and a network that leads outside."""
     from crossway.api.server import Access
@@ -124,17 +136,37 @@ def up(
     if os.geteuid() != 0:
         raise Forbidden("`crossway up` loads programs and makes links: run it as root")
     directory = Path(run or settings.RUN.default)
+    if detach:
+        from crossway.cli import background
+
+        said = {"data": data, "listen": listen, "external": external, "underlay": underlay, "tls-cert": tls_cert,
+                "tls-key": tls_key, "rate": rate, "run": str(directory), "docker-plugins": docker_plugins}  # fmt: skip
+        words = [word for name, value in said.items() for word in (f"--{name}", value)]
+        words += [word for one in auth or [] for word in ("--auth", one)]
+        words += [*(["--host", host] if host else []), *(["--insecure"] if insecure else [])]
+        background.start(words, directory)
+        return
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     Path(data).mkdir(parents=True, exist_ok=True)
     within = f"{directory}/server.sock"
     access = Access(auth=auth or ["none"], insecure=insecure, cert=tls_cert, key=tls_key, rate=rate, trusted=[within])
     with alone(directory):
-        with way_out(wanted, directory):
-            plugged = asyncio.run(_up(data, listen, access, wanted, host or sockets.gethostname(), underlay, directory))
+        with way_out(wanted, directory), engine.told(docker_plugins, directory):
+            name = host or sockets.gethostname()
+            plugged = asyncio.run(
+                _up(data, listen, access, wanted, name, underlay, directory, bool(docker_plugins), ready_fd)
+            )
         if not plugged:
             purge(run)
             return
     show.said(f"{plugged} ports stay plugged and go on speaking to each other; `crossway purge` takes them away")
+
+
+def down(run: Run = None) -> None:
+    """End what `crossway up` runs on this machine; ports that are plugged stay until `crossway purge`."""
+    from crossway.cli import background
+
+    background.stop(Path(run or settings.RUN.default))
 
 
 def purge(run: Run = None) -> None:
@@ -145,7 +177,15 @@ def purge(run: Run = None) -> None:
 
 
 async def _up(
-    data: str, listen: str, access: Access, external: IPv4Interface, host: str, underlay: str, run: Path
+    data: str,
+    listen: str,
+    access: Access,
+    external: IPv4Interface,
+    host: str,
+    underlay: str,
+    run: Path,
+    docker: bool,
+    ready_fd: int | None,
 ) -> int:
     """Serve until told to end; return how many ports are plugged then."""
     from crossway.agent import serve as serve_agent
@@ -165,7 +205,15 @@ async def _up(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, agent.cancel)
-        loop.add_reader(ready, _ready, loop, ready, url, known, external)
+
+        def said() -> None:
+            loop.remove_reader(ready)
+            _ready(url, known, external, docker)
+            if ready_fd is not None:
+                os.write(ready_fd, b"1")
+                os.close(ready_fd)
+
+        loop.add_reader(ready, said)
         try:
             done, _ = await asyncio.wait({serving, agent}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -206,12 +254,14 @@ def _first_network(server: str, external: IPv4Interface) -> None:
         )
 
 
-def _ready(loop: asyncio.AbstractEventLoop, ready: int, url: str, known: Path, external: IPv4Interface) -> None:
-    loop.remove_reader(ready)
+def _ready(url: str, known: Path, external: IPv4Interface, docker: bool) -> None:
     show.said(f"crossway is up: API at {url}, external network [bold]public[/bold] {external.network}")
     show.said("try: ip netns add one; crossway port create one --network public; crossway port plug one --netns one")
+    if docker:
+        show.said("or: docker network create -d crossway --ipam-driver null -o network=public public")
+        show.said(f"    docker run --rm --network public busybox ping -c1 {external.ip}")
     show.said(f"or: export OS_CLIENT_CONFIG_FILE={known}; openstack --os-cloud {clouds.NAME} network list")
-    show.said("Ctrl-C ends it")
+    show.said("`crossway down` or Ctrl-C ends it")
 
 
 def physnets(pairs: list[str]) -> dict[str, str]:

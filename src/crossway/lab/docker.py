@@ -26,7 +26,7 @@ from crossway.lab.process import Process, last_words
 from crossway.lab.state import netns_of, run_of
 
 if TYPE_CHECKING:
-    from crossway.lab.lab import Host
+    from crossway.lab.lab import Host, Lab
 
 ROOT = Path("/var/lib/crossway/lab")
 READY_SECONDS = 30.0
@@ -51,12 +51,12 @@ class Engine:
         self._engine: Process | None = None
 
     @classmethod
-    def open(cls, host: Host, project: str = "") -> Self:
-        """Return the engine that a host has already."""
-        found = cls(host, project=project)
+    def open(cls, lab: Lab, name: str) -> Self:
+        """Return an engine that a lab has, by its name: h1, or h1-red for that of project red."""
+        host, _, project = name.partition("-")
+        found = cls(lab.host(host), project=project)
         if not found._file.exists():
-            of = f" of project {project}" if project else ""
-            raise NotFound("engine", f"{host.name}{of}: `crossway lab up --docker` gives each host one")
+            raise NotFound("engine", f"{name} of lab {lab.name}: `crossway lab up --docker` gives each host one")
         return found
 
     def start(self) -> None:

@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -240,19 +241,23 @@ class Lab:
         uplinks: int | None = None,
         mtu: int = 1500,
         underlay: int = 4,
+        engines: bool = False,
         stays: bool = False,
     ) -> Self:
         """Build a lab and wait until all of it is ready; whatever was made is removed if that fails.
 
-        Used as a context it is torn down at the end. *stays*: it outlives this
-        program, and only `down` ends it.
+        Used as a context it is torn down at the end. *engines*: each host has a
+        Docker engine. *stays*: it outlives this program, and only `down` ends it.
         """
         owner = None if stays else Process.of(os.getpid())
         state = states.plan(name or f"t{secrets.token_hex(4)}", hosts, uplinks, mtu, underlay, _free_port(), owner)
         with states.locked(state.name):
             states.claim(state)
             try:
-                return cls._build(state)
+                lab = cls._build(state)
+                if engines:
+                    lab.give_engines()
+                return lab
             except BaseException:
                 _take_down(state.name)
                 raise
@@ -267,6 +272,12 @@ class Lab:
             ready.wait(READY_SECONDS)
         lab.joined()
         return lab
+
+    def give_engines(self) -> None:
+        """Give each host a Docker engine."""
+        with ThreadPoolExecutor(len(self.hosts)) as pool:
+            for done in [pool.submit(docker.give, docker.Engine(host)) for host in self.hosts]:
+                done.result()
 
     def joined(self, seconds: float = 30.0) -> None:
         """Wait until the server knows all hosts and takes them for alive."""
