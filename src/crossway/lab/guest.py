@@ -91,11 +91,14 @@ class Machine:
         while not (found := pattern.search(self._rest)):
             self._serial.settimeout(max(0.01, end - time.monotonic()))
             try:
-                self._rest += self._serial.recv(65536)
+                heard = self._serial.recv(65536)
             except TimeoutError:
                 raise Unavailable(
                     f"a guest on {self.host.name} did not end {command!r} in {seconds:g} s: {self._rest[-500:]!r}"
                 ) from None
+            if not heard:
+                raise Unavailable(f"a guest on {self.host.name} has ended during {command!r}")
+            self._rest += heard
         said = found[1].replace(b"\r", b"").decode(errors="replace")
         self._rest = self._rest[found.end() :]
         if check and int(found[2]):
