@@ -100,6 +100,26 @@ def test_fixed_addresses_and_networks_made_on_the_fly(engines: tuple[Lab, Engine
     assert left(lab) == set()
 
 
+def test_a_router_that_tells_of_itself_does_not_come_before_the_engine(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, _) = engines
+    network = lab.client.create("network", name="told")
+    lab.client.create("subnet", network_id=network["id"], ip_version=4, cidr="10.12.0.0/24")
+    subnet = lab.client.create(
+        "subnet", network_id=network["id"], ip_version=6, cidr="fd00:c::/64", ipv6_ra_mode="slaac",
+        ipv6_address_mode="slaac",
+    )  # fmt: skip
+    router = lab.client.create("router", name="told")
+    lab.client.add_interface(router["id"], subnet=subnet["id"])
+    create(one, "told", "--ipam-driver", "null", "-o", "network=told", "-o", "groups=open")
+    for name in ("aa", "bb", "cc", "dd"):
+        one.run("told", name)
+        assert one.docker("exec", name, "ip", "-6", "route").count("default") == 1
+    assert pings(one, "aa", address(one, "dd", "told", "GlobalIPv6Address"))
+    one.clear()
+    one.docker("network", "rm", "told")
+    lab.client.remove_interface(router["id"], subnet=subnet["id"])
+
+
 def test_two_tenants_have_the_same_addresses_and_nothing_of_each_other(engines: tuple[Lab, Engines]) -> None:
     lab, (one, two) = engines
     for project in ("red", "green"):

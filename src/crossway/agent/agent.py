@@ -104,7 +104,11 @@ class Agent:
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._counts: dict[str, int] = {}
         self._old_planes: list[Plane] = []
-        self._desk = Desk(self.plan, lambda ifindex: link.name if (link := self._links.get(ifindex)) else None)
+        self._desk = Desk(
+            self.plan,
+            lambda ifindex: link.name if (link := self._links.get(ifindex)) else None,
+            lambda port: (record := self._records.get(port)) is not None and record.body == "pair",
+        )
         self._ring: Ring | None = None
         self._news = True  # whether guests may have to be told something else of their routers
         self._told_faults: set[tuple[str, str]] = set()

@@ -30,10 +30,16 @@ AGAIN_SECONDS = 600.0
 
 
 class Desk:
-    """Answers the guests of one host; *name_of* tells a link's name by its index."""
+    """Answers the guests of one host; *name_of* tells a link's name by its index.
 
-    def __init__(self, plan: Plan, name_of: Callable[[int], str | None]) -> None:
-        self._plan, self._name_of = plan, name_of
+    *furnished* says whether a port's link is an engine's to set up. One gives a
+    link its routes by itself, and fails where a router's word came before.
+    """
+
+    def __init__(
+        self, plan: Plan, name_of: Callable[[int], str | None], furnished: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        self._plan, self._name_of, self._furnished = plan, name_of, furnished
         self._out: socket.socket | None = None
         self._ports: dict[PortKey, str] = {}
         self._due = 0.0
@@ -49,6 +55,8 @@ class Desk:
         if asked is None or port is None:
             return
         verb = _verb(asked)
+        if verb is advert.answer and self._furnished(port.id):
+            return
         guest = guest_of(self._plan, port)
         if verb is not None and guest is not None and (told := verb(asked, guest)) is not None:
             self._send(key, build(told))
@@ -64,9 +72,8 @@ class Desk:
             del self._told[id]
         for id, body in bodies.items():
             port = self._plan.port(id)
-            guest = (
-                guest_of(self._plan, port) if port is not None and any(":" in a.ip for a in port.addresses) else None
-            )
+            heard = port is not None and any(":" in a.ip for a in port.addresses) and not self._furnished(id)
+            guest = guest_of(self._plan, port) if heard and port is not None else None
             told = advert.advertisement(guest) if guest is not None else None
             if told is None:
                 self._told.pop(id, None)
