@@ -85,7 +85,7 @@ class Machine:
         if self._serial is None:
             self._serial = self._connect(self._line)
         mark = f"end{next(_numbers)}"
-        self._serial.sendall(f"{{ {command}\n}} 2>&1; echo; echo {mark[:3]}'{mark[3:]}' $?\n".encode())
+        self._serial.sendall(f"{{ {command}\n}} 2>&1; code=$?; echo; echo {mark[:3]}'{mark[3:]}' $code\n".encode())
         pattern = re.compile(rb"(?s)(.*?)\r?\n" + mark.encode() + rb" (\d+)\r?\n")
         end = time.monotonic() + seconds
         while not (found := pattern.search(self._rest)):
