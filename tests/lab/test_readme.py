@@ -40,7 +40,8 @@ def machine() -> Iterator[tuple[Host, Engine]]:
 def test_the_first_network_beside_an_engine(machine: tuple[Host, Engine]) -> None:
     host, engine = machine
     links, networks = host.exec("ip", "-br", "link").stdout, engine.docker("network", "ls", "--no-trunc")
-    first, last = re.findall(r"<!-- run beside an engine -->\n```\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    page = (TOP / "README.md").read_text()
+    first, last = re.findall(r"<!-- run beside an engine -->\n```\n(.*?)```", page, re.DOTALL)
     began = time.monotonic()
     said = run(engine, first)
     assert time.monotonic() - began < SECONDS

@@ -87,22 +87,8 @@ class Server(Place):
             raise Unavailable(f"clang does not compile a switch port: {done.stderr.strip()}")
         for link, section in ((port, "tag"), (up, "untag")):
             self.lab.switch.exec("tc", "qdisc", "add", "dev", link, "clsact")
-            self.lab.switch.exec(
-                *(
-                    "tc",
-                    "filter",
-                    "add",
-                    "dev",
-                    link,
-                    "ingress",
-                    "bpf",
-                    "da",
-                    "obj",
-                    str(object),
-                    "sec",
-                    f"classifier/{section}",
-                )
-            )
+            what = ("bpf", "da", "obj", str(object), "sec", f"classifier/{section}")
+            self.lab.switch.exec("tc", "filter", "add", "dev", link, "ingress", *what)
 
     def boot(self, *addresses: str, seconds: float = 30.0) -> None:
         """Have it ask for its address, as any server does, and wait until it has all of these."""
