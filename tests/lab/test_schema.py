@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from crossway.lab import Lab
-from lab.stories import connections, dual, open_group, stream
+from lab.stories import connections, dual, open_group, pings, stream
 
 TOP = Path(__file__).parents[2]
 
@@ -49,3 +49,16 @@ def test_another_layout_loses_no_packet_and_no_connection(tmp_path: Path) -> Non
     assert udp["lost"] == udp["twice"] == 0, udp
     assert tcp["failures"] == 0, tcp
     assert tcp["alive"] == 100, tcp
+
+
+def test_what_tc_makes_among_the_tables_does_no_harm() -> None:
+    with Lab.up(hosts=1) as lab:
+        host, network = lab.hosts[0], dual(lab, "net")
+        (host.run / "bpf" / "tc").mkdir()
+        (host.run / "bpf" / "ip").symlink_to(host.run / "bpf" / "tc")
+        host.agent.kill()
+        host.agent.start()
+        group = open_group(lab)
+        one, two = (lab.workload(host, network, groups=[group]) for _ in range(2))
+        assert pings(one, two.ip4)
+        assert (host.run / "bpf" / "ip").is_symlink()

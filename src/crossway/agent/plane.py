@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from crossway.kernel import bpffs
-from crossway.kernel.bpf import Object, detach
+from crossway.kernel.bpf import Object, detach, schemas
 from crossway.kernel.links import Link, Links
 from crossway.kernel.ring import Ring
 from crossway.model.rows import MAPPED, Asked, PortKey, pack_ip, unpack_ip
@@ -52,8 +52,7 @@ class Plane:
         self._waiting: dict[int, str] | None = {} if self._others() else None
 
     def _others(self) -> list[Path]:
-        # Files there are the kernel's own: maps.debug, progs.debug.
-        return [p for p in self._pins.iterdir() if p.is_dir() and p != self.object.pins]
+        return [p for p in schemas(self._pins) if p != self.object.pins]
 
     def hook(self, program: str, ifindex: int) -> None:
         """Put a program on a link, in place of an older build's; nothing happens if it is there."""

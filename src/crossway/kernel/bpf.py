@@ -12,6 +12,7 @@ import ctypes as c
 import errno
 import hashlib
 import os
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -256,6 +257,12 @@ def pinned_layout(path: Path) -> str:
     return f"{info.type} {info.max_entries} {key} {value}"
 
 
+def schemas(pins: Path) -> list[Path]:
+    """Return the directories of tables that builds have pinned; `tc` makes some of its own where it finds room."""
+    made = re.compile(r"[0-9a-f]{12}(-part)?")
+    return [p for p in pins.iterdir() if made.fullmatch(p.name) and p.is_dir()] if pins.exists() else []
+
+
 class Object:
     """A loaded data plane: its tables to fill, its programs to attach or to run.
 
@@ -390,7 +397,7 @@ class Object:
 
     def _inherit(self, pins: Path, to: Path) -> None:
         """Make the directory of a new schema; share what flows and counters an older one has, if they look the same."""
-        older = [p for p in pins.iterdir() if p.is_dir()] if pins.exists() else []
+        older = schemas(pins)
         new = pins / f"{to.name}-part"  # a bpf file system knows no names with dots
         if new in older:  # someone was killed here
             for pinned in new.iterdir():

@@ -87,8 +87,11 @@ class Server(Place):
             raise Unavailable(f"clang does not compile a switch port: {done.stderr.strip()}")
         for link, section in ((port, "tag"), (up, "untag")):
             self.lab.switch.exec("tc", "qdisc", "add", "dev", link, "clsact")
-            what = ("bpf", "da", "obj", str(object), "sec", f"classifier/{section}")
-            self.lab.switch.exec("tc", "filter", "add", "dev", link, "ingress", *what)
+            # Else tc would make itself at home in the first bpf file system that it finds: a host's agent's.
+            what = f"mount -t bpf bpf /sys/fs/bpf && tc filter add dev {link} ingress bpf da obj {object} sec"
+            self.lab.switch.exec(
+                *("unshare", "--mount", "--propagation", "private", "sh", "-c", f"{what} classifier/{section}")
+            )
 
     def boot(self, *addresses: str, seconds: float = 30.0) -> None:
         """Have it ask for its address, as any server does, and wait until it has all of these."""
