@@ -71,7 +71,7 @@ class Machine:
         """Wait until the guest has its address."""
         end = time.monotonic() + seconds
         while "guest: ready" not in self._log.read_text(errors="replace"):  # who speaks before is not heard
-            if time.monotonic() > end:
+            if time.monotonic() > end or self._process.poll() is not None:
                 raise Unavailable(f"a guest on {self.host.name} does not boot: {last_words(self._log)}")
             time.sleep(0.05)
         while "bound" not in self.run("ls /tmp"):
