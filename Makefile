@@ -28,6 +28,7 @@ $(BPF): $(wildcard bpf/*.c bpf/*/*.c bpf/*/*.h)
 	@mv $@.tmp $@
 
 demo: setup
+	@scripts/guest
 	@$(PY) -m crossway.lab.demo $(ARGS)
 
 test: setup
