@@ -4,6 +4,7 @@
 // own stack, which may share the device.
 //
 //     from_uplink ─┬─ unwrap ── arrive ──> a port
+//                  ├─ from_workload, if the tag is a bare-metal server's
 //                  ├─ arrive ──> a port
 //                  ├─ flood ──> ports of this host, and the host
 //                  └──> the host
@@ -47,6 +48,12 @@ int from_uplink(struct __sk_buff *skb)
 		if (bpf_skb_load_bytes(skb, ETH_HLEN, &tag, 2))
 			return TC_ACT_OK;
 		uplink.vlan = bpf_ntohs(tag) & 0xfff;
+	}
+	if (uplink.vlan) {
+		struct port_key port = { .ifindex = skb->ifindex, .vlan = uplink.vlan };
+
+		if (bpf_map_lookup_elem(&ports, &port))
+			return go(skb, p, PORT);
 	}
 	network = bpf_map_lookup_elem(&uplinks, &uplink);
 	if (!network)

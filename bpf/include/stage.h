@@ -13,6 +13,7 @@ enum stage {
 	ROUTE,   // what is sent to a router's MAC
 	REPORT,  // ICMP errors to the sender
 	ASK,     // what the agent answers
+	PORT,    // a tagged frame of a bare-metal server's, from the device of a provider network
 	STAGE_MAX,
 };
 
@@ -21,6 +22,7 @@ int flood(struct __sk_buff *skb);
 int route(struct __sk_buff *skb);
 int report(struct __sk_buff *skb);
 int ask(struct __sk_buff *skb);
+int from_workload(struct __sk_buff *skb);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
@@ -34,6 +36,7 @@ struct {
 		[ROUTE] = (void *)&route,
 		[REPORT] = (void *)&report,
 		[ASK] = (void *)&ask,
+		[PORT] = (void *)&from_workload,
 	},
 };
 

@@ -303,15 +303,14 @@ class Agent:
                     self._doomed[id] = record
                     changed[id] = None
             else:
-                device = port.device if port is not None and ours else None
-                named = self._named.get(id)
-                if named is not None and named.device != device:
+                wanted, named = self._wanted(port), self._named.get(id)
+                if named is not None and (wanted is None or not _same_place(named, wanted)):
                     self._unname(named)
                     self._doomed[id] = named
                     changed[id] = None
-                if device is not None:
-                    if named is None or named.device != device:
-                        self._name(id, device)
+                if wanted is not None:
+                    if named is None or not _same_place(named, wanted):
+                        self._name(wanted)
                     changed[id] = self._body(self._named[id])
             self._hear(id)
             self._judge.add(id)
@@ -483,7 +482,7 @@ class Agent:
         for port in ports:
             record = self._records.get(port) or self._named.get(port)
             if record is not None:
-                if port in self._named and (link := self._by_name.get(record.device)):
+                if port in self._named and not record.vlan and (link := self._by_name.get(record.device)):
                     record = self._named[port] = adopted(port, link)
                 changed[port] = self._body(record)
         self.plan.bodies(changed)
@@ -495,11 +494,14 @@ class Agent:
         link = self._by_name.get(record.device)
         if link is None:
             return None
-        if self.plane.program(link.ifindex) == UPLINK:
+        uplink = self.plane.program(link.ifindex) == UPLINK
+        if uplink and not record.vlan:
             log.error("port %s: %s is a provider network's device", record.port, record.device)
             return None
         try:
-            self.plane.hook(WORKLOAD, link.ifindex)
+            # What comes with a port's tag by a provider network's device is the port's.
+            if not uplink:
+                self.plane.hook(WORKLOAD, link.ifindex)
         except OSError as fault:
             log.error("cannot hook %s: %s", record.device, fault)
             return None
@@ -534,10 +536,21 @@ class Agent:
             uplinks[physnet] = link.ifindex
         self.plan.uplinks(uplinks)
 
-    def _name(self, port: str, device: str) -> None:
-        link = self._by_name.get(device)
-        self._named[port] = adopted(port, link) if link else Record(port=port, body="tap", device=device)
-        self._devices.setdefault(device, set()).add(port)
+    def _wanted(self, port: view.Port | None) -> Record | None:
+        """Return the body that a port's binding names on this host: of a bare-metal server, or a device."""
+        if port is None or self.host not in port.carriers:
+            return None
+        if port.link is not None:
+            device = self.physnets.get(port.link.physnet)
+            return Record(port=port.id, body="vlan", device=device, vlan=port.link.vlan) if device else None
+        if port.host != self.host or port.device is None:
+            return None
+        link = self._by_name.get(port.device)
+        return adopted(port.id, link) if link else Record(port=port.id, body="tap", device=port.device)
+
+    def _name(self, record: Record) -> None:
+        self._named[record.port] = record
+        self._devices.setdefault(record.device, set()).add(record.port)
 
     def _unname(self, record: Record) -> None:
         del self._named[record.port]
@@ -561,7 +574,8 @@ class Agent:
             self._remover.remove(record.device, lambda: self._records_kept.remove(record.port))
             return
         link = self._by_name.get(record.device)
-        if record.device not in self._devices and link is not None:
+        hooked = link is not None and self.plane.program(link.ifindex) == WORKLOAD
+        if record.device not in self._devices and link is not None and hooked:
             try:
                 self.plane.unhook(link.ifindex)
             except OSError as fault:
@@ -684,7 +698,7 @@ class Agent:
         link = self._by_name.get(record.device)
         if link is None:
             raise NotFound("link", record.device)
-        if self.plane.program(link.ifindex) == UPLINK:
+        if self.plane.program(link.ifindex) == UPLINK and not record.vlan:
             raise Conflict(f"{record.device} is the device of a provider network")
         for port in self._devices.get(record.device, ()):
             other = self._records.get(port) or self._named.get(port)
@@ -1044,6 +1058,11 @@ class Agent:
             "flows": len(raw) - len(gone),
             "drops": len(counted) - len(strange),
         }
+
+
+def _same_place(one: Record, other: Record) -> bool:
+    """Return whether two bodies are the same device and tag."""
+    return (one.device, one.vlan) == (other.device, other.vlan)
 
 
 class _Unplug(msgspec.Struct):

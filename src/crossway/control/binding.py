@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from crossway.control import link
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Action, Collection, change
@@ -33,6 +34,14 @@ def create(decision: Decision, caller: Caller, given: Given) -> Binding:
         raise Invalid(f"Invalid input for host. Reason: '{host}' should be the name of a host.")
     if host == port.host or decision.get(decision.cloud.of(Binding), _id(port, host)):
         raise Conflict(f"Binding for port {port.id} on host {host} already exists.", type="PortBindingAlreadyExists")
+    if port.link is not None:
+        # A standby edge: the server is plugged in where it is, whoever serves it.
+        if given["profile"] and link.checked(port.vnic_type, given["profile"]) not in (None, port.link):
+            raise Invalid(
+                f"Invalid input for profile. Reason: port {port.id} is plugged in at VLAN {port.link.vlan} of "
+                f"{port.link.physnet}, for whatever host."
+            )
+        given = {**given, "vnic_type": port.vnic_type, "profile": {**port.profile, **given["profile"]}}
     binding = Binding(**{**given, "project_id": port.project_id, **_vif(host)}, id=_id(port, host), status=INACTIVE)
     decision.create(decision.cloud.of(Binding), binding)
     # The port may not go meanwhile, nor be bound there by another.
@@ -44,6 +53,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Binding
     port, host = _named(decision, id)
     if host == port.host:
         new = changed(port, given)
+        link.hold(decision, port.id, port.link, new.vnic_type, new.profile)
         decision.put(decision.cloud.ports, new)
         return _active(new)
     return change(decision, _waiting(decision, port, host), given)
@@ -79,6 +89,7 @@ def activate(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str
         decision.create(cloud.of(Binding), left)
     own = {"vnic_type": wanted.vnic_type, "profile": wanted.profile}
     moved = changed(port, {**bound_as(host), **own, "status": DOWN})
+    link.hold(decision, port.id, port.link, moved.vnic_type, moved.profile)
     waiting = tuple(other for other in port.carriers if other not in ("", host))
     decision.put(cloud.ports, msgspec.structs.replace(moved, waiting=waiting))
     return BINDING.show(_active(moved))

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import binding, group, identity, log, outside, qos, tag, trunk
+from crossway.control import binding, group, identity, link, log, outside, qos, tag, trunk
 from crossway.control.address import by_mac
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
@@ -110,6 +110,7 @@ def insert(decision: Decision, network: Network, given: Mapping[str, Any]) -> Po
         created_at=time,
         updated_at=time,
     )
+    link.hold(decision, id, None, port.vnic_type, port.profile)
     identity.bear(decision, id, 0, port.identity)
     decision.create(decision.cloud.ports, port)
     return port
@@ -179,6 +180,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         new["identity"] = identity.of(decision, groups) if secured else 0
         identity.bear(decision, id, old.identity, new["identity"])
     port = msgspec.structs.replace(changed(old, new), waiting=waiting)
+    link.hold(decision, id, old.link, port.vnic_type, port.profile)
     if places(port) != places(old) and old.device_owner not in ROUTER_OWNED:
         # It is ACTIVE again when its host and all who can reach it have applied this.
         port = msgspec.structs.replace(port, status=DOWN)
@@ -248,6 +250,7 @@ def remove(decision: Decision, port: Port) -> None:
     binding.drop(decision, port.id)
     if port.qos_policy_id:
         decision.release(f"uses/{port.qos_policy_id}/{port.id}")
+    link.release(decision, port.link)
     decision.delete(decision.cloud.ports, port.id)
     decision.release(f"mac/{port.network_id}/{port.mac_address}")
     for fixed in port.fixed_ips:
@@ -264,6 +267,7 @@ def places(port: Port) -> tuple[object, ...]:
         port.identity,
         port.allowed_address_pairs,
         port.port_security_enabled,
+        port.link,
     )
 
 

@@ -299,6 +299,7 @@ def _port(port: Port, cloud: Cloud) -> Shape:
         "host": port.host,
         "waiting": port.waiting,
         "device": port.device,
+        "link": port.link,
         "owner": port.device_owner,
     }
 

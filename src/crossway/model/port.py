@@ -26,6 +26,7 @@ from crossway.model.check import (
     text,
     uuid,
 )
+from crossway.model.link import Link, link_of
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import (
     ADMIN,
@@ -242,6 +243,14 @@ class Port(
         """Return the name of the link that is to be its body, if one was named."""
         name = self.profile.get("device")
         return name if isinstance(name, str) and name else None
+
+    @property
+    def link(self) -> Link | None:
+        """Return where its bare-metal server is plugged in, if it is of one."""
+        try:
+            return link_of(self.vnic_type, self.profile)
+        except ValueError:  # of an older version, which did not look
+            return None
 
     @property
     def present(self) -> bool:

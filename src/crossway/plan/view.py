@@ -67,6 +67,13 @@ class Pair(msgspec.Struct, frozen=True):
     mac: str | None = None
 
 
+class Link(msgspec.Struct, frozen=True):
+    """Where a bare-metal server is plugged in: a VLAN of a provider network's device."""
+
+    physnet: str
+    vlan: U12
+
+
 class Port(Object, frozen=True, kw_only=True):
     network: str
     mac: str
@@ -79,6 +86,7 @@ class Port(Object, frozen=True, kw_only=True):
     host: str | None = None
     waiting: tuple[str, ...] = ()  # hosts that it may move to any moment, or has just left
     device: str | None = None
+    link: Link | None = None
     owner: str = ""
 
     @property
