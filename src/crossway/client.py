@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -350,6 +350,12 @@ class AgentClient:
             body = {"port": port, "body": "veth", "netns": netns, "ifname": ifname}
         else:
             raise Invalid("a port needs a network namespace, a tap or a VLAN as its body")
+        answer: Object = self._servers.ask("POST", "/v1/plug", body)
+        return answer
+
+    def attach(self, port: str, ifname: str, *, default: bool = False, routes: Sequence[str] = ()) -> Object:
+        """Give this host itself an interface that is a port."""
+        body = {"port": port, "body": "host", "ifname": ifname, "default": default, "routes": list(routes)}
         answer: Object = self._servers.ask("POST", "/v1/plug", body)
         return answer
 

@@ -767,6 +767,8 @@ class Agent:
             if subnet.gateway is not None and net.version not in defaults and subnet.gateway != address.ip:
                 defaults.add(net.version)
                 routes.append(("0.0.0.0/0" if net.version == 4 else "::/0", subnet.gateway))
+            if subnet.gateway is not None and subnet.gateway != address.ip:
+                routes += [(to, subnet.gateway) for to in record.routes if ip_network(to).version == net.version]
             routes += [(hop.destination, hop.nexthop) for hop in subnet.routes]
         return Inside(record.ifname or "", port.mac, network.mtu, tuple(addresses), tuple(routes))
 

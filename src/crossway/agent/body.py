@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
@@ -16,19 +17,22 @@ from crossway.plan.port import Body
 
 log = logging.getLogger(__name__)
 
-KINDS = {"veth": r.Body.VETH, "pair": r.Body.VETH, "tap": r.Body.TAP, "vlan": r.Body.VLAN}
+# What the host itself has is delivered as to a tap: the kernel passes packets on to a peer only in another namespace.
+KINDS = {"veth": r.Body.VETH, "pair": r.Body.VETH, "host": r.Body.TAP, "tap": r.Body.TAP, "vlan": r.Body.VLAN}
+OWN = "/proc/self/ns/net"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A body that was plugged: what `RUN/bodies/PORT.json` holds."""
 
     port: str
-    body: Literal["veth", "pair", "tap", "vlan"]
+    body: Literal["veth", "pair", "host", "tap", "vlan"]
     device: str  # the link of this host
     vlan: int = 0
     netns: str | None = None
     ifname: str | None = None
     default: bool = True  # whether the subnet's gateway leads the workload everywhere
+    routes: tuple[str, ...] = ()  # where it leads besides
     inside: Inside | None = None  # how the link was set up inside the namespace, when last it was
 
     def same(self, other: Record) -> bool:
@@ -38,19 +42,20 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def made(self) -> bool:
         """Whether the link is the agent's, to be removed with the body; a veth that a binding names is not."""
-        return self.body == "pair" or (self.body == "veth" and self.netns is not None)
+        return self.body in ("pair", "host") or (self.body == "veth" and self.netns is not None)
 
 
 class Plug(msgspec.Struct, kw_only=True):
     """What a caller asks for: the body of `POST /v1/plug`."""
 
     port: str
-    body: Literal["veth", "pair", "tap", "vlan"]
+    body: Literal["veth", "pair", "host", "tap", "vlan"]
     netns: str | None = None
     ifname: str | None = None
     device: str | None = None
     vlan: int | None = None
-    default: bool | None = None  # False: the subnet's gateway is not the way to everywhere
+    default: bool | None = None  # whether the subnet's gateway is the way to everywhere; if not said, not for a host
+    routes: tuple[str, ...] = ()  # prefixes to which it is the way
 
 
 def record_of(plug: Plug) -> Record:
@@ -70,6 +75,16 @@ def record_of(plug: Plug) -> Record:
     if plug.body == "pair":
         # Another, an engine say, takes the far end into a namespace, and gives it a name and addresses.
         return Record(port=plug.port, body="pair", device=link_name(plug.port), ifname=_name_of(plug))
+    if plug.body == "host":
+        return Record(
+            port=plug.port,
+            body="host",
+            device=link_name(plug.port),
+            netns=OWN,
+            ifname=_name_of(plug),
+            default=plug.default is True,
+            routes=tuple(_prefix(route) for route in plug.routes),
+        )
     if not plug.device:
         raise Invalid(f"a {plug.body} body needs device")
     if plug.body == "tap":
@@ -77,6 +92,13 @@ def record_of(plug: Plug) -> Record:
     if plug.vlan is None or not 1 <= plug.vlan <= 4094:
         raise Invalid("a vlan body needs vlan, from 1 to 4094")
     return Record(port=plug.port, body="vlan", device=plug.device, vlan=plug.vlan)
+
+
+def _prefix(text: str) -> str:
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise Invalid(f"{text!r} is no prefix, such as 10.0.0.0/8") from None
 
 
 def _name_of(plug: Plug) -> str:

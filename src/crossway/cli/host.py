@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossway.cli import show
-from crossway.cli.options import Json, LabName, Server, client
+from crossway.cli.options import HostName, Json, LabName, Run, Server, agent, client, given
+from crossway.errors import NotFound
+
+if TYPE_CHECKING:
+    from crossway.client import Client, Object, Objects
 
 app = typer.Typer(help="Hosts: the machines that carry the network.", no_args_is_help=True)
 
@@ -34,3 +39,79 @@ def forget_host(
 ) -> None:
     """Forget a host that is gone for good and has no ports."""
     client(server, lab).forget_host(host)
+
+
+ATTACHED = "host:attached"  # device_owner of ports that are interfaces of hosts themselves
+NetworkName = Annotated[str, typer.Argument(metavar="NETWORK", help="Its name or id.")]
+
+
+@app.command("attach")
+def attach_host(
+    network: NetworkName,
+    ifname: Annotated[str | None, typer.Option(help="What the interface is called; cw-NETWORK if not said.")] = None,
+    groups: Annotated[list[str] | None, typer.Option("--group", help="A security group; may be repeated.")] = None,
+    ips: Annotated[list[str] | None, typer.Option("--ip", help="An address of its own choosing; repeatable.")] = None,
+    routes: Annotated[list[str] | None, typer.Option("--route", metavar="PREFIX", help="Where the network's gateway "
+                                                     "leads the host; repeatable.")] = None,
+    default: Annotated[bool, typer.Option("--default-route", help="Have the network's gateway lead the host "
+                                          "everywhere, in place of its own default route.")] = False,
+    host: HostName = None,
+    run: Run = None,
+    server: Server = None,
+    lab: LabName = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Give this host itself an interface on a network; the same again changes nothing."""
+    ask, on = client(server, lab), agent(host, lab, run)
+    found = ask.find("network", network)
+    name = str(on.status()["host"])
+    there = _attached(ask, name, found)
+    if there:
+        port = there[0]
+    else:
+        project = found.get("project_id") or None
+        chosen = [ask.find("security_group", group, **given(project_id=project))["id"] for group in groups or ()]
+        attrs = given(
+            project_id=project,
+            security_groups=chosen or None,
+            fixed_ips=[{"ip_address": ip} for ip in ips] if ips else None,
+        )
+        port = ask.create("port", name=name, network_id=found["id"], device_owner=ATTACHED, device_id=name, **attrs)
+    try:
+        told = on.attach(port["id"], ifname or _ifname(found), default=default, routes=routes or ())
+        with show.waiting(f"waiting until {name} is reachable on {network}"):
+            told["status"] = ask.wait("port", port["id"])["status"]
+    except BaseException:
+        if not there:
+            ask.delete("port", port["id"])
+        raise
+    show.one(told, json)
+
+
+@app.command("detach")
+def detach_host(
+    network: NetworkName,
+    host: HostName = None,
+    run: Run = None,
+    server: Server = None,
+    lab: LabName = None,
+) -> None:
+    """Take away the interface that this host has on a network, and its port."""
+    ask, on = client(server, lab), agent(host, lab, run)
+    name = str(on.status()["host"])
+    there = _attached(ask, name, ask.find("network", network))
+    if not there:
+        raise NotFound("interface", f"of {name} on network {network}")
+    for port in there:
+        on.unplug(port["id"])
+        ask.delete("port", port["id"])
+
+
+def _attached(ask: Client, host: str, network: Object) -> Objects:
+    return ask.list("ports", device_owner=ATTACHED, device_id=host, network_id=network["id"])
+
+
+def _ifname(network: Object) -> str:
+    """Return what an interface on a network is called: as a link may be, of at most 15 characters."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", str(network["name"] or network["id"]))
+    return f"cw-{name}"[:15]

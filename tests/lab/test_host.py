@@ -1,0 +1,74 @@
+"""A host has interfaces of its own on tenants' networks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from crossway.lab import Lab
+from lab.stories import dual, links, open_group, pings, wait_for
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab.up(hosts=2) as lab:
+        yield lab
+
+
+def say(lab: Lab, *words: str, status: int = 0) -> str:
+    """Run a command about the first host; return what it says."""
+    command = [sys.executable, "-m", "crossway", "host", *words, "--lab", lab.state.name, "--host", "h1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_host_is_attached_and_detached(lab: Lab) -> None:
+    near, far = dual(lab, "near"), dual(lab, "far", prefix=1)
+    router = lab.client.create("router", name="r")
+    for subnet in lab.client.list("subnets"):
+        lab.client.add_interface(router["id"], subnet=subnet["id"])
+    group = open_group(lab)
+    peers = [lab.workload(lab.hosts[at], net, groups=[group]) for at, net in ((0, near), (1, near), (1, far))]
+    host = lab.hosts[0]
+    before = links(host), host.exec("ip", "route").stdout, host.exec("ip", "-6", "route", "show", "default").stdout
+    say(lab, "attach", "near", "--group", "open", "--ip", "10.0.0.77", "--ip", "fd00::77", "--route", "10.1.0.0/16")
+    say(lab, "attach", "near", "--group", "open", "--ip", "10.0.0.77", "--ip", "fd00::77", "--route", "10.1.0.0/16")
+    port = lab.client.list("ports", device_owner="host:attached")
+    assert [p["binding:host_id"] for p in port] == ["h1"]
+    address = "fd00::77"
+    for peer in peers:
+        assert pings(host, peer.ip4), peer
+        assert pings(peer, "10.0.0.77"), peer
+    for peer in peers[:2]:
+        assert pings(host, peer.ip6), peer
+        assert pings(peer, address), peer
+    # Its groups are its own, its addresses too, and the host's way elsewhere is what it was.
+    lab.client.update("port", port[0]["id"], security_groups=[])
+    lab.client.wait("port", port[0]["id"])
+    assert not pings(peers[1], "10.0.0.77")
+    assert not pings(host, peers[1].ip4)
+    lab.client.update("port", port[0]["id"], security_groups=[group["id"]])
+    lab.client.wait("port", port[0]["id"])
+    assert pings(peers[1], "10.0.0.77")
+    assert not pings(host, peers[1].ip4, "-I", host.underlay)
+    assert "default" not in host.exec("ip", "route").stdout
+    assert host.exec("ip", "-6", "route", "show", "default").stdout == before[2]
+    host.agent.restart()
+    assert pings(peers[2], "10.0.0.77")
+    lab.joined()
+    say(lab, "detach", "near")
+    assert wait_for(lambda: links(host) == before[0])
+    assert host.exec("ip", "route").stdout == before[1]
+    assert lab.client.list("ports", device_owner="host:attached") == []
+    assert "interface of h1 on network near" in say(lab, "detach", "near", status=1)
+
+
+def test_a_name_that_is_taken_leaves_nothing(lab: Lab) -> None:
+    dual(lab, "other", prefix=2)
+    assert "under0" in say(lab, "attach", "other", "--ifname", "under0", status=1)
+    assert "10.0.0.300" in say(lab, "attach", "other", "--route", "10.0.0.300", status=2)
+    assert lab.client.list("ports", device_owner="host:attached") == []
