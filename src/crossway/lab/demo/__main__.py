@@ -15,7 +15,7 @@ from crossway import settings
 from crossway.errors import Fault, Unavailable
 from crossway.lab import demo
 from crossway.lab.demo import telling, trial
-from crossway.lab.demo.bodies import NUMBERS, Cloud, Guest
+from crossway.lab.demo.bodies import NUMBERS, Cloud, Guest, edge
 from crossway.lab.demo.policy import MEMBERS, TENANTS, Attempt, Member, attempts
 from crossway.lab.demo.trial import Scene, together
 from crossway.lab.lab import Lab, down, sweep
@@ -36,6 +36,8 @@ def images() -> Path:
 
 def settle(scene: Scene, image: Path) -> None:
     """Give all members their bodies, and wait until each can be reached."""
+    for host in sorted({member.host for member in MEMBERS if member.kind == "server"}):
+        edge(scene.lab, scene.lab.hosts[host])
     engines = sorted({(member.tenant, member.host) for member in MEMBERS})
     together(scene, lambda one: scene.clouds[one[0]].engine(one[1]), engines, len(engines))
 

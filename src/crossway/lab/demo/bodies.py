@@ -21,13 +21,13 @@ from crossway.lab.demo.policy import PING, RULES, SERVICES, TIERS, Member
 from crossway.lab.docker import IMAGE, Engine
 from crossway.lab.guest import Machine, tap
 from crossway.lab.lab import Host, Lab
-from crossway.lab.server import TRUNK, Server
+from crossway.lab.server import Server, trunk
 
 # Bytes of the file that servers hand out for measuring; sparse, so it costs no disk.
 LARGE = 256 << 20
 NUMBERS = 300  # lines that /cgi-bin/count gives, one each 10 ms
 _COUNT = f"#!/bin/sh\\necho; i=0; while [ $i -lt {NUMBERS} ]; do echo $((i += 1)); usleep 10000; done"
-VLAN = 31  # of the bare-metal server, at its switch
+RACK, VLAN = "rack", 31  # where the bare-metal server is plugged in
 _marks = itertools.count(1)
 
 
@@ -162,18 +162,26 @@ class Guest(Body):
 
 
 class Metal(Shelled):
-    """A bare-metal server behind a switch, which one of the hosts is trunked to."""
+    """A bare-metal server behind a switch: its port says where it is plugged in, and a host trunked there serves it."""
 
     def __init__(self, lab: Lab, member: Member, port: str) -> None:
         host = lab.hosts[member.host]
         self.server = Server(lab, member.name, member.mac, VLAN, [host])
-        host.agent_client.plug(port, vlan=(TRUNK, VLAN))
+        link = {"port_id": "7", "switch_id": "02:00:00:00:00:fe", "physical_network": RACK, "vlan": VLAN}
+        binding = {"vnic_type": "baremetal", "profile": {"local_link_information": [link]}, "host_id": host.name}
+        lab.client.update("port", port, **{f"binding:{name}": value for name, value in binding.items()})
         super().__init__(lab, member, host, port, self.server.command("sh"))
 
     def settled(self) -> None:
         """Wait for its addresses, by DHCP and of its own making from what the router tells; then it serves."""
         self.server.boot(*self.member.ips)
         self._run(serving(self.member, str(self.lab.state.run / self.member.full)), 10)
+
+
+def edge(lab: Lab, host: Host) -> None:
+    """Make a host one that serves bare metal: what leads to the servers' switch is its physical network."""
+    host.physnets[RACK] = trunk(lab, host)
+    host.agent.restart()
 
 
 class Cloud:
