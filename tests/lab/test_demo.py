@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from crossway.errors import NotFound
-from crossway.lab import docker, down, state, wire
+from crossway.lab import docker, down, state, sweep, wire
 from crossway.lab.demo.policy import HTTP, MEMBERS, PING, SQL, Attempt, Service, admitted, attempts
 
 BY_NAME = {member.full: member for member in MEMBERS}
@@ -174,4 +175,17 @@ def test_the_demo_interrupted_leaves_nothing(seconds: float) -> None:
             os.killpg(run.pid, signal.SIGINT)
         said, _ = run.communicate(timeout=60)
     assert run.returncode == 130, said
+    assert [r for name in made for r in remains(name)] == []
+
+
+def test_what_a_killed_demo_left_goes_with_the_next_lab() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "crossway.lab.demo"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
+        time.sleep(10)  # engines, containers and the guest are there
+        made = labs_of(run.pid)
+        run.kill()
+    assert made
+    assert [r for name in made for r in remains(name)]
+    assert made <= set(sweep())
     assert [r for name in made for r in remains(name)] == []

@@ -33,7 +33,7 @@ from typing import Any, Self
 from crossway import settings
 from crossway.client import AgentClient, Client, Object
 from crossway.errors import Fault, NotFound, Unavailable
-from crossway.lab import container, docker, process, wire
+from crossway.lab import docker, process, wire
 from crossway.lab import impair as impairments
 from crossway.lab import state as states
 from crossway.lab.impair import Impairment
@@ -314,15 +314,12 @@ class Lab:
         return next(host for host in self.hosts if host.name == name)
 
     def place(self, name: str) -> Place:
-        """Return a place of this lab by its short name: h1, outside, control, switch, or a workload's.
-
-        Of a workload that is a container, it is the container.
-        """
+        """Return a place of this lab by its short name: h1, outside, control, switch, or a workload's."""
         netns = states.netns_of(self.name, name)
         known = {n.removeprefix(states.netns_of(self.name, "")) for n in wire.namespaces(self.name)}
         if name not in known:
             raise NotFound("place", f"{name} of lab {self.name} (it has {', '.join(sorted(known))})")
-        return container.find(self.state, Place(name, netns))
+        return Place(name, netns)
 
     def namespace(self, name: str) -> Place:
         """Make one more namespace, which goes with the lab."""
@@ -397,7 +394,6 @@ def _take_down(name: str) -> None:
     with _undisturbed():
         run = states.run_of(name)
         spaces = wire.namespaces(name)
-        container.remove_all(run)
         docker.remove_all(name)
         # Those that wrote down their numbers, and whatever else runs in there.
         # The server's listening socket is the machine's, so all must go first.
