@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import pytest
 
+from crossway.client import path_of
 from crossway.lab import Lab, Workload
 from crossway.lab.lab import Host
 from crossway.lab.server import TRUNK, Server, trunk
-from lab.stories import dual, open_group, pings
+from lab.stories import Traffic, dual, open_group, pings, wait_for
 
+RUNS = int(os.environ.get("EDGE_RUNS", "2"))
+RATE = 1000  # datagrams a second: one that is lost is a millisecond
+GAP_MS = 300
 VLAN = 105
 RACK = {"physical_network": "rack", "vlan": VLAN}
 
@@ -44,8 +52,8 @@ def bare(scene: Scene, vlan: int, host: str, **attrs: Any) -> dict[str, Any]:
     """Make a port of a server behind an edge."""
     profile = {"local_link_information": [{"switch_id": "00:11:22", "port_id": "7", **RACK, "vlan": vlan}]}
     return scene.lab.client.create(
-        "port", network_id=scene.network["id"], security_groups=[scene.group["id"]],
-        **{"binding:vnic_type": "baremetal", "binding:profile": profile, "binding:host_id": host}, **attrs,
+        "port", network_id=scene.network["id"], **{"security_groups": [scene.group["id"]], **attrs},
+        **{"binding:vnic_type": "baremetal", "binding:profile": profile, "binding:host_id": host},
     )  # fmt: skip
 
 
@@ -73,3 +81,214 @@ def test_a_host_without_the_physical_network_does_not_serve_it(scene: Scene) -> 
     port = bare(scene, 8, "h3")
     assert scene.lab.client.show("port", port["id"])["status"] == "DOWN"
     scene.lab.client.delete("port", port["id"])
+
+
+class Rack(NamedTuple):
+    """A server, its port, and those who speak with it."""
+
+    scene: Scene
+    server: Server
+    port: dict[str, Any]
+    ip4: str
+    inner: Workload  # to which the server connects
+
+    def at(self) -> str:
+        return str(self.scene.lab.client.show("port", self.port["id"])["binding:host_id"])
+
+    def wait_for(self, host: str, seconds: float = 20.0) -> None:
+        """Wait until the port is ACTIVE on a host."""
+        ask, id = self.scene.lab.client, self.port["id"]
+        assert wait_for(lambda: self.at() == host, seconds=seconds), self.at()
+        ask.wait("port", id, seconds=40)
+
+
+@pytest.fixture(scope="module")
+def rack(scene: Scene) -> Iterator[Rack]:
+    lab = scene.lab
+    picky = lab.client.create("security_group", name="picky")
+    rule = {"security_group_id": picky["id"], "direction": "ingress", "ethertype": "IPv4"}
+    lab.client.create("security_group_rule", **rule, remote_ip_prefix=f"{scene.peer.ip4}/32")
+    port = bare(scene, VLAN, "h1", security_groups=[picky["id"]])
+    server = Server(lab, "two", port["mac_address"], VLAN, lab.hosts[:2])
+    lab.client.wait("port", port["id"])
+    ip4 = next(a["ip_address"] for a in port["fixed_ips"] if "." in a["ip_address"])
+    server.boot(ip4)
+    inner = lab.workload(lab.hosts[2], scene.network, groups=[scene.group])
+    yield Rack(scene, server, port, ip4, inner)
+    lab.client.delete("port", port["id"])
+
+
+def bindings(rack: Rack) -> str:
+    return f"{path_of('port', rack.port['id'])}/bindings"
+
+
+def stand_by(rack: Rack) -> None:
+    """Let the other edge stand by, if it does not."""
+    ask, other = rack.scene.lab.client, {"h1": "h2", "h2": "h1"}[rack.at()]
+    if other not in {b["host"] for b in ask.ask("GET", bindings(rack))["bindings"]}:
+        ask.ask("POST", bindings(rack), {"binding": {"host": other}})
+
+
+class Bill(NamedTuple):
+    into: dict[str, Any]
+    out: dict[str, Any]
+    inward: dict[str, Any]
+    outward: dict[str, Any]
+    sent: tuple[int, int]
+
+
+def traffic(rack: Rack, breaks: Callable[[], None]) -> Bill:
+    """Count what becomes of connections and of numbered datagrams, both ways, of which some only an old one admits."""
+    peer, inner, server = rack.scene.peer, rack.inner, rack.server
+    with ExitStack() as ends:
+
+        def end(place: Any, role: str, ip: str, port: int, **options: Any) -> Traffic:
+            one = Traffic(place, role, ip, port, **options)
+            ends.callback(one.kill)
+            return one
+
+        # The server asks for the datagrams: as what it began they come in, as something new they would not.
+        into = end(server, "receive", rack.ip4, 7000, knock=f"{inner.ip4}/7001")
+        out = end(inner, "receive", inner.ip4, 7002)
+        time.sleep(0.2)
+        senders = (
+            end(inner, "send", rack.ip4, 7000, rate=RATE, source=7001),
+            end(server, "send", inner.ip4, 7002, rate=RATE),
+        )
+        end(server, "echo", rack.ip4, 7100)
+        end(inner, "echo", inner.ip4, 7200)
+        inward = end(peer, "connect", rack.ip4, 7100, count=25)
+        outward = end(server, "connect", inner.ip4, 7200, count=25)
+        time.sleep(1.0)
+        breaks()
+        told = inward.end(), outward.end()
+        sent = senders[0].end()["sent"], senders[1].end()["sent"]
+        time.sleep(0.3)
+        return Bill(into.end(), out.end(), *told, sent)
+
+
+def gap(bill: Bill) -> float:
+    """Return the longest silence of either way, in ms: what was lost in a row, or the time without any."""
+    return max(max([way["gap_ms"], *way["runs"]]) for way in (bill.into, bill.out))
+
+
+def judge(bill: Bill) -> float:
+    """Return the gap; all connections have gone on."""
+    for way in (bill.inward, bill.outward):
+        assert way["failures"] == 0, way
+        assert way["alive"] == 25, way
+    assert bill.into["twice"] == bill.out["twice"] == 0
+    return gap(bill)
+
+
+def test_when_an_edge_is_cut_off_the_other_goes_on(rack: Rack) -> None:
+    lab = rack.scene.lab
+    stand_by(rack)
+    gaps = []
+    for run in range(RUNS):
+        old = rack.at()
+        new = {"h1": "h2", "h2": "h1"}[old]
+        time.sleep(1.0)
+
+        def breaks(old: str = old, run: int = run) -> None:
+            if run % 2:
+                lab.host(old).agent.kill()  # and its links: the whole machine
+            lab.cut(old)
+            time.sleep(1.5)
+
+        gaps.append(judge(traffic(rack, breaks)))
+        rack.wait_for(new)
+        # The old one comes back, and stands by.
+        if run % 2:
+            lab.host(old).agent.start()
+        lab.heal(old)
+        time.sleep(1.0)
+        assert rack.at() == new
+        rows = lab.host(old).agent_client.status
+        assert wait_for(lambda rows=rows: rows()["connected"]), old
+        assert pings(rack.server, rack.inner.ip4)
+    print(json.dumps(sorted(gaps)))
+    # The 99th percentile of so few is the longest.
+    assert max(gaps) <= GAP_MS, gaps
+
+
+@pytest.mark.parametrize("link", ["under0", TRUNK], ids=["from other hosts", "from the server"])
+def test_an_edge_that_has_lost_one_side_lets_the_other_edge_serve(rack: Rack, link: str) -> None:
+    lab = rack.scene.lab
+    stand_by(rack)
+    old = rack.at()
+    new = {"h1": "h2", "h2": "h1"}[old]
+    time.sleep(1.0)
+
+    def breaks() -> None:
+        lab.cut(f"{old}:{link}")
+        time.sleep(1.5)
+
+    assert judge(traffic(rack, breaks)) <= GAP_MS
+    assert serving(lab.host(old)) == 0
+    lab.heal(f"{old}:{link}")
+    rack.wait_for(new)
+    assert (serving(lab.host(old)), serving(lab.host(new))) == (0, 1)
+
+
+def test_edges_do_without_the_server(rack: Rack) -> None:
+    lab = rack.scene.lab
+    stand_by(rack)
+    old = rack.at()
+    new = {"h1": "h2", "h2": "h1"}[old]
+    time.sleep(1.0)
+    lab.server.kill()
+
+    def breaks() -> None:
+        lab.cut(old)
+        time.sleep(1.5)
+
+    try:
+        assert judge(traffic(rack, breaks)) <= GAP_MS
+        # The old one is back, and neither takes the port back nor serves it beside the new one.
+        lab.heal(old)
+        time.sleep(1.5)
+        assert (serving(lab.host(old)), serving(lab.host(new))) == (0, 1)
+        assert pings(rack.server, rack.inner.ip4)
+    finally:
+        lab.server.start()
+    rack.wait_for(new)
+
+
+def test_an_agent_that_dies_alone_loses_nothing(rack: Rack) -> None:
+    lab = rack.scene.lab
+    stand_by(rack)
+    at = rack.at()
+    time.sleep(1.0)
+
+    def breaks() -> None:
+        lab.host(at).agent.kill()
+        time.sleep(1.5)
+        lab.host(at).agent.start()
+        time.sleep(1.0)
+
+    bill = traffic(rack, breaks)
+    judge(bill)
+    assert bill.into["missing"] == bill.out["missing"] == 0, bill
+    assert rack.at() == at
+
+
+def test_without_a_standby_nobody_goes_on(rack: Rack) -> None:
+    lab = rack.scene.lab
+    at = rack.at()
+    for binding in lab.client.ask("GET", bindings(rack))["bindings"]:
+        if binding["host"] != at:
+            lab.client.ask("DELETE", f"{bindings(rack)}/{binding['host']}")
+
+    def breaks() -> None:
+        lab.cut(at)
+        time.sleep(1.0)
+        lab.heal(at)
+        time.sleep(1.0)
+
+    assert gap(traffic(rack, breaks)) > 2 * GAP_MS
+
+
+def serving(host: Host) -> int:
+    """Return how many ports of servers a host serves: rows that its programs look up."""
+    return int(host.agent_client.status()["tables"]["ports"]["rows"])

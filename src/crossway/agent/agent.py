@@ -31,6 +31,7 @@ from crossway.agent import drops, handover, sweep
 from crossway.agent.api import Api
 from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_of
 from crossway.agent.ears import Ears
+from crossway.agent.edge import Edges
 from crossway.agent.guest.desk import Desk
 from crossway.agent.plane import UPLINK, WORKLOAD, Plane
 from crossway.agent.remover import Remover
@@ -121,6 +122,7 @@ class Agent:
         # Ports that are carried before they have come, and whether it is their guest who is here already.
         self._carried: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
         self._ears = Ears(self._announced)
+        self._edges = Edges(self)
 
     # Life.
 
@@ -159,6 +161,7 @@ class Agent:
         try:
             self._begin()
             self._listen()
+            self._edges.open()
             loop.add_reader(self._events.fileno(), self._links_changed)
             await api.start(self.run / "agent.sock")
             for path, docker in engines.items():
@@ -168,7 +171,7 @@ class Agent:
                 os.close(ready_fd)
             async with asyncio.TaskGroup() as tasks:
                 own = (self._follow, self._tell, self._sweep, self._advertise, self._hand_over, self._fetch)
-                for step in (*own, ways.sweep):
+                for step in (*own, ways.sweep, self._edges.beat, self._edges.stream):
                     tasks.create_task(self._forever(step))
         finally:
             loop.remove_reader(self._events.fileno())
@@ -180,6 +183,7 @@ class Agent:
                 path.unlink(missing_ok=True)
             self.servers.close()
             self._ears.close()
+            self._edges.close()
             self._events.close()
             self._hang_up()
             self._desk.close()
@@ -293,6 +297,7 @@ class Agent:
             port = self.plan.port(id)
             ours = port is not None and port.host == self.host
             self._note_move(id, port)
+            self._edges.note(id, port)
             record = self._records.get(id)
             if record is not None:
                 if ours:
@@ -332,6 +337,7 @@ class Agent:
         failed = bool(self.tables.failed)
         change = changes(self.tables.have, self.plan.rows, touched if synced else None)
         self._hand_in()
+        self._edges.before()
         self.tables.apply(change)
         self.plane.toward(change.put.get("hosts", ()) if synced else self.tables.have["hosts"])
         if not synced:
@@ -348,6 +354,7 @@ class Agent:
         doomed, self._doomed = self._doomed, {}
         for record in doomed.values():
             self._remove(record)
+        self._edges.after()
         self._conclude()
 
     def _conclude(self) -> None:
@@ -369,7 +376,8 @@ class Agent:
 
     def _is_up(self, id: str) -> bool:
         record = self._records.get(id) or self._named.get(id)
-        if record is None or not self.plan.carries(id):
+        port = self.plan.port(id)
+        if record is None or port is None or not self.plan.carries(id) or not self.plan.is_here(port):
             return False
         body = self._body(record)
         if body is None:
@@ -377,7 +385,6 @@ class Agent:
         failed = self.tables.failed
         if not failed:
             return True
-        port = self.plan.port(id)
         return not (
             body.key in failed.get("ports", ())
             or any(key.port == body.key for key in failed.get("sources", ()))
@@ -925,7 +932,9 @@ class Agent:
 
     def _note_move(self, id: str, port: view.Port | None) -> None:
         """Take note of a port that may leave this host, and of one that has just left."""
-        if port is not None and port.host == self.host and port.waiting:
+        if port is not None and port.link is not None:
+            self._leaving.pop(id, None)  # edges tell each other
+        elif port is not None and port.host == self.host and port.waiting:
             if id not in self._leaving:
                 self._leaving[id] = None
                 self._handing.set()
@@ -1029,6 +1038,46 @@ class Agent:
                     self.tables.hand_in(handover.unpacked(told.flows, body.key, port.identity, older, now))
                 except ValueError as fault:
                     log.error("port %s: %s", id, fault)
+
+    # Edges: what they need of this host.
+
+    def settle(self) -> None:
+        """Bring the tables up to date with what was said of where ports are."""
+        self._judge |= self._named.keys()
+        self._apply()
+
+    def link(self, name: str) -> Link | None:
+        """Return a link of this host."""
+        return self._by_name.get(name)
+
+    def toward(self, address: str) -> Link | None:
+        """Return the link by which an address is reached."""
+        return self.links.toward(address)
+
+    def device_of(self, port: str) -> str | None:
+        """Return the device by which a bare-metal server is reached."""
+        record = self._named.get(port)
+        return record.device if record is not None else None
+
+    def bring(self, port: str) -> None:
+        """Have the server say that a port is here that was taken."""
+        self._carried.put_nowait((port, True))
+
+    def hand_in(self, port: str, flows: bytes) -> None:
+        """Put connections of a port where the programs look."""
+        known, body = self.plan.port(port), self.plan.local_bodies().get(port)
+        if known is None or body is None:
+            return
+        now, older = time.clock_gettime_ns(time.CLOCK_MONOTONIC), self.tables.older(known.identity)
+        try:
+            self.tables.hand_in(handover.read(flows, body.key, known.identity, older, now))
+        except ValueError as fault:
+            log.error("port %s: %s", port, fault)
+
+    async def flows(self, ports: Mapping[str, r.PortKey]) -> dict[str, dict[r.FlowKey, r.Flow]]:
+        """Return the connections of some ports."""
+        found = await asyncio.to_thread(_flows_of, self.plane.object.table("flows"), set(ports.values()))
+        return {id: found[key] for id, key in ports.items()}
 
     # Flows.
 

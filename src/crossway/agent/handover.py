@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from crossway.model import rows as r
 
 ROW = struct.Struct("!16s16sHHB3xII")
+NAME = 40  # bytes at its beginning that say which one it is
 MOST = 8192  # connections that are told, the latest first
 MILLISECOND = 1_000_000
 LONGEST = 0xFFFFFFFF
@@ -22,21 +23,29 @@ LONGEST = 0xFFFFFFFF
 
 def packed(flows: Mapping[r.FlowKey, r.Flow], now: int) -> str:
     """Return the connections of one port as text; *now* is in nanoseconds of the clock that `seen` has."""
+    return base64.b64encode(b"".join(rows(flows, now))).decode()
+
+
+def rows(flows: Mapping[r.FlowKey, r.Flow], now: int) -> list[bytes]:
+    """Return the connections of one port, the latest first."""
     latest = sorted(flows.items(), key=lambda row: -row[1].seen)[:MOST]
-    return base64.b64encode(
-        b"".join(
-            ROW.pack(
-                key.local,
-                key.remote,
-                key.local_port,
-                key.remote_port,
-                key.proto,
-                flow.flags,
-                min(max(0, now - flow.seen) // MILLISECOND, LONGEST),
-            )
-            for key, flow in latest
+    return [
+        ROW.pack(
+            key.local,
+            key.remote,
+            key.local_port,
+            key.remote_port,
+            key.proto,
+            flow.flags,
+            min(max(0, now - flow.seen) // MILLISECOND, LONGEST),
         )
-    ).decode()
+        for key, flow in latest
+    ]
+
+
+def split(raw: bytes) -> list[bytes]:
+    """Return connections one by one; what is left over at the end is none."""
+    return [raw[at : at + ROW.size] for at in range(0, len(raw) - ROW.size + 1, ROW.size)]
 
 
 def unpacked(text: str, port: r.PortKey, identity: int, generation: int, now: int) -> dict[r.FlowKey, r.Flow]:
@@ -49,6 +58,11 @@ def unpacked(text: str, port: r.PortKey, identity: int, generation: int, now: in
         raw = base64.b64decode(text, validate=True)
     except binascii.Error as fault:
         raise ValueError(f"the connections of a port are not base64: {fault}") from fault
+    return read(raw, port, identity, generation, now)
+
+
+def read(raw: bytes, port: r.PortKey, identity: int, generation: int, now: int) -> dict[r.FlowKey, r.Flow]:
+    """Return the rows of a port's connections on this host; raises ValueError for what is none."""
     if len(raw) % ROW.size:
         raise ValueError(f"{len(raw)} bytes are no connections of {ROW.size} bytes each")
     rows = {}

@@ -19,7 +19,7 @@ from crossway.errors import Conflict, Invalid, NotFound
 from crossway.kernel import netlink as nl
 from crossway.kernel.netlink import Netlink, Request, attr, attrs, nested
 
-IFF_UP = 1
+IFF_UP, IFF_LOWER_UP = 1, 0x10000
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 20, 26, 28, 37
 IFLA_GROUP, DOOMED = 27, 0x63770000  # a group of links that are about to be removed
@@ -52,6 +52,7 @@ class Link(NamedTuple):
     mac: str
     kind: str  # "veth", "tun", "vxlan" …, "" for hardware
     alias: str
+    carrier: bool = True  # whether the wire is plugged in at both ends
 
 
 class Inside(NamedTuple):
@@ -94,6 +95,7 @@ def decode(body: bytes) -> Link:
         found.get(IFLA_ADDRESS, b"").hex(":"),
         _text(attrs(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND)),
         _text(found.get(IFLA_IFALIAS)),
+        bool(flags & IFF_LOWER_UP),
     )
 
 

@@ -49,6 +49,7 @@ class Plan:
         self._bodies: dict[str, Body] = {}
         self._uplinks: dict[str, int] = {}
         self._taken: set[str] = set()  # ports that are about to move here
+        self._placed: dict[str, str] = {}  # port -> the host that has taken it, of which the server has not heard
         self._seats: dict[str, Seat] = {}  # port -> its part in floods
         self._joined: dict[str, int] = {}  # port with a body here -> its identity
         self._outward: dict[str, int] = {}  # network with an uplink -> its number
@@ -106,9 +107,30 @@ class Plan:
         (self._taken.add if there else self._taken.discard)(port)
         self._ports.add(port)
 
+    def placed(self, port: str, host: str) -> None:
+        """Take in that a port is on a host by another's word than the server's; the server's next word counts."""
+        known = self.port(port)
+        if known is None or known.host == host:
+            self._placed.pop(port, None)
+        else:
+            self._placed[port] = host
+        self._ports.add(port)
+
+    def whereabouts(self, port: view.Port) -> str | None:
+        """Return the host that a port is on, by whoever spoke last."""
+        return self._placed.get(port.id, port.host)
+
+    def macs(self, network: str) -> list[str]:
+        """Return the MACs of all ports and routers of a network."""
+        found = [port.mac for id in self._network_ports.get(network, ()) if (port := self.port(id)) is not None]
+        routers = [self._one(view.Router, id) for id in self._network_routers.get(network, ())]
+        return [foot.mac for router in routers if router for foot in router.interfaces if foot.network == network] + (
+            found
+        )
+
     def is_here(self, port: view.Port) -> bool:
         """Return whether a port is of this host, by the server's word or as one that was taken."""
-        return port.host == self.host or (port.id in self._taken and self.host in port.waiting)
+        return self.whereabouts(port) == self.host or (port.id in self._taken and self.host in port.waiting)
 
     def uplinks(self, uplinks: Mapping[str, int]) -> None:
         """Take in which provider networks this host has: the name of each, and the index of its link."""
@@ -211,6 +233,7 @@ class Plan:
 
     def _take_host(self, id: str, old: view.Host | None, new: view.Host | None) -> None:
         self._ports |= self._host_ports.get(id, set())
+        self._ports.update(port for port, host in self._placed.items() if host == id)
         self._attempt("host", id, self._settle_host)
 
     def _take_network(self, id: str, old: view.Network | None, new: view.Network | None) -> None:
@@ -238,6 +261,8 @@ class Plan:
             self._network_ports.setdefault(new.network, set()).add(id)
             if new.host is not None:
                 self._host_ports.setdefault(new.host, set()).add(id)
+        if new is None or old is None or new.host != old.host or self._placed.get(id) not in new.carriers:
+            self._placed.pop(id, None)
         self._ports.add(id)
 
     def _take_handover(self, id: str, old: view.Handover | None, new: view.Handover | None) -> None:
@@ -299,7 +324,7 @@ class Plan:
         if port is not None and network is not None and port.up and network.up:
             own = self._bodies.get(id) if self.host in port.carriers else None
             body = own if self.is_here(port) else None
-            place = place_of(port, body, self._underlay(port), self.host in port.waiting)
+            place = place_of(port, body, self._underlay(port), self.host in port.carriers)
         if port is None or network is None or place is None:
             rows: Rows = {}
             seat = None
@@ -313,9 +338,10 @@ class Plan:
 
     def _underlay(self, port: view.Port) -> bytes | None:
         """Return the underlay address of the other host that a port is on."""
-        if port.host is None or port.host == self.host:
+        at = self.whereabouts(port)
+        if at is None or at == self.host:
             return None
-        host = self._one(view.Host, port.host)
+        host = self._one(view.Host, at)
         return ip(host.underlay) if host is not None else None
 
     def _sit(self, port: str, seat: Seat | None) -> None:

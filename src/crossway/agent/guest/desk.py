@@ -72,7 +72,12 @@ class Desk:
             del self._told[id]
         for id, body in bodies.items():
             port = self._plan.port(id)
-            heard = port is not None and any(":" in a.ip for a in port.addresses) and not self._furnished(id)
+            heard = (
+                port is not None
+                and self._plan.is_here(port)
+                and any(":" in a.ip for a in port.addresses)
+                and not self._furnished(id)
+            )
             guest = guest_of(self._plan, port) if heard and port is not None else None
             told = advert.advertisement(guest) if guest is not None else None
             if told is None:

@@ -1,0 +1,435 @@
+"""Edges: hosts that stand in for each other before bare-metal servers.
+
+    active ── connections ──> standby          each 0.2 s what is new of them
+       ▲                        │
+       └── ICMP echo, each 25 ms┘  four unanswered: the standby takes the port, and says so
+                                   to the switch (RARP) and to all hosts (UDP), past the server
+
+That a host's kernel answers is what counts: an agent that dies stops no packet.
+A host to which nobody answers is cut off itself; it takes nothing, and lets go
+of what it has. Docs: docs/decisions/0010-edges.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from crossway.agent import handover
+from crossway.agent.guest.frame import checksum
+from crossway.model import rows as r
+from crossway.plan import view
+from crossway.plan.address import mac
+
+if TYPE_CHECKING:
+    from crossway.agent.server import Servers
+    from crossway.kernel.links import Link
+    from crossway.plan.plan import Plan
+
+log = logging.getLogger(__name__)
+
+PORT = 9697  # UDP, on the underlay's addresses
+BEAT_SECONDS, QUIET_SECONDS = 0.025, 0.5
+MISSED = 4  # echoes in a row that a host does not answer when it is taken for dead
+WITNESSES = 3  # hosts beside the edges that are asked as well, to know who is cut off
+STREAM_SECONDS, WHOLE_SECONDS, FORGET_SECONDS = 0.2, 10.0, 35.0
+TOLD_SECONDS = 0.5  # between two times that a host says what it has taken
+ROWS = 24  # connections in a datagram
+MACS = 4096  # that a switch is told of at most
+MILLISECOND = 1_000_000
+BROADCAST, DOT1Q, RARP = b"\xff" * 6, 0x8100, 0x8035
+
+
+class Said(msgspec.Struct, omit_defaults=True):
+    """What one host says to another of a port: *at* whom it is, or one of the others."""
+
+    port: str
+    at: str = ""  # host that has taken it
+    turn: int = 0  # when: the latest word counts
+    ask: bool = False  # who has it?
+    yours: bool = False  # not I
+    take: bool = False  # I cannot reach its server any more
+    flows: bytes = b""  # connections, each as in `handover`
+
+
+class Carrier(Protocol):
+    """What is needed of the agent."""
+
+    host: str
+    underlay: str
+    connected: bool
+    plan: Plan
+    servers: Servers
+
+    def settle(self) -> None: ...
+    def link(self, name: str) -> Link | None: ...
+    def toward(self, address: str) -> Link | None: ...
+    def device_of(self, port: str) -> str | None: ...
+    def bring(self, port: str) -> None: ...
+    def hand_in(self, port: str, flows: bytes) -> None: ...
+    async def flows(self, ports: Mapping[str, r.PortKey]) -> dict[str, dict[r.FlowKey, r.Flow]]: ...
+
+
+class Pulse:
+    """Asks hosts for echoes (RFC 792, RFC 4443), and counts what they leave unanswered."""
+
+    def __init__(self, own: str) -> None:
+        self._v6 = ":" in own
+        family, proto = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if self._v6 else (socket.AF_INET, socket.IPPROTO_ICMP)
+        self._socket = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, proto)
+        self._socket.bind((own, 0))
+        self._identifier = os.getpid() & 0xFFFF
+        self._number = 0
+        self._missed: dict[str, int] = {}
+
+    def hear(self) -> None:
+        """Take in all answers that have come."""
+        while True:
+            try:
+                packet, (source, *_) = self._socket.recvfrom(256)
+            except OSError:
+                return
+            icmp = packet if self._v6 else packet[(packet[0] & 15) * 4 :]
+            answer = icmp[:1] == bytes([129 if self._v6 else 0])
+            if answer and icmp[4:6] == self._identifier.to_bytes(2, "big") and source in self._missed:
+                self._missed[source] = 0
+
+    def ask(self, hosts: Iterable[str]) -> None:
+        """Ask each host once more."""
+        self._missed = {host: self._missed.get(host, 0) + 1 for host in hosts}
+        self._number = (self._number + 1) & 0xFFFF
+        head = struct.pack("!BBHHH", 128 if self._v6 else 8, 0, 0, self._identifier, self._number)
+        if not self._v6:
+            head = head[:2] + struct.pack("!H", checksum(head)) + head[4:]
+        for host in self._missed:
+            try:
+                self._socket.sendto(head, (host, 0))
+            except OSError:
+                continue  # not reached: not answered
+
+    def silent(self, host: str) -> bool:
+        """Return whether a host has left too many unanswered."""
+        return self._missed.get(host, 0) >= MISSED
+
+    def all_silent(self) -> bool:
+        """Return whether none that was asked answers."""
+        return bool(self._missed) and all(self.silent(host) for host in self._missed)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Edges:
+    """The bare-metal servers' ports of this host, and where other hosts say that theirs are."""
+
+    def __init__(self, agent: Carrier) -> None:
+        self._agent = agent
+        self._ports: set[str] = set()  # of servers that this host may serve
+        self._here: set[str] = set()
+        self._left: set[str] = set()  # of which the next host is to hear once more
+        self._yielded: set[str] = set()  # let go of while this host was cut off
+        self._turns: dict[str, tuple[int, str]] = {}
+        self._telling: dict[str, tuple[float, int]] = {}  # port -> when it is told of again, how often it was
+        # Connections of ports that others serve: what names one -> its row, and when it was told.
+        self._known: dict[str, dict[bytes, tuple[bytes, float]]] = {}
+        self._told: dict[str, dict[r.FlowKey, tuple[int, int]]] = {}
+        self._whole = 0.0
+        self._socket: socket.socket | None = None
+        self._pulse: Pulse | None = None
+        self._out: socket.socket | None = None
+        self._beaten = 0.0
+
+    # Life.
+
+    def open(self) -> None:
+        """Hear what other hosts say."""
+        family = socket.AF_INET6 if ":" in self._agent.underlay else socket.AF_INET
+        door = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            door.bind((self._agent.underlay, PORT))
+        except OSError as fault:
+            door.close()
+            log.warning("other hosts cannot say what they take: UDP %s port %d: %s", self._agent.underlay, PORT, fault)
+            return
+        self._socket = door
+        asyncio.get_running_loop().add_reader(door.fileno(), self._hear)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+        for one in (self._pulse, self._out):
+            if one is not None:
+                one.close()
+
+    def note(self, id: str, port: view.Port | None) -> None:
+        """Take in what the view tells of a port."""
+        if port is not None and port.link is not None and self._agent.host in port.carriers:
+            self._ports.add(id)
+        else:
+            self._ports.discard(id)
+            for kept in (self._known, self._told, self._telling):
+                kept.pop(id, None)
+            self._yielded.discard(id)
+        if port is None:
+            self._turns.pop(id, None)
+
+    def before(self) -> None:
+        """Put the connections of ports that are here from now on where the programs look."""
+        for id in [id for id in self._known if self._serves(id)]:
+            rows = self._known.pop(id)
+            now = time.monotonic()
+            self._agent.hand_in(id, b"".join(_aged(row, now - told) for row, told in rows.values()))
+
+    def after(self) -> None:
+        """Tell the switch of those that have come."""
+        here = {id for id in self._ports if self._serves(id)}
+        for id in here - self._here:
+            self._told.pop(id, None)
+            self._announce(id)
+        self._left |= (self._here - here) & self._ports
+        self._here = here
+
+    # Who serves.
+
+    def _serves(self, id: str) -> bool:
+        port = self._agent.plan.port(id)
+        return port is not None and self._agent.plan.is_here(port) and id in self._agent.plan.local_bodies()
+
+    def _hosts(self) -> dict[str, str]:
+        """Return the underlay addresses of all other hosts."""
+        found = self._agent.plan.objects["host"]
+        return {id: h.underlay for id, h in found.items() if isinstance(h, view.Host) and id != self._agent.host}
+
+    async def beat(self) -> None:
+        """Look once who answers, and take or let go of what follows from it."""
+        shared = {
+            id: port
+            for id in self._ports
+            if (port := self._agent.plan.port(id)) is not None and len({h for h in port.carriers if h}) > 1
+        }
+        if not shared:
+            if self._pulse is not None:
+                self._pulse.close()
+                self._pulse = None
+            self._repeat()
+            await asyncio.sleep(QUIET_SECONDS)
+            return
+        if self._pulse is None:
+            self._pulse = Pulse(self._agent.underlay)
+        hosts = self._hosts()
+        edges = {hosts[h] for port in shared.values() for h in port.carriers if h in hosts}
+        witnesses = sorted(set(hosts.values()) - edges)[:WITNESSES]
+        self._pulse.hear()
+        alone = self._alone(edges, witnesses)
+        for id, port in shared.items():
+            self._judge(id, port, hosts, alone)
+        self._pulse.ask([*edges, *witnesses])
+        self._repeat()
+        await asyncio.sleep(BEAT_SECONDS)
+
+    def _alone(self, edges: set[str], witnesses: list[str]) -> bool:
+        """Return whether it is this host that is cut off."""
+        assert self._pulse is not None
+        if witnesses and self._pulse.all_silent():
+            return True
+        # With nobody else to ask, the wire tells.
+        link = next((link for address in sorted(edges) if (link := self._agent.toward(address)) is not None), None)
+        return link is None or not self._carried(link.name)
+
+    def _carried(self, device: str | None) -> bool:
+        link = self._agent.link(device) if device is not None else None
+        return link is not None and link.up and link.carrier
+
+    def _judge(self, id: str, port: view.Port, hosts: Mapping[str, str], alone: bool) -> None:
+        assert self._pulse is not None
+        at, own = self._agent.plan.whereabouts(port), self._agent.host
+        wired = self._carried(self._agent.device_of(id))
+        others = [h for h in port.carriers if h and h != own and h in hosts]
+        if at == own:
+            answering = [h for h in others if not self._pulse.silent(hosts[h])]
+            if alone and others:
+                log.warning("cut off: letting go of port %s", id)
+                self._yielded.add(id)
+                self._place(id, others[0])
+            elif not wired and answering and id not in self._yielded:
+                log.warning("the server of port %s is out of reach: asking %s to take it", id, answering[0])
+                self._yielded.add(id)
+                self._say(hosts[answering[0]], Said(id, take=True))
+            elif wired:
+                self._yielded.discard(id)
+        elif alone or not wired:
+            return
+        elif at is None or (at in hosts and self._pulse.silent(hosts[at])):
+            log.warning("host %s is silent: taking port %s", at, id)
+            self._take(id)
+        elif id in self._yielded and at in hosts and time.monotonic() - self._beaten > TOLD_SECONDS:
+            self._beaten = time.monotonic()
+            self._say(hosts[at], Said(id, ask=True))
+
+    def _take(self, id: str) -> None:
+        """Serve a port from now on, and have everybody know."""
+        turn = max(self._turns.get(id, (0, ""))[0] + 1, time.time_ns() // MILLISECOND)
+        self._turns[id] = turn, self._agent.host
+        self._yielded.discard(id)
+        self._place(id, self._agent.host)
+        self._telling[id] = 0.0, 0
+        self._repeat()
+
+    def _place(self, id: str, host: str) -> None:
+        self._agent.plan.placed(id, host)
+        self._agent.settle()
+
+    def _repeat(self) -> None:
+        """Say once more what was taken, until the server says so itself, and ask it to."""
+        now = time.monotonic()
+        for id, (due, times) in list(self._telling.items()):
+            port = self._agent.plan.port(id)
+            if port is None or port.host == self._agent.host or self._agent.plan.whereabouts(port) != self._agent.host:
+                del self._telling[id]
+                continue
+            if now < due:
+                continue
+            self._telling[id] = now + (TOLD_SECONDS if times > 2 else BEAT_SECONDS), times + 1
+            turn, at = self._turns[id]
+            for address in self._hosts().values():
+                self._say(address, Said(id, at=at, turn=turn))
+            if self._agent.connected and times % 4 == 0:
+                self._agent.bring(id)
+
+    # What hosts say.
+
+    def _say(self, address: str, said: Said) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.sendto(msgspec.msgpack.encode(said), (address, PORT))
+            except OSError as fault:
+                log.debug("%s was not told: %s", address, fault)
+
+    def _hear(self) -> None:
+        assert self._socket is not None
+        for _ in range(64):
+            try:
+                raw, (source, *_) = self._socket.recvfrom(2048)
+            except OSError:
+                return
+            name = next((name for name, address in self._hosts().items() if address == source), None)
+            if name is None:
+                continue  # nobody whose packets the overlay would take
+            try:
+                self._heard(name, source, msgspec.msgpack.decode(raw, type=Said))
+            except (msgspec.DecodeError, struct.error) as fault:
+                log.warning("%s said what nobody understands: %s", name, fault)
+
+    def _heard(self, name: str, source: str, said: Said) -> None:
+        port = self._agent.plan.port(said.port)
+        if port is None or port.link is None or name not in port.carriers:
+            return
+        own, ours = self._agent.host, self._agent.host in port.carriers
+        at = self._agent.plan.whereabouts(port)
+        if said.at:
+            if said.at == name and (said.turn, said.at) > self._turns.get(said.port, (0, "")):
+                self._turns[said.port] = said.turn, said.at
+                if at != name:
+                    log.info("port %s is on host %s", said.port, name)
+                    self._place(said.port, name)
+        elif said.flows and ours:
+            self._learn(said.port, said.flows)
+        elif said.ask:
+            turn, last = self._turns.get(said.port, (0, ""))
+            self._say(source, Said(said.port, at=own, turn=turn) if last == own else Said(said.port, yours=at != own))
+        elif said.yours and said.port in self._yielded and port.host == own:
+            log.info("port %s is still this host's", said.port)
+            self._yielded.discard(said.port)
+            self._place(said.port, own)
+        elif said.take and ours and at != own and self._carried(self._agent.device_of(said.port)):
+            log.info("port %s: taken for %s", said.port, name)
+            self._take(said.port)
+
+    # Connections.
+
+    async def stream(self) -> None:
+        """Tell standbys once what is new of the connections of ports here."""
+        began = time.monotonic()
+        await self._stream()
+        # Reading a large table takes its time: a tenth of one CPU's at most.
+        await asyncio.sleep(max(STREAM_SECONDS, 10 * (time.monotonic() - began)))
+
+    async def _stream(self) -> None:
+        left, self._left = self._left, set()
+        bodies, hosts, wanted = self._agent.plan.local_bodies(), self._hosts(), {}
+        for id in (self._here | left) & self._ports & bodies.keys():
+            port = self._agent.plan.port(id)
+            if port is not None and any(h in hosts for h in port.carriers if h):
+                wanted[id] = bodies[id].key
+        if not wanted:
+            return
+        now = time.monotonic()
+        if whole := now - self._whole > WHOLE_SECONDS:
+            self._whole = now
+        clock = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        for id, flows in (await self._agent.flows(wanted)).items():
+            port, told = self._agent.plan.port(id), self._told.get(id, {})
+            marks = {key: (flow.flags, flow.seen // (1000 * MILLISECOND)) for key, flow in flows.items()}
+            news = flows if whole else {key: flow for key, flow in flows.items() if told.get(key) != marks[key]}
+            self._told[id] = marks
+            rows = handover.rows(news, clock)
+            for start in range(0, len(rows), ROWS):
+                said = Said(id, flows=b"".join(rows[start : start + ROWS]))
+                for host in port.carriers if port is not None else ():
+                    if host in hosts:
+                        self._say(hosts[host], said)
+
+    def _learn(self, id: str, raw: bytes) -> None:
+        if self._serves(id):
+            self._agent.hand_in(id, raw)
+            return
+        known, now = self._known.setdefault(id, {}), time.monotonic()
+        for row in handover.split(raw):
+            known[row[: handover.NAME]] = row, now
+        if len(known) > handover.MOST:
+            oldest = sorted(known, key=lambda name: known[name][1])[: len(known) - handover.MOST]
+            for name in oldest:
+                del known[name]
+        # The whole is told again and again: what is not in it has gone.
+        for name in [name for name, (_, told) in known.items() if now - told > FORGET_SECONDS]:
+            del known[name]
+
+    # The switch.
+
+    def _announce(self, id: str) -> None:
+        """Have the server's switch learn that all whom the server speaks with are behind this host now.
+
+        By RARP from each of their MACs, as hypervisors do for a guest that has
+        moved: what the server knows of its neighbours is still so.
+        """
+        port, device = self._agent.plan.port(id), self._agent.device_of(id)
+        if port is None or port.link is None or device is None:
+            return
+        tag = struct.pack("!HHH", DOT1Q, port.link.vlan, RARP)
+        if self._out is None:
+            self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+            self._out.setblocking(False)
+        for other in self._agent.plan.macs(port.network)[:MACS]:
+            own = mac(other)
+            if other == port.mac:
+                continue
+            body = bytes.fromhex("0001080006040003") + (own + bytes(4)) * 2
+            try:
+                self._out.sendto(BROADCAST + own + tag + body + bytes(14), (device, 0))
+            except OSError as fault:
+                log.debug("the switch at %s was not told of %s: %s", device, other, fault)
+
+
+def _aged(row: bytes, seconds: float) -> bytes:
+    """Return a connection that was silent for longer since it was told."""
+    *head, silent = handover.ROW.unpack(row)
+    return handover.ROW.pack(*head, min(silent + int(1000 * seconds), handover.LONGEST))
