@@ -1,4 +1,4 @@
-"""The commands of the guides to Docker and CNI, run as they stand there, in order."""
+"""The commands of the guides to Docker, CNI and bare metal, run as they stand there, in order."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from crossway.lab import Lab, process
 from crossway.lab.docker import Engine, engine
+from crossway.lab.server import TRUNK, Server, trunk
 from lab.test_containerd import Containerd
 
 TOP = Path(__file__).parents[2]
@@ -82,3 +83,38 @@ def test_the_guide_to_cni(lab: Lab, docker: Engine, tmp_path_factory: pytest.Tem
         process.stop([own.process], seconds=10.0)
     assert re.search(r"inet 10\.0\.0\.\d+/24 .* eth0", said)
     assert lab.client.list("port", device_owner="container:cni") == []
+
+
+def test_the_guide_to_bare_metal() -> None:
+    with Lab.up(hosts=2) as lab:
+        for host in lab.hosts:
+            trunk(lab, host)
+            host.physnets["rack1"] = TRUNK
+            host.agent.restart()
+        lab.joined()
+        server = Server(lab, "db", "52:54:00:00:01:05", 105, lab.hosts)
+        first, last = commands("bare-metal.md").split("crossway group create probes")
+        on_host(lab, first)
+        lab.client.wait("port", lab.client.list("port", name="db")[0]["id"])
+        server.boot("10.0.0.5")
+        assert " 0% packet loss" in on_host(lab, f"crossway group create probes{last}")
+        assert lab.client.list("port", device_owner="host:attached") == []
+
+
+def on_host(lab: Lab, script: str) -> str:
+    """Run what a reader would type on the first host, whose agent is where the page says."""
+    host = lab.hosts[0]
+    script = f"mount --bind {host.run} /run/crossway\nset -x\n{script}"
+    done = subprocess.run(
+        host.command("unshare", "--mount", "--propagation", "private", "bash", "-e", "-o", "pipefail"),
+        input=script, text=True, capture_output=True, check=False, cwd=TOP, timeout=240,
+        env={
+            "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/nonexistent",
+            "CROSSWAY_SERVER": lab.state.underlay_url,
+            "OS_AUTH_TYPE": "none",
+            "OS_ENDPOINT": lab.state.underlay_url,
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

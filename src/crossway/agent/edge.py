@@ -135,7 +135,6 @@ class Edges:
         self._ports: set[str] = set()  # of servers that this host may serve
         self._here: set[str] = set()
         self._left: set[str] = set()  # of which the next host is to hear once more
-        self._yielded: set[str] = set()  # let go of while this host was cut off
         self._turns: dict[str, tuple[int, str]] = {}
         self._telling: dict[str, tuple[float, int]] = {}  # port -> when it is told of again, how often it was
         # Connections of ports that others serve: what names one -> its row, and when it was told.
@@ -145,7 +144,8 @@ class Edges:
         self._socket: socket.socket | None = None
         self._pulse: Pulse | None = None
         self._out: socket.socket | None = None
-        self._beaten = 0.0
+        self._asked: dict[str, float] = {}  # when another edge was asked of a port
+        self._mute = False  # whether it was told that no echoes can be asked for
 
     # Life.
 
@@ -176,9 +176,8 @@ class Edges:
             self._ports.add(id)
         else:
             self._ports.discard(id)
-            for kept in (self._known, self._told, self._telling):
+            for kept in (self._known, self._told, self._telling, self._asked):
                 kept.pop(id, None)
-            self._yielded.discard(id)
         if port is None:
             self._turns.pop(id, None)
 
@@ -223,11 +222,13 @@ class Edges:
             self._repeat()
             await asyncio.sleep(QUIET_SECONDS)
             return
-        if self._pulse is None:
-            self._pulse = Pulse(self._agent.underlay)
+        if self._pulse is None and not self._begin():
+            await asyncio.sleep(QUIET_SECONDS)
+            return
         hosts = self._hosts()
         edges = {hosts[h] for port in shared.values() for h in port.carriers if h in hosts}
         witnesses = sorted(set(hosts.values()) - edges)[:WITNESSES]
+        assert self._pulse is not None
         self._pulse.hear()
         alone = self._alone(edges, witnesses)
         for id, port in shared.items():
@@ -235,6 +236,18 @@ class Edges:
         self._pulse.ask([*edges, *witnesses])
         self._repeat()
         await asyncio.sleep(BEAT_SECONDS)
+
+    def _begin(self) -> bool:
+        """Make ready to ask for echoes; return whether that can be done."""
+        try:
+            self._pulse = Pulse(self._agent.underlay)
+        except OSError as fault:
+            if not self._mute:
+                log.warning("no standby: hosts cannot be asked for echoes from %s: %s", self._agent.underlay, fault)
+            self._mute = True
+            return False
+        self._mute = False
+        return True
 
     def _alone(self, edges: set[str], witnesses: list[str]) -> bool:
         """Return whether it is this host that is cut off."""
@@ -258,28 +271,30 @@ class Edges:
             answering = [h for h in others if not self._pulse.silent(hosts[h])]
             if alone and others:
                 log.warning("cut off: letting go of port %s", id)
-                self._yielded.add(id)
                 self._place(id, others[0])
-            elif not wired and answering and id not in self._yielded:
+            elif not wired and answering and self._due(id):
                 log.warning("the server of port %s is out of reach: asking %s to take it", id, answering[0])
-                self._yielded.add(id)
                 self._say(hosts[answering[0]], Said(id, take=True))
-            elif wired:
-                self._yielded.discard(id)
-        elif alone or not wired:
+        elif alone or not wired or at is None or at not in hosts:
             return
-        elif at is None or (at in hosts and self._pulse.silent(hosts[at])):
+        elif self._pulse.silent(hosts[at]):
             log.warning("host %s is silent: taking port %s", at, id)
             self._take(id)
-        elif id in self._yielded and at in hosts and time.monotonic() - self._beaten > TOLD_SECONDS:
-            self._beaten = time.monotonic()
+        elif port.host == own and self._due(id):
+            # The server says that it is here: whoever has it, or has not, says so.
             self._say(hosts[at], Said(id, ask=True))
+
+    def _due(self, id: str) -> bool:
+        """Return whether it is time to ask another edge of a port again."""
+        now = time.monotonic()
+        if due := now - self._asked.get(id, 0.0) > TOLD_SECONDS:
+            self._asked[id] = now
+        return due
 
     def _take(self, id: str) -> None:
         """Serve a port from now on, and have everybody know."""
         turn = max(self._turns.get(id, (0, ""))[0] + 1, time.time_ns() // MILLISECOND)
         self._turns[id] = turn, self._agent.host
-        self._yielded.discard(id)
         self._place(id, self._agent.host)
         self._telling[id] = 0.0, 0
         self._repeat()
@@ -344,11 +359,10 @@ class Edges:
         elif said.flows and ours:
             self._learn(said.port, said.flows)
         elif said.ask:
-            turn, last = self._turns.get(said.port, (0, ""))
-            self._say(source, Said(said.port, at=own, turn=turn) if last == own else Said(said.port, yours=at != own))
-        elif said.yours and said.port in self._yielded and port.host == own:
+            turn = self._turns.get(said.port, (0, ""))[0]
+            self._say(source, Said(said.port, at=own, turn=turn) if at == own else Said(said.port, yours=True))
+        elif said.yours and port.host == own and at == name:
             log.info("port %s is still this host's", said.port)
-            self._yielded.discard(said.port)
             self._place(said.port, own)
         elif said.take and ours and at != own and self._carried(self._agent.device_of(said.port)):
             log.info("port %s: taken for %s", said.port, name)

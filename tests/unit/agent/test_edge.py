@@ -1,0 +1,188 @@
+"""Who serves a bare-metal server's port: what edges make of silence, and of each other's word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from crossway.agent import edge
+from crossway.agent.edge import Edges, Said
+from crossway.kernel.links import Link
+from crossway.model import rows as r
+from crossway.plan import view
+from crossway.plan.plan import Document, Plan
+from crossway.plan.port import Body
+
+HOSTS = {"h1": "192.0.2.1", "h2": "192.0.2.2", "h3": "192.0.2.3"}
+PORT = view.Port(
+    id="p", network="n", mac="fa:16:3e:00:00:01", host="h1", waiting=("h2",), link=view.Link("rack", 5)
+)  # fmt: skip
+
+
+class Pulse:
+    """Hosts that answer, or do not."""
+
+    def __init__(self) -> None:
+        self.dead: set[str] = set()
+
+    def silent(self, host: str) -> bool:
+        return host in self.dead
+
+    def all_silent(self) -> bool:
+        return self.dead >= set(HOSTS.values())
+
+
+class Agent:
+    """A host as edges see it."""
+
+    def __init__(self, host: str) -> None:
+        self.host, self.underlay, self.connected = host, HOSTS[host], True
+        self.servers: Any = None
+        self.plan = Plan(host)
+        self.brought: list[str] = []
+        self.wired = True
+        self.plan.take([
+            *(Document("host", id, view.Host(id=id, underlay=ip)) for id, ip in HOSTS.items()),
+            Document("network", "n", view.Network(id="n", number=7, mtu=1450)),
+            Document("port", "p", PORT),
+        ])  # fmt: skip
+        if host != "h3":
+            self.plan.bodies({"p": Body(r.PortKey(4, 5), r.Body.VLAN)})
+        self.plan.settle()
+
+    def settle(self) -> None:
+        self.plan.settle()
+
+    def link(self, name: str) -> Link | None:
+        return Link(4, name, True, 1500, "", "", "", self.wired or name == "under0")
+
+    def toward(self, address: str) -> Link | None:
+        return self.link("under0")
+
+    def device_of(self, port: str) -> str | None:
+        return "eth1"
+
+    def bring(self, port: str) -> None:
+        self.brought.append(port)
+
+    def hand_in(self, port: str, flows: bytes) -> None:
+        raise AssertionError
+
+    async def flows(self, ports: Mapping[str, r.PortKey]) -> dict[str, dict[r.FlowKey, r.Flow]]:
+        raise AssertionError
+
+    def at(self) -> str | None:
+        return self.plan.whereabouts(PORT)
+
+    def goes_to(self) -> r.Place:
+        return self.plan.rows["macs"][r.MacKey(7, bytes.fromhex("fa163e000001"))]  # type: ignore[return-value]
+
+
+class One:
+    """One host's edges; what they say is kept."""
+
+    def __init__(self, host: str) -> None:
+        self.agent = Agent(host)
+        self.edges = Edges(self.agent)
+        self.said: list[tuple[str, Said]] = []
+        self.pulse = Pulse()
+        self.edges._pulse = self.pulse  # type: ignore[assignment]
+        self.edges._say = lambda address, said: self.said.append((address, said))  # type: ignore[method-assign]
+        self.edges.note("p", PORT)
+
+    def look(self) -> None:
+        hosts = self.edges._hosts()
+        alone = self.edges._alone({HOSTS["h1"], HOSTS["h2"]} - {self.agent.underlay}, [HOSTS["h3"]])
+        self.edges._judge("p", PORT, hosts, alone)
+
+    def hear(self, name: str, **what: Any) -> None:
+        self.edges._heard(name, HOSTS[name], Said("p", **what))
+
+
+@pytest.fixture
+def active() -> One:
+    return One("h1")
+
+
+@pytest.fixture
+def standby() -> One:
+    return One("h2")
+
+
+def test_a_standby_takes_the_port_of_a_silent_host_and_says_so_to_all(standby: One) -> None:
+    standby.look()
+    assert (standby.agent.at(), standby.said) == ("h1", [])
+    standby.pulse.dead = {HOSTS["h1"]}
+    standby.look()
+    assert standby.agent.at() == "h2"
+    assert standby.agent.goes_to().kind == r.PlaceKind.LOCAL
+    assert {address for address, said in standby.said if said.at == "h2"} == {HOSTS["h1"], HOSTS["h3"]}
+    assert standby.agent.brought == ["p"]
+
+
+def test_who_is_cut_off_takes_nothing_and_lets_go(active: One, standby: One) -> None:
+    for one in (active, standby):
+        one.pulse.dead = set(HOSTS.values())
+        one.look()
+    assert standby.agent.at() == "h1"
+    assert active.agent.at() == "h2"
+    assert active.agent.goes_to().kind == r.PlaceKind.REMOTE
+    # Back, and nobody has taken it.
+    active.pulse.dead = set()
+    active.look()
+    assert active.said == [(HOSTS["h2"], Said("p", ask=True))]
+    standby.hear("h1", ask=True)
+    assert standby.said == [(HOSTS["h1"], Said("p", yours=True))]
+    active.hear("h2", yours=True)
+    assert active.agent.at() == "h1"
+
+
+def test_a_standby_that_does_not_reach_the_server_takes_nothing(standby: One) -> None:
+    standby.pulse.dead = {HOSTS["h1"]}
+    standby.agent.wired = False
+    standby.look()
+    standby.hear("h1", take=True)
+    assert standby.agent.at() == "h1"
+
+
+def test_who_does_not_reach_the_server_asks_a_standby(active: One, standby: One) -> None:
+    active.agent.wired = False
+    active.look()
+    active.look()  # not again at once
+    assert active.said == [(HOSTS["h2"], Said("p", take=True))]
+    standby.hear("h1", take=True)
+    assert standby.agent.at() == "h2"
+
+
+def test_the_latest_word_counts_and_only_that_of_edges() -> None:
+    peer = One("h3")
+    peer.hear("h3", at="h3", turn=9)
+    assert peer.agent.at() == "h1"
+    peer.hear("h2", at="h2", turn=5)
+    assert (peer.agent.at(), peer.agent.goes_to().underlay[-4:]) == ("h2", bytes([192, 0, 2, 2]))
+    peer.hear("h1", at="h1", turn=4)
+    assert peer.agent.at() == "h2"
+    # The server's next word on its host counts more; the same word again does not.
+    other = msgspec.structs.replace(PORT, mac="fa:16:3e:00:00:01", identity=3)
+    peer.agent.plan.take([Document("port", "p", other)])
+    assert peer.agent.at() == "h2"
+    for host, waiting in (("h2", "h1"), ("h1", "h2")):
+        peer.agent.plan.take([Document("port", "p", msgspec.structs.replace(other, host=host, waiting=(waiting,)))])
+        assert peer.agent.plan.whereabouts(peer.agent.plan.port("p") or PORT) == host
+
+
+def test_echoes_are_counted() -> None:
+    pulse = edge.Pulse("127.0.0.1")
+    try:
+        assert not pulse.all_silent()
+        for _ in range(edge.MISSED):
+            pulse.ask(["127.0.0.1", "192.0.2.99"])
+        pulse.hear()
+        assert not pulse.silent("127.0.0.1")
+        assert pulse.silent("192.0.2.99")
+        assert not pulse.all_silent()
+    finally:
+        pulse.close()
