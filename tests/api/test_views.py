@@ -128,6 +128,7 @@ def test_a_host_with_a_port_knows_the_network_and_its_peers(api: Api, host: Make
         "host": one.name,
         "waiting": [],
         "device": "tap7",
+        "link": None,
         "owner": "compute:nova",
     }
     assert one.ids("port") == {own, peer}
