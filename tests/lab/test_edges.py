@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -252,6 +254,23 @@ def test_edges_do_without_the_server(rack: Rack) -> None:
         assert pings(rack.server, rack.inner.ip4)
     finally:
         lab.server.start()
+    rack.wait_for(new)
+
+
+def test_edges_change_over_by_plan(rack: Rack) -> None:
+    lab = rack.scene.lab
+    stand_by(rack)
+    new = {"h1": "h2", "h2": "h1"}[rack.at()]
+    time.sleep(1.0)
+
+    def breaks() -> None:
+        command = [sys.executable, "-m", "crossway", "port", "move", rack.port["id"], new, "--no-wait"]
+        subprocess.run([*command, "--lab", lab.state.name], check=True, capture_output=True, timeout=30)
+        time.sleep(1.0)
+
+    bill = traffic(rack, breaks)
+    judge(bill)
+    assert max([0, *bill.into["runs"], *bill.out["runs"]]) <= 20, bill
     rack.wait_for(new)
 
 

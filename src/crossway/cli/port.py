@@ -222,7 +222,8 @@ def move_port(
     if at != to:
         if to not in {b["host"] for b in ask.ask("GET", bindings)["bindings"]}:
             ask.ask("POST", bindings, {"binding": {"host": to}})
-        if at and alive.get(at):
+        # Edges tell each other of a bare-metal server's connections.
+        if at and alive.get(at) and found.get("binding:vnic_type") != "baremetal":
             with show.waiting(f"waiting until {at} has told of the connections of {port}"):
                 _told(ask, found["id"], at)
         if not prepare:
