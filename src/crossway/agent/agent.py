@@ -30,9 +30,9 @@ import msgspec
 from crossway.agent import drops, handover, sweep
 from crossway.agent.api import Api
 from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_of
-from crossway.agent.ears import Ears
 from crossway.agent.edge import Edges
 from crossway.agent.guest.desk import Desk
+from crossway.agent.move import Moves
 from crossway.agent.plane import UPLINK, WORKLOAD, Plane
 from crossway.agent.remover import Remover
 from crossway.agent.server import Servers
@@ -58,8 +58,6 @@ ALIVE_SECONDS = 5.0  # between signs of life
 PAUSE_SECONDS = (0.1, 2.0)  # before coming again to a server that went: at first, at most
 SWEEP_SECONDS = 5.0
 ADVERTISE_SECONDS = 1.0
-TAKEN_SECONDS = 2.0  # for which a port is carried that is said to be about to come
-HANDOVER_SECONDS = 1.0  # between two looks at the connections of ports that may move
 PLUG_SECONDS = 30.0
 REPORT_SECONDS = 0.02  # between reports at least: changes in a burst are reported together
 
@@ -113,15 +111,7 @@ class Agent:
         self._ring: Ring | None = None
         self._news = True  # whether guests may have to be told something else of their routers
         self._told_faults: set[tuple[str, str]] = set()
-        # Ports that move: those that may go any moment and what was told of their connections last;
-        # those that have just gone, by what stood for them here; those of which another host has told.
-        self._leaving: dict[str, frozenset[r.FlowKey] | None] = {}
-        self._gone: dict[str, r.PortKey] = {}
-        self._coming: set[str] = set()
-        self._handing = asyncio.Event()
-        # Ports that are carried before they have come, and whether it is their guest who is here already.
-        self._carried: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
-        self._ears = Ears(self._announced)
+        self._moves = Moves(self)
         self._edges = Edges(self)
 
     # Life.
@@ -170,8 +160,9 @@ class Agent:
                 os.write(ready_fd, b"\n")
                 os.close(ready_fd)
             async with asyncio.TaskGroup() as tasks:
-                own = (self._follow, self._tell, self._sweep, self._advertise, self._hand_over, self._fetch)
-                for step in (*own, ways.sweep, self._edges.beat, self._edges.stream):
+                own = (self._follow, self._tell, self._sweep, self._advertise)
+                moves, edges = self._moves, self._edges
+                for step in (*own, ways.sweep, moves.hand_over, moves.fetch, edges.beat, edges.stream):
                     tasks.create_task(self._forever(step))
         finally:
             loop.remove_reader(self._events.fileno())
@@ -182,7 +173,7 @@ class Agent:
             for path in (self.run / "agent.sock", *engines):
                 path.unlink(missing_ok=True)
             self.servers.close()
-            self._ears.close()
+            self._moves.close()
             self._edges.close()
             self._events.close()
             self._hang_up()
@@ -236,7 +227,7 @@ class Agent:
                         self._bookmark(int(told["bookmark"]), batch, whole=whole)
                         batch, whole, self._pause = [], False, PAUSE_SECONDS[0]
                     elif "take" in told:
-                        self._take(str(told["take"]))
+                        self._moves.take(str(told["take"]))
                     elif told.get("reset"):
                         batch, whole = [], True
                     else:
@@ -261,7 +252,7 @@ class Agent:
             before = list(self.plan.objects["port"]) if whole else []
             self.plan.take(documents, whole=whole)
             self._consider(dict.fromkeys([*before, *(d.id for d in documents if d.kind == "port")]))
-            self._coming.update(d.id for d in documents if d.kind == "handover" and d.object is not None)
+            self._moves.told(d.id for d in documents if d.kind == "handover" and d.object is not None)
             if whole:
                 self._consider(list(self._records))
                 if not self._complete:
@@ -296,7 +287,7 @@ class Agent:
         for id in ports:
             port = self.plan.port(id)
             ours = port is not None and port.host == self.host
-            self._note_move(id, port)
+            self._moves.note(id, port)
             self._edges.note(id, port)
             record = self._records.get(id)
             if record is not None:
@@ -317,7 +308,7 @@ class Agent:
                     if named is None or not _same_place(named, wanted):
                         self._name(wanted)
                     changed[id] = self._body(self._named[id])
-            self._hear(id)
+            self._moves.listen(id)
             self._judge.add(id)
             self._reported.pop(id, None)
         self.plan.bodies(changed)
@@ -336,7 +327,7 @@ class Agent:
         self._read = False
         failed = bool(self.tables.failed)
         change = changes(self.tables.have, self.plan.rows, touched if synced else None)
-        self._hand_in()
+        self._moves.hand_in()
         self._edges.before()
         self.tables.apply(change)
         self.plane.toward(change.put.get("hosts", ()) if synced else self.tables.have["hosts"])
@@ -694,7 +685,7 @@ class Agent:
             inside = self._inside(record) or Inside(record.ifname or "eth0", "", 0, (), ())
             self._link_came(self.links.veth(record.port, netns, inside))
         self.plan.bodies({record.port: self._body(record)})
-        self._hear(record.port)
+        self._moves.listen(record.port)
         self._news = True
         self._judge.add(record.port)
         self._apply()
@@ -928,118 +919,7 @@ class Agent:
             news, self._news = self._news, False
             self._desk.advertise(news)
 
-    # Ports that move.
-
-    def _note_move(self, id: str, port: view.Port | None) -> None:
-        """Take note of a port that may leave this host, and of one that has just left."""
-        if port is not None and port.link is not None:
-            self._leaving.pop(id, None)  # edges tell each other
-        elif port is not None and port.host == self.host and port.waiting:
-            if id not in self._leaving:
-                self._leaving[id] = None
-                self._handing.set()
-        elif id in self._leaving:
-            del self._leaving[id]
-            body = self.plan.local_bodies().get(id)
-            if port is not None and self.host in port.waiting and body is not None:
-                self._gone[id] = body.key
-                self._handing.set()
-
-    def _take(self, id: str) -> None:
-        """Carry a port that is about to move here, so that it is there before those who send to it know."""
-        if self._carry(id):
-            self._carried.put_nowait((id, False))
-
-    def _carry(self, id: str) -> bool:
-        """Carry a port that is about to move here, if it has its body, for a while at most; say whether."""
-        port = self.plan.port(id)
-        if port is None or self.host not in port.waiting or id not in self.plan.local_bodies():
-            return False
-        self.plan.taken(id, True)
-        self._apply()
-        asyncio.get_running_loop().call_later(TAKEN_SECONDS, self._let_go, id)
-        return True
-
-    def _let_go(self, id: str) -> None:
-        """Carry a port no longer that has not come after all."""
-        self.plan.taken(id, False)
-        self._apply()
-
-    def _hear(self, id: str) -> None:
-        """Listen for the guest of a port that may come to a body that it has here."""
-        port, record = self.plan.port(id), self._records.get(id)
-        waits = port is not None and port.host != self.host and self.host in port.waiting
-        if not waits or record is None or record.vlan or record.device not in self._by_name:
-            self._ears.stop(id)
-            return
-        try:
-            self._ears.listen(id, record.device)
-        except OSError as fault:
-            log.warning("port %s will not be heard on %s: %s", id, record.device, fault)
-
-    def _announced(self, id: str, mac: str) -> None:
-        """Take note that a guest has said that it is here."""
-        port = self.plan.port(id)
-        if port is not None and port.mac == mac:
-            self._ears.stop(id)
-            log.info("the guest of port %s is here", id)
-            self._carry(id)
-            self._carried.put_nowait((id, True))
-
-    async def _fetch(self) -> None:
-        """Tell the server of a port that is carried; one whose guest is here is to be here."""
-        id, heard = await self._carried.get()
-        try:
-            await self.servers.taken(id)
-            if heard:
-                await self.servers.activate(id)
-                log.info("port %s has been fetched", id)
-        except Fault as fault:
-            log.warning("port %s is carried, but: %s", id, fault)
-
-    async def _hand_over(self) -> None:
-        """Tell where a port may go, or has gone, which connections it has here."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(HANDOVER_SECONDS):
-                await self._handing.wait()
-        self._handing.clear()
-        bodies = self.plan.local_bodies()
-        wanted = {id: bodies[id].key for id in self._leaving if id in bodies} | self._gone
-        if not wanted or not self.connected:
-            return
-        found = await asyncio.to_thread(_flows_of, self.plane.object.table("flows"), set(wanted.values()))
-        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        for id, key in wanted.items():
-            flows = found[key]
-            if id not in self._gone and self._leaving.get(id, None) == flows.keys():
-                continue
-            try:
-                await self.servers.hand_over(id, handover.packed(flows, now))
-            except (NotFound, Conflict, Invalid) as fault:
-                log.warning("connections of port %s: %s", id, fault)
-            except Fault as fault:
-                log.warning("connections of port %s: %s", id, fault)
-                continue  # again a little later
-            self._gone.pop(id, None)
-            if id in self._leaving:
-                self._leaving[id] = frozenset(flows)
-
-    def _hand_in(self) -> None:
-        """Put what other hosts have told of connections of ports that are here now where the programs look."""
-        for id in list(self._coming):
-            port, told, body = self.plan.port(id), self.plan.handover(id), self.plan.local_bodies().get(id)
-            if port is None or told is None:
-                self._coming.discard(id)
-            elif self.plan.is_here(port) and body is not None:
-                self._coming.discard(id)
-                now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-                older = self.tables.older(port.identity)
-                try:
-                    self.tables.hand_in(handover.unpacked(told.flows, body.key, port.identity, older, now))
-                except ValueError as fault:
-                    log.error("port %s: %s", id, fault)
-
-    # Edges: what they need of this host.
+    # What edges and ports that move need of this host.
 
     def settle(self) -> None:
         """Bring the tables up to date with what was said of where ports are."""
@@ -1061,7 +941,7 @@ class Agent:
 
     def bring(self, port: str) -> None:
         """Have the server say that a port is here that was taken."""
-        self._carried.put_nowait((port, True))
+        self._moves.bring(port)
 
     def hand_in(self, port: str, flows: bytes) -> None:
         """Put connections of a port where the programs look."""

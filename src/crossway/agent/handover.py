@@ -48,21 +48,20 @@ def split(raw: bytes) -> list[bytes]:
     return [raw[at : at + ROW.size] for at in range(0, len(raw) - ROW.size + 1, ROW.size)]
 
 
-def unpacked(text: str, port: r.PortKey, identity: int, generation: int, now: int) -> dict[r.FlowKey, r.Flow]:
+def unpacked(text: str) -> bytes:
+    """Return the connections of one port, one after the other; raises ValueError for what is none."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as fault:
+        raise ValueError(f"the connections of a port are not base64: {fault}") from fault
+
+
+def read(raw: bytes, port: r.PortKey, identity: int, generation: int, now: int) -> dict[r.FlowKey, r.Flow]:
     """Return the rows of a port's connections on this host; raises ValueError for what is none.
 
     *generation* is one that the identity's policy no longer has: each connection
     is judged with its next packet.
     """
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except binascii.Error as fault:
-        raise ValueError(f"the connections of a port are not base64: {fault}") from fault
-    return read(raw, port, identity, generation, now)
-
-
-def read(raw: bytes, port: r.PortKey, identity: int, generation: int, now: int) -> dict[r.FlowKey, r.Flow]:
-    """Return the rows of a port's connections on this host; raises ValueError for what is none."""
     if len(raw) % ROW.size:
         raise ValueError(f"{len(raw)} bytes are no connections of {ROW.size} bytes each")
     rows = {}

@@ -1,0 +1,186 @@
+"""Ports that move: carried before they come, and their connections told when they go.
+
+    old host ── connections, each second ──> server ──> new host
+                                              "take" ──> carried from now on
+    guest ── RARP ──> new host: carried, and fetched
+
+Docs: docs/protocols.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from crossway.agent import handover
+from crossway.agent.ears import Ears
+from crossway.errors import Conflict, Fault, Invalid, NotFound
+from crossway.model import rows as r
+from crossway.plan import view
+
+if TYPE_CHECKING:
+    from crossway.agent.body import Record
+    from crossway.agent.server import Servers
+    from crossway.kernel.links import Link
+    from crossway.plan.plan import Plan
+
+log = logging.getLogger(__name__)
+
+TAKEN_SECONDS = 2.0  # for which a port is carried that is said to be about to come
+HANDOVER_SECONDS = 1.0  # between two looks at the connections of ports that may move
+
+
+class Carrier(Protocol):
+    """What is needed of the agent."""
+
+    host: str
+    connected: bool
+    plan: Plan
+    servers: Servers
+
+    def settle(self) -> None: ...
+    def link(self, name: str) -> Link | None: ...
+    def record(self, port: str) -> Record | None: ...
+    def hand_in(self, port: str, flows: bytes) -> None: ...
+    async def flows(self, ports: Mapping[str, r.PortKey]) -> dict[str, dict[r.FlowKey, r.Flow]]: ...
+
+
+class Moves:
+    """The ports that may leave this host, have just left it, or may come to it."""
+
+    def __init__(self, agent: Carrier) -> None:
+        self._agent = agent
+        # Those that may go any moment, and what was told of their connections last.
+        self._leaving: dict[str, frozenset[r.FlowKey] | None] = {}
+        self._gone: dict[str, r.PortKey] = {}  # those that have just gone, by what stood for them here
+        self._coming: set[str] = set()  # those of which another host has told
+        self._handing = asyncio.Event()
+        # Ports that are carried before they have come, and whether it is their guest who is here already.
+        self._carried: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+        self._ears = Ears(self._announced)
+
+    def close(self) -> None:
+        self._ears.close()
+
+    # Going.
+
+    def note(self, id: str, port: view.Port | None) -> None:
+        """Take note of a port that may leave this host, and of one that has just left."""
+        own = self._agent.host
+        if port is not None and port.link is not None:
+            self._leaving.pop(id, None)  # edges tell each other
+        elif port is not None and port.host == own and port.waiting:
+            if id not in self._leaving:
+                self._leaving[id] = None
+                self._handing.set()
+        elif id in self._leaving:
+            del self._leaving[id]
+            body = self._agent.plan.local_bodies().get(id)
+            if port is not None and own in port.waiting and body is not None:
+                self._gone[id] = body.key
+                self._handing.set()
+
+    async def hand_over(self) -> None:
+        """Tell where a port may go, or has gone, which connections it has here."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HANDOVER_SECONDS):
+                await self._handing.wait()
+        self._handing.clear()
+        bodies = self._agent.plan.local_bodies()
+        wanted = {id: bodies[id].key for id in self._leaving if id in bodies} | self._gone
+        if not wanted or not self._agent.connected:
+            return
+        found = await self._agent.flows(wanted)
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        for id, flows in found.items():
+            if id not in self._gone and self._leaving.get(id, None) == flows.keys():
+                continue
+            try:
+                await self._agent.servers.hand_over(id, handover.packed(flows, now))
+            except (NotFound, Conflict, Invalid) as fault:
+                log.warning("connections of port %s: %s", id, fault)
+            except Fault as fault:
+                log.warning("connections of port %s: %s", id, fault)
+                continue  # again a little later
+            self._gone.pop(id, None)
+            if id in self._leaving:
+                self._leaving[id] = frozenset(flows)
+
+    # Coming.
+
+    def take(self, id: str) -> None:
+        """Carry a port that is about to move here, so that it is there before those who send to it know."""
+        if self._carry(id):
+            self._carried.put_nowait((id, False))
+
+    def bring(self, id: str) -> None:
+        """Have the server say that a port is here that is carried already."""
+        self._carried.put_nowait((id, True))
+
+    def _carry(self, id: str) -> bool:
+        """Carry a port that is about to move here, if it has its body, for a while at most; say whether."""
+        port = self._agent.plan.port(id)
+        if port is None or self._agent.host not in port.waiting or id not in self._agent.plan.local_bodies():
+            return False
+        self._place(id, taken=True)
+        # One that has not come after all is let go of.
+        asyncio.get_running_loop().call_later(TAKEN_SECONDS, lambda: self._place(id, taken=False))
+        return True
+
+    def _place(self, id: str, *, taken: bool) -> None:
+        self._agent.plan.taken(id, taken)
+        self._agent.settle()
+
+    async def fetch(self) -> None:
+        """Tell the server of a port that is carried; one whose guest is here is to be here."""
+        id, heard = await self._carried.get()
+        try:
+            await self._agent.servers.taken(id)
+            if heard:
+                await self._agent.servers.activate(id)
+                log.info("port %s has been fetched", id)
+        except Fault as fault:
+            log.warning("port %s is carried, but: %s", id, fault)
+
+    def listen(self, id: str) -> None:
+        """Listen for the guest of a port that may come to a body that it has here."""
+        own, port, record = self._agent.host, self._agent.plan.port(id), self._agent.record(id)
+        waits = port is not None and port.host != own and own in port.waiting
+        if not waits or record is None or record.vlan or self._agent.link(record.device) is None:
+            self._ears.stop(id)
+            return
+        try:
+            self._ears.listen(id, record.device)
+        except OSError as fault:
+            log.warning("port %s will not be heard on %s: %s", id, record.device, fault)
+
+    def _announced(self, id: str, mac: str) -> None:
+        """Take note that a guest has said that it is here."""
+        port = self._agent.plan.port(id)
+        if port is not None and port.mac == mac:
+            self._ears.stop(id)
+            log.info("the guest of port %s is here", id)
+            self._carry(id)
+            self.bring(id)
+
+    def told(self, ports: Iterable[str]) -> None:
+        """Take note of ports whose connections another host has told."""
+        self._coming.update(ports)
+
+    def hand_in(self) -> None:
+        """Put what other hosts have told of connections of ports that are here now where the programs look."""
+        plan = self._agent.plan
+        for id in list(self._coming):
+            port, told = plan.port(id), plan.handover(id)
+            if port is None or told is None:
+                self._coming.discard(id)
+            elif plan.is_here(port) and id in plan.local_bodies():
+                self._coming.discard(id)
+                try:
+                    self._agent.hand_in(id, handover.unpacked(told.flows))
+                except ValueError as fault:
+                    log.error("port %s: %s", id, fault)
