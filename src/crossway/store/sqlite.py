@@ -13,6 +13,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from crossway.errors import Unavailable
@@ -50,29 +51,41 @@ Waiting = tuple[Transaction, "asyncio.Future[int]"]
 
 class SqliteStore:
     def __init__(self, path: str | Path) -> None:
-        try:
-            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA cache_size = -65536")
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
-            self._db.executescript(SCHEMA)
-            (told,) = self._db.execute("SELECT sql FROM sqlite_master WHERE name = 'entries'").fetchone()
-            if "WITHOUT ROWID" in told:
-                self._db.executescript(RENEW)
-            # Takes the lock now, so that a second server on this file fails at its start.
-            self._db.execute("UPDATE head SET schema = 1")
-            (revision,) = self._db.execute("SELECT revision FROM head").fetchone()
-        except (sqlite3.Error, OSError) as error:
-            hint = " (another server uses it)" if "locked" in str(error) else ""
-            raise Unavailable(f"store sqlite:{path}: {error}{hint}") from error
+        with ExitStack() as undo:
+            try:
+                Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
+                undo.callback(self._db.close)
+                revision = self._open()
+            except (sqlite3.Error, OSError) as error:
+                hint = " (another server uses it)" if "locked" in str(error) else ""
+                raise Unavailable(f"store sqlite:{path}: {error}{hint}") from error
+            undo.pop_all()
         self.history = History(revision)
         self._waiting: list[Waiting] = []
         self._writing = False
         self._closed: asyncio.Future[None] | None = None
         self._disk = ThreadPoolExecutor(1, "store")
+
+    def _open(self) -> int:
+        """Make the file one of ours, for this server alone; return its revision."""
+        for pragma in (
+            "locking_mode = EXCLUSIVE",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "cache_size = -65536",
+            f"wal_autocheckpoint = {CHECKPOINT}",
+        ):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.executescript(SCHEMA)
+        (told,) = self._db.execute("SELECT sql FROM sqlite_master WHERE name = 'entries'").fetchone()
+        if "WITHOUT ROWID" in told:
+            self._db.executescript(RENEW)
+        # Takes the lock now, so that a second server on this file fails at its start.
+        self._db.execute("UPDATE head SET schema = 1")
+        revision: int
+        (revision,) = self._db.execute("SELECT revision FROM head").fetchone()
+        return revision
 
     async def commit(self, transaction: Transaction) -> int:
         if self._closed:

@@ -22,3 +22,4 @@ def world(store: MemoryStore) -> Iterator[World]:
         made = World(runner, store)
         yield made
         made.stop()
+        runner.run(store.close())
