@@ -5,7 +5,7 @@ CNI := src/crossway/plugins/crossway-cni
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: cflags cni demo test check fuzz bench bench-api bench-attach bpf setup lock tempest schemathesis
+.PHONY: cflags cni cycles demo test check fuzz bench bench-api bench-attach bpf setup lock tempest schemathesis
 
 setup:
 	@scripts/setup
@@ -40,6 +40,10 @@ check: setup
 	@.venv/bin/mypy -p crossway -p bench
 	@.venv/bin/lint-imports
 	@$(PY) scripts/reference --check
+
+# 10,000 ports come and go by Docker, CNI, taps, edges and hosts' own interfaces, while parts are killed: make cycles SEED=2
+cycles: setup
+	@CYCLES=$(or $(CYCLES),10000) SEED=$(or $(SEED),1) $(PY) -m pytest -s --timeout 7200 tests/lab/test_cycles_ways.py
 
 # Hostile frames for the data plane: make fuzz FRAMES=1000000 SEED=1
 fuzz: setup

@@ -21,7 +21,7 @@ from crossway.kernel import netlink as nl
 from crossway.kernel.links import netns_of
 from crossway.kernel.netlink import Netlink, attr, attrs
 from crossway.plugins.cni import Cni
-from crossway.plugins.docker import Docker
+from crossway.plugins.docker import IDLE_SECONDS, Docker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +49,7 @@ class Bodies(Protocol):
     def record(self, port: str) -> Record | None: ...
     def state(self, port: str) -> str | None: ...
     def lost(self) -> list[str]: ...
+    def untaken(self) -> list[str]: ...
 
 
 class Ways:
@@ -58,6 +59,7 @@ class Ways:
         self._agent = agent
         self._cni = Cni(self)
         self._docker: dict[Path, Docker] = {}
+        self._untaken: dict[str, float] = {}  # ports whose link no engine has taken, and since when
 
     @property
     def host(self) -> str:
@@ -111,17 +113,21 @@ class Ways:
         """Take away ports whose container has gone without the engine's saying so.
 
         An engine that was killed forgets the endpoints of containers that it
-        finds alive; their link goes with their namespace.
+        finds alive; their link goes with their namespace. One that was killed before
+        it had taken a link, or that gives a link back as it begins anew, leaves it here.
         """
         await asyncio.sleep(SWEEP_SECONDS)
         if not self.connected:
             return
         try:
-            for port in self._agent.lost():
+            now = time.monotonic()
+            self._untaken = {port: self._untaken.get(port, now) for port in self._agent.untaken()}
+            left = [port for port, since in self._untaken.items() if now - since > IDLE_SECONDS]
+            for port in (*self._agent.lost(), *left):
                 log.info("removing port %s: its container has gone", port)
                 await self._agent.detach(port)
             for docker in self._docker.values():
-                await docker.sweep(time.monotonic())
+                await docker.sweep(now)
         except Fault as fault:
             log.warning("cannot take away what containers have left: %s", fault)
 
