@@ -107,6 +107,13 @@ def find(decision: Decision, model: type[R], id: str) -> R:
     return found
 
 
+def touch(decision: Decision, model: type[R], id: str) -> None:
+    """Count a change of what belongs to a resource as one of its own: once, however much a decision changes."""
+    table = decision.cloud.of(model)
+    if not decision.makes(table, id) and (old := decision.read(table, id)) is not None:
+        decision.put(table, changed(old, {}))
+
+
 def change(decision: Decision, old: R, given: Given) -> R:
     """Put a resource with what was given, one revision on."""
     new = changed(old, given)

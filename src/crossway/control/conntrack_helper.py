@@ -6,11 +6,12 @@ import msgspec
 
 from crossway.control import outside
 from crossway.control.caller import Caller
-from crossway.control.collection import Collection, change, find
+from crossway.control.collection import Collection, change, find, touch
 from crossway.control.decision import Decision
 from crossway.errors import Invalid, NotFound
 from crossway.model.conntrack_helper import CONNTRACK_HELPER, HELPERS, ConntrackHelper
 from crossway.model.resource import Given, new_id, now
+from crossway.model.router import Router
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> ConntrackHelper:
@@ -23,6 +24,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> ConntrackHelper:
     _check(decision, helper)
     outside.bear(decision, helper.id, (None, None), (None, router.id))
     decision.create(cloud.of(ConntrackHelper), helper)
+    touch(decision, Router, router.id)
     return helper
 
 
@@ -33,6 +35,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Conntra
     key = f"routed/{old.router_id}/{id}"
     decision.release(key)
     decision.claim(key)
+    touch(decision, Router, old.router_id)
     return change(decision, old, given)
 
 
@@ -40,6 +43,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     helper = find(decision, ConntrackHelper, id)
     outside.bear(decision, id, (None, None), (helper.router_id, None))
     decision.delete(decision.cloud.of(ConntrackHelper), id)
+    touch(decision, Router, helper.router_id)
 
 
 def _check(decision: Decision, new: ConntrackHelper) -> None:

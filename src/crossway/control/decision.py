@@ -41,7 +41,7 @@ class Decision:
 
     def get(self, table: Table[S], id: str) -> S | None:
         """Look at an object without relying on it."""
-        if self._makes(table, id):
+        if self.makes(table, id):
             found: S = self._made[table.name][id]
             return found
         return None if f"{table.name}/{id}" in self.transaction.deletes else table.rows.get(id)
@@ -49,14 +49,14 @@ class Decision:
     def rely(self, table: Table[S], id: str) -> S | None:
         """Look at an object and rely on its being there when this is done."""
         found = self.get(table, id)
-        if found is not None and not self._makes(table, id):
+        if found is not None and not self.makes(table, id):
             self.transaction.exists.add(f"{table.name}/{id}")
         return found
 
     def read(self, table: Table[S], id: str) -> S | None:
         """Look at an object and rely on its not having changed when this is done."""
         found = self.get(table, id)
-        if found is not None and not self._makes(table, id):
+        if found is not None and not self.makes(table, id):
             self.transaction.same[f"{table.name}/{id}"] = table.modified[id]
         return found
 
@@ -71,11 +71,12 @@ class Decision:
         """Return the objects of a table that this decision makes or changes."""
         return self._made.get(table.name, NOTHING).values()
 
-    def _makes(self, table: Table[S], id: str) -> bool:
+    def makes(self, table: Table[S], id: str) -> bool:
+        """Say whether this decision makes or changes an object."""
         return id in self._made.get(table.name, NOTHING)
 
     def _changes(self, table: Table[S], id: str) -> bool:
-        return self._makes(table, id) or f"{table.name}/{id}" in self.transaction.deletes
+        return self.makes(table, id) or f"{table.name}/{id}" in self.transaction.deletes
 
     def create(self, table: Table[S], new: S, limited: bool = True) -> None:
         """Make an object; raise OverQuota if its project has as many as it may, unless it is not *limited*."""
@@ -93,7 +94,7 @@ class Decision:
         """Change an object that was read."""
         id = new.id  # type: ignore[attr-defined]
         key = f"{table.name}/{id}"
-        if not self._makes(table, id):
+        if not self.makes(table, id):
             self.transaction.same[key] = table.modified[id]
         self._make(table, id, new)
         self.transaction.puts[key] = ENCODER.encode(new)

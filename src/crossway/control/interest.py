@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from crossway.control.cloud import Cloud, Step
 from crossway.model.address_group import AddressGroup
+from crossway.model.network import Network
 from crossway.model.port import ROUTER_INTERFACE, Port
 from crossway.model.rule import Rule
 
@@ -140,13 +141,13 @@ class Interest:
                         found["handover", port.id] = None
         return list(found)
 
-    def _network(self, id: str, old: object, new: object) -> None:
+    def _network(self, id: str, old: Network | None, new: Network | None) -> None:
         if old is None:
             self.islands[id] = Island([id])
         elif new is None:
             self._tell_island(id, ("network", id), False)
             del self.islands[id]
-        else:
+        elif _network_essence(old) != _network_essence(new):
             self._tell_island(id, ("network", id), True)
 
     def _port(self, old: Port | None, new: Port | None) -> None:
@@ -384,5 +385,10 @@ def _essence(port: Port) -> tuple[object, ...]:
     )
 
 
+def _network_essence(network: Network) -> tuple[object, ...]:
+    """Return what a host is told of a network."""
+    return (network.number, network.mtu, network.segment, network.admin_state_up)
+
+
 def _subnet_essence(subnet: object) -> tuple[object, ...]:
-    return tuple(getattr(subnet, name) for name in ("gateway_ip", "dns_nameservers", "host_routes"))
+    return tuple(getattr(subnet, name) for name in ("gateway_ip", "dns_nameservers", "host_routes", "enable_dhcp"))

@@ -19,6 +19,7 @@ from crossway.control.rbac import DEFAULT_NETWORK, check_end
 from crossway.control.segment import drop, of_network
 from crossway.control.segmentation import hold, key
 from crossway.control.share import forget, share, unshare
+from crossway.control.subnet import check_mtu
 from crossway.control.subnetpool import leave_pool, scope_of
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.agent import ZONE
@@ -35,7 +36,6 @@ from crossway.settings import UNDERLAY_MTU
 
 # Outer Ethernet, IP, UDP and VXLAN headers.
 OVERHEAD_IPV4, OVERHEAD_IPV6 = 50, 70
-MTU_MIN = 68
 # Owners of ports that go with their network.
 OF_NOBODY = ("network:dhcp", "network:distributed")
 # Held by the external network that is the default.
@@ -73,8 +73,12 @@ def create(decision: Decision, caller: Caller, given: Given) -> Network:
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Network:
     cloud = decision.cloud
     old: Network = seen(cloud, caller, "network", id, decision.read(cloud.networks, id))
+    given = _renumbered(decision, old, given)
     if "mtu" in given:
         given = {**given, "mtu": _mtu(decision, old.type, given["mtu"])}
+        # A subnet that comes meanwhile changes the network as well.
+        for one in decision.by(cloud.subnets, "network_id", id):
+            check_mtu(id, given["mtu"], one.ip_version)
     if old.shared and given.get("shared") is False:
         try:
             check_end(decision, caller, old, ACCESS_AS_SHARED, EVERYONE)
@@ -205,6 +209,33 @@ def _provider(decision: Decision, given: Given, project: str) -> dict[str, Any]:
     return {"type": type, "physnet": physnet, "segment": segment, "number": number}
 
 
+def _renumbered(decision: Decision, old: Network, given: Given) -> Given:
+    """Return what was given with what becomes of the network's segment: its VLAN or VNI may be another."""
+    given = dict(given)
+    asked = {name: given.pop(name) for name in ("type", "physnet", "segment") if name in given}
+    asked = {name: value for name, value in asked.items() if value is not None and value != getattr(old, name)}
+    segments = of_network(decision.cloud, old)
+    told = [{"type": s.network_type, "physnet": s.physical_network, "segment": s.segmentation_id} for s in segments]
+    if list(given.pop("segments", ())) not in ([], told):
+        raise _fixed(f"its segments are {told}, and come and go at /v2.0/segments")
+    if wrong := asked.keys() & {"type", "physnet"}:
+        raise _fixed(f"its {' and '.join(sorted(wrong))} cannot become another")
+    if not asked:
+        return given
+    if len(segments) > 1:
+        raise _fixed("it has several segments")
+    if any(port.host for port in decision.cloud.ports.by("network_id", old.id)):
+        raise _fixed("hosts carry ports of it")
+    number = hold(decision, old.type, old.physnet, asked["segment"], old.project_id)
+    decision.release(key(old.type, old.physnet, old.segment))
+    segment.renumber(decision, old, number)
+    return {**given, "segment": number, **({"number": number} if old.type == VXLAN else {})}
+
+
+def _fixed(why: str) -> Invalid:
+    return Invalid(f"Invalid input for operation: provider attributes of a network: {why}.", type="InvalidInput")
+
+
 def _mtu(decision: Decision, type: str, wanted: int) -> int:
     """Return what fits the underlay, or what is wanted if that fits."""
     most = int(UNDERLAY_MTU.value())
@@ -213,9 +244,9 @@ def _mtu(decision: Decision, type: str, wanted: int) -> int:
         most -= OVERHEAD_IPV6 if ipv6 else OVERHEAD_IPV4
     if wanted == 0:
         return most
-    if not MTU_MIN <= wanted <= most:
+    if wanted > most:
         raise Invalid(
-            f"Invalid input for mtu. Reason: '{wanted}' should be from {MTU_MIN} to {most} on this underlay.",
+            f"Invalid input for mtu. Reason: '{wanted}' should be at most {most} on this underlay.",
             type="InvalidInput",
         )
     return wanted

@@ -8,7 +8,7 @@ import msgspec
 
 from crossway.control import outside
 from crossway.control.caller import Caller, seen
-from crossway.control.collection import Collection, change, find
+from crossway.control.collection import Collection, change, find, touch
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.floatingip import FloatingIp
@@ -46,6 +46,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> PortForwarding:
     # Changing the floating IP makes those who forward its ports at the same time decide one after the other.
     change(decision, fip, {"router_id": router})
     decision.create(cloud.of(PortForwarding), forwarding)
+    touch(decision, Port, port.id)
     return forwarding
 
 
@@ -69,11 +70,14 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> PortFor
     _router(decision, fip, port, new)
     _check(decision, new)
     change(decision, fip, {})
+    touch(decision, Port, port.id)
     return change(decision, old, given)
 
 
 def delete(decision: Decision, caller: Caller, id: str) -> None:
-    outside.drop_forwarding(decision, find(decision, PortForwarding, id))
+    forwarding = find(decision, PortForwarding, id)
+    outside.drop_forwarding(decision, forwarding)
+    touch(decision, Port, forwarding.internal_port_id)
 
 
 def _fip(decision: Decision, id: str) -> FloatingIp:

@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 
 from crossway.control.caller import Caller, owned, seen
-from crossway.control.collection import Collection
+from crossway.control.collection import Collection, touch
 from crossway.control.decision import Decision
 from crossway.control.share import hold
 from crossway.errors import Conflict, Invalid
@@ -46,6 +46,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Rule:
     if _unique_key(rule) in decision.transaction.puts:
         raise _exists(decision.transaction.puts[_unique_key(rule)].decode())
     insert(decision, rule)
+    touch(decision, Group, group.id)
     return rule
 
 
@@ -55,12 +56,15 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Rule:
     old: Rule = seen(cloud, caller, "security_group_rule", id, decision.read(cloud.rules, id))
     new = changed(old, given)
     decision.put(cloud.rules, new)
+    touch(decision, Group, new.security_group_id)
     return new
 
 
 def delete(decision: Decision, caller: Caller, id: str) -> None:
     cloud = decision.cloud
-    remove(decision, seen(cloud, caller, "security_group_rule", id, decision.read(cloud.rules, id)))
+    rule: Rule = seen(cloud, caller, "security_group_rule", id, decision.read(cloud.rules, id))
+    remove(decision, rule)
+    touch(decision, Group, rule.security_group_id)
 
 
 def insert(decision: Decision, rule: Rule, limited: bool = True) -> None:

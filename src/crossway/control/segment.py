@@ -90,6 +90,13 @@ def drop(decision: Decision, segment: Segment) -> None:
         decision.release(key(segment.network_type, segment.physical_network, segment.segmentation_id))
 
 
+def renumber(decision: Decision, network: Network, number: int | None) -> None:
+    """Give what is kept of a network's own segment the number that the network gets."""
+    kept = decision.read(decision.cloud.of(Segment), own_id(network.id))
+    if kept is not None:
+        change(decision, kept, {"segmentation_id": number})
+
+
 def of_network(cloud: Cloud, network: Network) -> list[Segment]:
     """Return a network's segments, its own first."""
     kept = cloud.of(Segment)

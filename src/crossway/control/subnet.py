@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable
 from msgspec import UNSET
 
 from crossway.control.address import by_mac, default_pools, number
-from crossway.control.caller import Caller, project_of, seen
+from crossway.control.caller import Caller, project_of, seen, shared
 from crossway.control.cloud import Cloud
-from crossway.control.collection import Collection
+from crossway.control.collection import Collection, touch
 from crossway.control.decision import Decision
 from crossway.control.segment import own_id
 from crossway.control.subnetpool import cut, default_pool, enter_pool, leave_pool, scope_of
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.check import boolean
-from crossway.model.network import Network
+from crossway.model.network import MTU_MIN, Network
 from crossway.model.port import ROUTER_INTERFACE, FixedIp, Port
 from crossway.model.resource import Given, changed, new_id, now
 from crossway.model.segment import Segment
@@ -64,6 +64,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
     _check_routes(prefix, given["host_routes"])
     _check_most(given)
     _check_segment(decision, network.id, given["segment_id"])
+    check_mtu(network.id, network.mtu, prefix.version)
     time = now()
     subnet = Subnet(
         **{**given, "project_id": project, "gateway_ip": gateway, "allocation_pools": pools},
@@ -78,6 +79,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
     enter_pool(decision, subnet)
     if subnet.by_mac:
         _add_to_ports(decision, subnet)
+    touch(decision, Network, network.id)
     return subnet
 
 
@@ -112,6 +114,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Subnet:
         decision.transaction.puts[f"prefix/{old.network_id}/{id}"] = b""
     new = changed(old, given)
     decision.put(cloud.subnets, new)
+    touch(decision, Network, new.network_id)
     return new
 
 
@@ -140,6 +143,17 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     decision.delete(cloud.subnets, id)
     decision.release(f"prefix/{subnet.network_id}/{id}")
     leave_pool(decision, subnet)
+    touch(decision, Network, subnet.network_id)
+
+
+def check_mtu(network: str, mtu: int, version: int) -> None:
+    """Raise Conflict where a network's packets are smaller than those of a subnet may have to be."""
+    if mtu < MTU_MIN[version]:
+        raise Conflict(
+            f"The MTU of network {network} is {mtu}: with an IPv{version} subnet it should be {MTU_MIN[version]} or "
+            "more.",
+            type="NetworkMTUSubnetConflict",
+        )
 
 
 def _allocated(decision: Decision, caller: Caller, network: Network, project: str, given: Given) -> Given:
@@ -336,11 +350,19 @@ def _external(cloud: Cloud, subnet: Subnet) -> bool:
 
 
 def _by_external(cloud: Cloud, caller: Caller, values: list[str]) -> Callable[[Subnet], bool]:
-    try:
-        wanted = {boolean(value) for value in values}
-    except ValueError as error:
-        raise Invalid(f"Invalid input for router:external. Reason: {error}.") from None
+    wanted = {boolean(value) for value in values}
     return lambda subnet: _external(cloud, subnet) in wanted
+
+
+def _by_shared(cloud: Cloud, caller: Caller, values: list[str]) -> Callable[[Subnet], bool]:
+    """Keep subnets of networks that are shared with the caller, or that are not; no subnet tells it itself."""
+    wanted = {boolean(value) for value in values}
+
+    def test(subnet: Subnet) -> bool:
+        network = cloud.networks.get(subnet.network_id)
+        return (network is not None and shared(cloud, caller.project, network)) in wanted
+
+    return test
 
 
 SUBNETS = Collection(
@@ -350,7 +372,7 @@ SUBNETS = Collection(
     delete=delete,
     derived={"router:external": _external},
     stale_in={"network": lambda cloud, network: cloud.subnets.ids("network_id", network.id)},
-    filters={"router:external": _by_external},
+    filters={"router:external": _by_external, "shared": _by_shared},
     aliases={
         "subnet-dns-publish-fixed-ip": "Subnet DNS publish fixed IP",
         "subnet-external-network": "Subnet belongs to an external network",

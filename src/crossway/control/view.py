@@ -20,7 +20,7 @@ from crossway.control.interest import Audience, Interest, Topic
 from crossway.model.address_group import AddressGroup
 from crossway.model.group import Group
 from crossway.model.host import Handover, Host, Identity
-from crossway.model.network import VLAN, Network
+from crossway.model.network import MTU_MIN, VLAN, Network
 from crossway.model.port import ROUTER_INTERFACE, Port
 from crossway.model.router import Router
 from crossway.model.rule import INGRESS, IPV6, Rule
@@ -263,7 +263,8 @@ def _network(network: Network, cloud: Cloud) -> Shape:
     return {
         "id": network.id,
         "number": network.number,
-        "mtu": network.mtu,
+        # Links carry no less; there is no subnet where the network is to.
+        "mtu": max(network.mtu, MTU_MIN[4]),
         "type": network.type,
         "physnet": network.physnet,
         "segment": network.segment if network.type == VLAN else None,

@@ -24,6 +24,8 @@ FLAT, VLAN, VXLAN = "flat", "vlan", "vxlan"
 VNI_MAX = (1 << 24) - 1
 TYPE, PHYSNET, SEGMENT = "provider:network_type", "provider:physical_network", "provider:segmentation_id"
 VLAN_MAX = 4094
+# What a network must carry whole by IP version: RFC 791, RFC 8200.
+MTU_MIN = {4: 68, 6: 1280}
 
 
 ONE = mapping({TYPE: one_of(FLAT, VLAN, VXLAN)}, {PHYSNET: or_none(text(64)), SEGMENT: or_none(integer(1, VNI_MAX))})
@@ -64,14 +66,12 @@ class Network(
         tuple[str, ...], attribute(list_of(text(255)), put=False, default=(), filter=False)
     ] = ()
     ha: Annotated[bool, attribute(boolean, put=False, default=False, shown=False, filter=False, sort=False)] = False
-    type: Annotated[str, attribute(one_of(FLAT, VLAN, VXLAN), put=False, set_by=ADMIN, see=ADMIN)] = VXLAN
-    physnet: Annotated[str | None, attribute(or_none(text(64)), put=False, set_by=ADMIN, see=ADMIN)] = None
-    segment: Annotated[int | None, attribute(or_none(integer(1, VNI_MAX)), put=False, set_by=ADMIN, see=ADMIN)] = None
+    type: Annotated[str, attribute(one_of(FLAT, VLAN, VXLAN), set_by=ADMIN, see=ADMIN)] = VXLAN
+    physnet: Annotated[str | None, attribute(or_none(text(64)), set_by=ADMIN, see=ADMIN)] = None
+    segment: Annotated[int | None, attribute(or_none(integer(1, VNI_MAX)), set_by=ADMIN, see=ADMIN)] = None
     segments: Annotated[
         tuple[dict[str, Any], ...],
-        attribute(
-            list_of(segment, unique=False), put=False, default=(), set_by=ADMIN, see=ADMIN, filter=False, sort=False
-        ),
+        attribute(list_of(segment, unique=False), default=(), set_by=ADMIN, see=ADMIN, filter=False, sort=False),
     ] = ()
 
 

@@ -70,11 +70,21 @@ def test_an_ipv6_underlay_costs_20_bytes_more(world: World) -> None:
             "InvalidInput",
         ),
         ({"mtu": 9000}, "InvalidInput"),
-        ({"mtu": 60}, "InvalidInput"),
     ],
 )
 def test_networks_that_cannot_be(world: World, given: dict[str, Any], type: str) -> None:
     refused(world.network, type=type, status=400, **given)
+
+
+@pytest.mark.parametrize(("cidr", "least"), [("10.0.0.0/24", 68), ("fd00::/64", 1280)])
+def test_a_network_with_subnets_carries_what_ip_demands(world: World, cidr: str, least: int) -> None:
+    network = world.network(mtu=least - 1)
+    refused(world.subnet, network, cidr, type="NetworkMTUSubnetConflict", status=409)
+    world.change(network, mtu=least)
+    world.subnet(network, cidr)
+    refused(world.change, network, mtu=least - 1, type="NetworkMTUSubnetConflict", status=409)
+    world.change(network, mtu=0)
+    assert world.again(network).mtu == 1450
 
 
 def test_segments_are_used_once_until_they_are_freed(world: World) -> None:

@@ -68,7 +68,7 @@ class Story:
 
     def happen(self) -> None:
         what = self.pick(
-            ["create", "create", "bind", "bind", "delete", "link", "unlink", "regroup", "rule", "bulk", "up"]
+            ["create", "create", "bind", "bind", "delete", "link", "unlink", "regroup", "rule", "bulk", "up", "dhcp"]
         )
         world, cloud = self.world, self.world.cloud
         host = self.pick(["", *HOSTS, *HOSTS, "unregistered"])
@@ -100,6 +100,9 @@ class Story:
         elif what == "up":
             network = self.pick(self.networks)
             world.change(network, admin_state_up=not world.again(network).admin_state_up)
+        elif what == "dhcp":
+            subnet = self.pick(self.subnets)
+            world.change(subnet, enable_dhcp=not world.again(subnet).enable_dhcp)
         elif ports := self.ports():
             port = self.pick(ports)
             if what == "bind":
@@ -233,6 +236,7 @@ def test_what_does_not_matter_to_hosts_is_not_told(two: tuple[World, Listener, L
     world.change(named(world, "port", "p1"), name="renamed", description="x")
     world.change(named(world, "network", "n2"), admin_state_up=False)
     world.change(world.cloud.subnets.by("network_id", named(world, "network", "n1").id)[0], name="s")
+    world.change(named(world, "network", "n1"), description="x")
     assert one.news() == []
 
 

@@ -40,7 +40,7 @@ def test_older_names_are_taken() -> None:
         (NETWORK, {"id": UUID}, False, Invalid, "Attribute 'id' not allowed in POST"),
         (NETWORK, {"status": "DOWN"}, True, Invalid, "'status' not allowed in PUT"),
         (NETWORK, {"provider:network_type": "gre"}, False, Invalid, "'gre' is not in ['flat', 'vlan', 'vxlan']"),
-        (NETWORK, {"provider:network_type": "flat"}, True, Invalid, "read-only attribute provider:network_type"),
+        (NETWORK, {"availability_zone_hints": []}, True, Invalid, "read-only attribute availability_zone_hints"),
         (SUBNET, {}, False, Invalid, "Required attribute 'network_id' not specified"),
         (SUBNET, {"cidr": "10.0.0.0/24"}, True, Invalid, "Cannot update read-only attribute cidr"),
         (PORT, {"network_id": UUID, "fixed_ips": [{}]}, False, Invalid, "neither ip_address nor subnet_id"),
