@@ -463,6 +463,7 @@ WRONG = {
     "network:is_default",
     "network:provider:physical_network",
     "network:provider:segmentation_id",
+    "network:segments",
     "subnet:segment_id",
     "port:fixed_ips:ip_address",
     "port:fixed_ips:subnet_id",

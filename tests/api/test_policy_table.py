@@ -210,8 +210,10 @@ def _try(tally: Tally, name: str, relation: Relation, role: str, at: Made, fresh
     sees = may(f"get_{name}")
     hidden = {403, 404} if name in NAMED else {404}
 
+    own = "own" in relation.facts
+
     def want(rule: str, done: int) -> set[int]:
-        return {done} if may(rule) and sees else {403} if sees else hidden
+        return {done} if may(rule) and sees else {403} if sees and (own or not kind.absent) else hidden
 
     listed, one = at.path.rpartition("/")[0] if at.id else at.path, at.path
     if name not in NAMED:
@@ -266,11 +268,17 @@ def _ask_by(tally: Tally, who: tuple[str, str, str], may: bool, listed: str, one
     declared = NAMES[name].kind.attributes[wire]
     text = tally.ask(who, {200}, "GET", f"{one}?fields={wire}")
     tally.check(may or wire not in text, f"{who}: {wire} in {text[:200]}")
-    asked = {200} if may else {400}
     if declared.filter:
-        tally.ask(who, asked, "GET", f"{listed}?{wire}={1 if declared.filter_check else 'x'}")
+        found = tally.stock.admin("GET", f"/v2.0/{one}")[NAMES[name].kind.name]
+        value = found.get(wire)
+        sought = value if value is not None else 1 if declared.filter_check else "x"
+        text = tally.ask(who, {200}, "GET", f"{listed}?{wire}={sought}")
+        # Of what is one's own one may ask by more than one sees.
+        there = found["id"] in text
+        tally.check(there or value is None or not may, f"{who}: {wire} {value} does not find it: {text[:200]}")
+        tally.check(may or who[1] == found["project_id"] or not there, f"{who}: {wire} finds {text[:200]}")
     if declared.sort:
-        tally.ask(who, asked, "GET", f"{listed}?sort_key={wire}")
+        tally.ask(who, {200} if may else {400}, "GET", f"{listed}?sort_key={wire}")
 
 
 def _act(

@@ -170,7 +170,11 @@ class Networking:
                 (made,) = await self._create(at, caller, [asked[kind.name]])
                 return self._one(at.collection, made, caller, 201)
             if isinstance(asked.get(kind.plural), list):
-                bodies = asked[kind.plural]
+                # Each may be in a body of its own, as it would be alone.
+                bodies = [
+                    one[kind.name] if isinstance(one, dict) and one.keys() == {kind.name} else one
+                    for one in asked[kind.plural]
+                ]
                 if not 0 < len(bodies) <= BULK_MAX:
                     raise Invalid(f"{kind.plural} has {len(bodies)} entries; should be from 1 to {BULK_MAX}")
                 all_made = self._fresh(at.collection, await self._create(at, caller, bodies))

@@ -289,7 +289,7 @@ def _answer(collection: Collection) -> Schema:
         wire: _type(hints[declared.field]) if wire not in collection.derived else {} for wire, declared in shown.items()
     }
     properties |= {name: properties.get(name, {}) for name in collection.derived}
-    if kind.rbac:
+    if kind.tells_shared:
         properties["shared"] = {"type": "boolean"}
     return {"type": "object", "properties": properties}
 

@@ -199,8 +199,16 @@ def _test(cloud: Cloud, collection: Collection, caller: Caller, name: str, value
     if name == "changed_since" and "updated_at" in collection.kind.attributes:
         return _since(values)
     declared = collection.kind.names.get(name)
-    if declared is None or not declared.filter or _withheld(declared, caller):
+    if declared is None or not declared.filter:
         raise Invalid(f"['{name}'] is invalid attribute for filtering")
+    found = _by_attribute(name, declared, values)
+    if _withheld(declared, caller):
+        # Clients ask by it for what is their own; of others' it is not to be found out.
+        return lambda r: r.project_id == caller.project and found(r)
+    return found
+
+
+def _by_attribute(name: str, declared: Attribute, values: list[str]) -> Test:
     field = declared.field
     if declared.filter_check:
         checked = _checked(name, declared.filter_check, values)
@@ -225,7 +233,7 @@ def _checked(name: str, check: Check, values: list[str]) -> set[Any]:
 
 
 def _withheld(declared: Attribute, caller: Caller) -> bool:
-    """Say whether the caller may not ask by an attribute that it may not see."""
+    """Say whether the caller may not see an attribute of all that it may see."""
     return declared.see is not None and not anywhere(caller, declared.see)
 
 

@@ -104,7 +104,7 @@ class Shapes:
         if collection.rows is not None or collection.below is not None:
             return encode(self.shape(collection, resource, caller))
         unseen = hidden(self.cloud, caller, resource)
-        told_shared = bool(collection.kind.rbac) and shared(self.cloud, caller.project, resource)
+        told_shared = collection.kind.tells_shared and shared(self.cloud, caller.project, resource)
         kept = self._kept[collection.kind.table].setdefault((unseen, told_shared), {})
         encoded = kept.get(resource.id)
         if encoded is None:
@@ -117,14 +117,14 @@ class Shapes:
 
     def encode_all(self, collection: Collection, some: Iterable[Resource], caller: Caller) -> list[bytes]:
         kept = self._kept.get(collection.kind.table)
-        if kept is None or not caller.admin or collection.kind.rbac:
+        if kept is None or not caller.admin or collection.kind.tells_shared:
             return [self.encode(collection, one, caller) for one in some]
         # An admin sees all of each.
         known = kept.setdefault((NOTHING, False), {}).get
         return [known(one.id) or self.encode(collection, one, caller) for one in some]
 
     def shape(self, collection: Collection, resource: Resource, caller: Caller) -> dict[str, Any]:
-        told_shared = bool(collection.kind.rbac) and shared(self.cloud, caller.project, resource)
+        told_shared = collection.kind.tells_shared and shared(self.cloud, caller.project, resource)
         return self._shape(collection, resource, hidden(self.cloud, caller, resource), told_shared)
 
     def _shape(
@@ -137,7 +137,7 @@ class Shapes:
                 shape.pop(name, None)
             else:
                 shape[name] = value
-        if collection.kind.rbac:
+        if collection.kind.tells_shared:
             shape["shared"] = told_shared
         for wire in unseen:
             shape.pop(wire, None)
@@ -151,7 +151,7 @@ class Shapes:
         unseen = hidden(self.cloud, caller, resource)
         for name in fields:
             declared = collection.kind.names.get(name)
-            if name == "shared" and collection.kind.rbac:
+            if name == "shared" and collection.kind.tells_shared:
                 shape[name] = shared(self.cloud, caller.project, resource)
             elif name in collection.derived and name not in unseen:
                 if (value := collection.derived[name](self.cloud, resource)) is not UNSET:

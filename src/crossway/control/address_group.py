@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from crossway.control.caller import Caller, named, shared
+from crossway.control.caller import Caller, named
 from crossway.control.collection import Action, Collection, change, find, make
 from crossway.control.decision import Decision
 from crossway.control.share import forget
 from crossway.errors import Conflict, Fault, Invalid
-from crossway.model.address_group import ADDRESS_GROUP, ADDRESSES, AddressGroup
+from crossway.model.address_group import ADDRESS_GROUP, AddressGroup
+from crossway.model.check import ip_or_cidr, list_of
 from crossway.model.resource import Given
+from crossway.model.rule import normal
+
+# Here an address alone is the prefix that holds it and no other.
+PREFIXES = list_of(lambda value: normal(ip_or_cidr(value)))
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> AddressGroup:
@@ -42,7 +47,7 @@ def add_addresses(decision: Decision, caller: Caller, id: str, body: Any) -> dic
         raise Invalid(
             f"Addresses {', '.join(there)} already exist in the address group {id}.", type="AddressesAlreadyExist"
         )
-    return _told(decision, caller, change(decision, old, {"addresses": (*old.addresses, *named)}))
+    return _told(change(decision, old, {"addresses": (*old.addresses, *named)}))
 
 
 def remove_addresses(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
@@ -50,7 +55,7 @@ def remove_addresses(decision: Decision, caller: Caller, id: str, body: Any) -> 
     if missing := [address for address in named if address not in old.addresses]:
         raise AddressesNotFound(f"Addresses {', '.join(missing)} not found in the address group {id}.")
     left = tuple(address for address in old.addresses if address not in named)
-    return _told(decision, caller, change(decision, old, {"addresses": left}))
+    return _told(change(decision, old, {"addresses": left}))
 
 
 class AddressesNotFound(Fault):
@@ -65,15 +70,14 @@ def _named(body: Any) -> tuple[str, ...]:
     if not isinstance(named, dict) or named.keys() != {"addresses"} or not isinstance(named["addresses"], list):
         raise Invalid(f"Invalid input for addresses. Reason: '{body}' should be {{'addresses': [PREFIX, …]}}.")
     try:
-        checked: tuple[str, ...] = ADDRESSES(named["addresses"])
+        checked: tuple[str, ...] = PREFIXES(named["addresses"])
     except ValueError as error:
         raise Invalid(f"Invalid input for addresses. Reason: {error}.") from None
     return checked
 
 
-def _told(decision: Decision, caller: Caller, group: AddressGroup) -> dict[str, Any]:
-    told = {**ADDRESS_GROUP.show(group), "shared": shared(decision.cloud, caller.project, group)}
-    return {ADDRESS_GROUP.name: told}
+def _told(group: AddressGroup) -> dict[str, Any]:
+    return {ADDRESS_GROUP.name: ADDRESS_GROUP.show(group)}
 
 
 _BODY = {

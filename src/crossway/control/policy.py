@@ -149,6 +149,8 @@ def _resource(decision: Decision, caller: Caller, collection: Collection, id: st
     if found is None:
         raise NotFound(kind.name, id)
     resource: Resource = seen(decision.cloud, caller, kind.name, id, found)
+    if kind.absent and resource.project_id != caller.project and not may(decision.cloud, caller, kind.update, resource):
+        raise NotFound(kind.name, id)
     return resource
 
 

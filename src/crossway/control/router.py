@@ -489,7 +489,6 @@ ROUTERS = Collection(
         "extraroute-atomic": "Atomically add/remove extra routes",
         "l3-ext-ndp-proxy": "Router support to enable NDP proxy",
         "l3-flavors": "Router Flavor Extension",
-        "l3-ha": "HA Router extension",
         "qos-gateway-ip": "Router gateway IP QoS",
         "router": "Neutron L3 Router",
         "router-admin-state-down-before-update": "Enforce Router's Admin State Down Before Update Extension",

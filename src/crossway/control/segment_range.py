@@ -24,6 +24,8 @@ def create(decision: Decision, caller: Caller, given: Given) -> SegmentRange:
     if not shared and not project:
         raise Invalid("Invalid input for operation: project_id required for a range that is not shared.")
     time = now()
+    # No physical network may be said as an empty one.
+    given = {**given, "physical_network": given["physical_network"] or None}
     made = SegmentRange(**{**given, "project_id": project}, id=new_id(), created_at=time, updated_at=time)
     _check(decision.cloud, made)
     decision.create(decision.cloud.of(SegmentRange), made)

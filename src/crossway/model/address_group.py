@@ -23,4 +23,6 @@ ADDRESS_GROUP = Kind(
     get=READER | SHARED,
     without=("tags",),
     rbac="address_group",
+    tells_shared=False,
+    absent=True,
 )

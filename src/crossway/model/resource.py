@@ -94,7 +94,9 @@ class Kind(Generic[R]):
     *without* are attributes of every resource that this one lacks. *parent* is
     the field that names what it belongs to, and the table where that is.
     *indexes* are fields by which it is found, or names with how to find their
-    values. *rbac* is its name as the object type of RBAC policies.
+    values. *rbac* is its name as the object type of RBAC policies; *tells_shared* says
+    whether the API tells who asks that one is shared. One that may be seen by whom it
+    does not belong to is, to them, *absent* where it should be changed.
     """
 
     def __init__(
@@ -112,10 +114,13 @@ class Kind(Generic[R]):
         parent: tuple[str, str] | None = None,
         indexes: Iterable[str] | Mapping[str, Index | None] = ("project_id",),
         rbac: str = "",
+        tells_shared: bool = True,
+        absent: bool = False,
     ) -> None:
         self.model, self.name, self.plural, self.table = model, name, plural, table or name
         self.create, self.get, self.update, self.delete = create, get, update, delete
         self.parent, self.rbac = parent, rbac
+        self.tells_shared, self.absent = bool(rbac) and tells_shared, absent
         self.attributes: dict[str, Attribute] = {}
         hidden, without = [], set(without)
         hints = get_type_hints(model, include_extras=True)

@@ -16,10 +16,14 @@ from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection
 from crossway.control.group import GROUPS
 from crossway.control.log import LOGS
+from crossway.control.network import NETWORKS
 from crossway.control.port import PORTS
+from crossway.control.subnet import SUBNETS
 from crossway.errors import Fault, Invalid, NotFound
 from crossway.model.group import Group
 from crossway.model.log import Log
+from crossway.model.network import Network
+from crossway.model.subnet import Subnet
 from crossway.store.memory import MemoryStore
 
 # Few values, so that many are the same.
@@ -213,11 +217,38 @@ def test_what_cannot_be_asked_is_said(collection: Collection, params: str, said:
         ask(cloud_of([]), collection, pairs)
 
 
-def test_one_may_not_ask_by_what_one_may_not_see() -> None:
-    for name in ("binding:host_id", "sort_key"):
-        with pytest.raises(Fault) as refused:
-            ask(cloud_of([]), PORTS, [(name, "binding:host_id")], ALICE)
-        assert refused.value.status == 400
+def test_by_what_one_may_not_see_one_finds_only_what_is_ones_own() -> None:
+    kinds = {"type": "vlan", "physnet": "dc", "shared": True}
+    cloud = cloud_of([Network(id=IDS[i], project_id=p, number=i, **kinds) for i, p in enumerate(["alice", "bob"])])
+    asked = [("provider:physical_network", "dc"), ("provider:network_type", "vlan")]
+    assert ids(ask(cloud, NETWORKS, asked, ALICE)) == IDS[:1]
+    assert ids(ask(cloud, NETWORKS, asked, ADMIN)) == IDS[:2]
+    with pytest.raises(Fault) as refused:
+        ask(cloud, NETWORKS, [("sort_key", "provider:segmentation_id")], ALICE)
+    assert refused.value.status == 400
+
+
+def test_subnets_are_found_by_whether_their_network_is_shared() -> None:
+    shared = {"alice": False, "bob": True}
+    networks = [Network(id=IDS[i], project_id=p, number=i, shared=s) for i, (p, s) in enumerate(shared.items())]
+    subnets = [
+        Subnet(
+            id=IDS[i + 5],
+            project_id="bob",
+            network_id=network.id,
+            ip_version=4,
+            cidr="10.0.0.0/24",
+            gateway_ip=None,
+            allocation_pools=(),
+        )
+        for i, network in enumerate(networks)
+    ]
+    cloud = cloud_of([*networks, *subnets])
+    for caller in (ADMIN, ALICE):
+        assert ids(ask(cloud, SUBNETS, [("shared", "True")], caller)) == [IDS[6]]
+        assert ids(ask(cloud, SUBNETS, [("shared", "False")], caller)) == [IDS[5]]
+    with pytest.raises(Invalid, match=r"shared.*cannot be converted to boolean"):
+        ask(cloud, SUBNETS, [("shared", "perhaps")])
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from clouds import ALICE, Listener, World
+from clouds import ALICE, BOB, Listener, World
 from crossway.control import address_group
 from crossway.control.address_group import ADDRESS_GROUPS
-from crossway.errors import Fault
+from crossway.control.rbac import RBAC_POLICIES
+from crossway.errors import Fault, NotFound
 from crossway.plan.group import rule_of
 from crossway.plan.view import decode
 
@@ -24,13 +25,25 @@ def test_addresses_come_and_go_once(world: World) -> None:
     assert act(world, address_group.add_addresses, made, "fd00::/64") == ("10.0.0.0/24", "fd00::/64")
     for verb, address, status in (
         (address_group.add_addresses, "fd00::/64", 400),
-        (address_group.add_addresses, "10.0.0.1", 400),
+        (address_group.add_addresses, "10.0.0", 400),
+        (address_group.remove_addresses, "10.0.0.1", 404),
         (address_group.remove_addresses, "10.9.0.0/24", 404),
     ):
         with pytest.raises(Fault) as raised:
             act(world, verb, made, address)
         assert raised.value.status == status
     assert act(world, address_group.remove_addresses, made, "10.0.0.0/24") == ("fd00::/64",)
+    assert act(world, address_group.add_addresses, made, "10.0.0.1", "fd01::1")[1:] == ("10.0.0.1/32", "fd01::1/128")
+
+
+def test_who_merely_sees_a_group_is_not_told_that_it_could_be_changed(world: World) -> None:
+    made = world.make(ADDRESS_GROUPS, ALICE)
+    world.make(
+        RBAC_POLICIES, object_type="address_group", object_id=made.id, action="access_as_shared", target_tenant="bob"
+    )
+    for verb in (lambda: world.change(made, BOB, name="x"), lambda: world.delete(made, BOB)):
+        with pytest.raises(NotFound):
+            verb()
 
 
 def test_a_rule_names_one_thing_and_holds_it(world: World) -> None:

@@ -94,6 +94,69 @@ def test_a_projects_own_range_is_for_it_alone_and_comes_first(world: World) -> N
     assert vlan(world, project_id="bob").segment == 101
 
 
+@pytest.mark.parametrize("wire", [{}, {"physical_network": ""}, {"physical_network": None}])
+def test_a_range_of_vnis_may_say_that_it_is_of_no_wire(world: World, wire: dict[str, Any]) -> None:
+    body = {"network_type": "vxlan", "minimum": 900, "maximum": 901, **wire}
+    found = world.make(SEGMENT_RANGES, shared=False, project_id="alice", **body)
+    assert found.physical_network is None
+    assert [world.network(project_id="alice").segment for _ in range(2)] == [900, 901]
+    with pytest.raises(Conflict):
+        world.change(found, minimum=901)
+    with pytest.raises(Conflict):
+        world.delete(found)
+
+
+def test_a_networks_number_may_become_another_while_no_host_carries_it(world: World) -> None:
+    world.host("h1")
+    network, other = vlan(world, provider__segmentation_id=7), world.network()
+    (own,) = segments(world, network)
+    world.do(lambda d: verbs.update(d, ADMIN, own.id, {"name": "first"}))
+    same = {"provider__network_type": "vlan", "provider__physical_network": "dc"}
+    world.change(network, **same, provider__segmentation_id=8)
+    assert world.again(network).segment == 8
+    assert [(s.segmentation_id, s.name) for s in segments(world, network)] == [(8, "first")]
+    assert vlan(world, provider__segmentation_id=7).segment == 7
+    with pytest.raises(Conflict, match="VLAN 7"):
+        world.change(network, provider__segmentation_id=7)
+    world.change(other, provider__segmentation_id=4711)
+    assert (world.again(other).segment, world.again(other).number) == (4711, 4711)
+    port = world.port(other, binding__host_id="h1")
+    with pytest.raises(Invalid, match="hosts carry ports"):
+        world.change(other, provider__segmentation_id=4712)
+    world.change(other, provider__segmentation_id=4711, name="same")
+    world.delete(port)
+    world.delete(world.again(other))
+    world.delete(world.again(network))
+    assert [
+        key for key in world.stored() if key.startswith(("claim/network/4711", "claim/vlan/dc/8", "segment/"))
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"provider:network_type": "vlan"},
+        {"provider:physical_network": "dc"},
+        {"segments": [{"provider:network_type": "vxlan", "provider:segmentation_id": 5}]},
+    ],
+)
+def test_what_a_network_is_made_of_stays(world: World, body: dict[str, Any]) -> None:
+    network = world.network(project_id="alice", provider__network_type="vxlan", provider__segmentation_id=4)
+    with pytest.raises(Invalid, match="provider attributes"):
+        world.change(network, **body)
+    told = {"provider:network_type": "vxlan", "provider:segmentation_id": 4}
+    assert world.change(network, segments=[told], **{**told, "provider:physical_network": None}).segment == 4
+    with pytest.raises(Forbidden):
+        world.change(network, ALICE, provider__segmentation_id=6)
+
+
+def test_of_several_segments_none_gets_another_number(world: World) -> None:
+    network = world.network()
+    world.make(SEGMENTS, network_id=network.id, network_type="vlan", physical_network="dc", segmentation_id=7)
+    with pytest.raises(Invalid, match="several segments"):
+        world.change(network, provider__segmentation_id=6)
+
+
 def test_a_range_in_use_stays(world: World) -> None:
     found = vlans(world, 100, 110)
     network = vlan(world)
