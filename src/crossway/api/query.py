@@ -87,6 +87,8 @@ def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, pare
     if collection.rows is not None:
         return _page([row for row in collection.rows(cloud, caller) if all(test(row) for test in tests)], query)
     table: Table[Any] = cloud.tables[collection.kind.table]
+    if collection.anew and query.marker in table.rows and not sees(cloud, caller, table.rows[query.marker]):
+        query = msgspec.structs.replace(query, marker="")
     candidates = _candidates(cloud, table, collection, caller, query, parent)
     by_id = not query.order or query.order[0][0] == "id"
     if query.limit and by_id and isinstance(candidates, Bucket):

@@ -64,7 +64,8 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     gets the fields that were asked for and returns the JSON. *named* turns what stands in
     the path into the id that the caller means. *absent* returns what there is under an id
     of which nothing is kept. *questions* are words that stand where an id would, and what
-    GET of them answers.
+    GET of them answers. *anew* says that the page after what the caller may not see is the
+    first; else there is none.
     """
 
     kind: Kind[Any]
@@ -88,6 +89,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     absent: Callable[[str], Any] | None = None
     questions: Mapping[str, Callable[[Caller], Any]] = {}
     show: Callable[[Decision, Caller, str, list[str]], Mapping[str, Any]] | None = None
+    anew: bool = False
 
 
 def make(decision: Decision, caller: Caller, model: type[R], given: Given, **more: Any) -> R:

@@ -53,6 +53,11 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Group:
         raise Conflict(
             f"Security Group {id} in use by ports: its statefulness cannot change.", type="SecurityGroupInUse"
         )
+    if given.get("stateful", old.stateful) != old.stateful:
+        # No port begins to have it meanwhile.
+        decision.quiet(f"member/{id}/")
+        for unused in cloud.identities.by("group", id):
+            decision.quiet(f"bearer/{unused.id}/")
     new = changed(old, given)
     decision.put(cloud.groups, new)
     return new
@@ -90,8 +95,9 @@ def _create(decision: Decision, given: Given) -> Group:
     if given.get("stateful", UNSET) is UNSET:
         given = {**given, "stateful": statefulness.of_new(cloud, given["project_id"])}
     group = Group(**given, id=new_id(), created_at=time, updated_at=time)
-    # Every project must be able to have its default group, and a group its first rules: no quota stops them.
-    decision.create(cloud.groups, group, limited=group.name != DEFAULT)
+    # Every project must be able to have its default group: no quota stops it.
+    limited = group.name != DEFAULT
+    decision.create(cloud.groups, group, limited)
     for template in default_rule.of_new(cloud, group.name == DEFAULT):
         rule = template.of(
             new_id(),
@@ -103,7 +109,7 @@ def _create(decision: Decision, given: Given) -> Group:
         )
         # What a template names may be gone by now.
         if rule.remote_group_id in (None, group.id) or decision.rely(cloud.groups, str(rule.remote_group_id)):
-            insert(decision, rule, limited=False)
+            insert(decision, rule, limited)
     return group
 
 

@@ -134,7 +134,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
         decision.delete(cloud.subnets, subnet.id)
         decision.release(f"prefix/{id}/{subnet.id}")
         leave_pool(decision, subnet)
-    qos.refer(decision, caller, id, network.qos_policy_id, None)
+    qos.drop(decision, id, network.qos_policy_id)
     forget(decision, id)
     decision.delete(cloud.networks, id)
     if network.external and network.is_default:

@@ -19,6 +19,7 @@ from crossway.control.decision import Decision
 from crossway.control.share import hold
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.floatingip import FLOATING_IP
+from crossway.model.group import Group
 from crossway.model.network import Network
 from crossway.model.port import (
     DOWN,
@@ -469,9 +470,16 @@ def _pairs(wanted: Iterable[Any], mac: str) -> tuple[Pair, ...]:
 
 
 def _check_groups(decision: Decision, caller: Caller, project: str, groups: Iterable[str]) -> None:
+    stateful = set()
     for id in groups:
-        found = decision.rely(decision.cloud.groups, id)
-        hold(decision, project, seen(decision.cloud, caller, "security_group", id, found))
+        found: Group = seen(decision.cloud, caller, "security_group", id, decision.rely(decision.cloud.groups, id))
+        hold(decision, project, found)
+        stateful.add(found.stateful)
+    if len(stateful) > 1:
+        raise Conflict(
+            "Cannot apply both stateful and stateless security groups on the same port at the same time.",
+            type="SecurityGroupConflict",
+        )
 
 
 def _check_security(secured: bool, groups: Iterable[str], pairs: Iterable[Pair]) -> None:

@@ -103,6 +103,12 @@ def refer(decision: Decision, caller: Caller, by: str, old: str | None, new: str
         decision.claim(f"uses/{new}/{by}")
 
 
+def drop(decision: Decision, by: str, old: str | None) -> None:
+    """Have what has the id *by* and goes use its policy no more, whoever wanted it used."""
+    if old:
+        decision.release(f"uses/{old}/{by}")
+
+
 def check_unshare(decision: Decision, caller: Caller, id: str, target: str) -> None:
     """Raise Conflict if a project that uses a policy may do so only because it is shared with *target*."""
     cloud = decision.cloud
@@ -272,6 +278,7 @@ _BY_TABLE = {kind.table: kind for kind in QOS_RULES}
 POLICIES = Collection(
     kind=POLICY,
     path="qos/policies",
+    anew=True,
     create=create,
     update=update,
     delete=delete,

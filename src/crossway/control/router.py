@@ -103,7 +103,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
         )
     gateway.remove_all(decision, router)
     outside.drop_helpers(decision, id)
-    qos.refer(decision, caller, id, router.qos_policy_id, None)
+    qos.drop(decision, id, router.qos_policy_id)
     if router.flavor_id:
         decision.release(f"flavored/{router.flavor_id}/{id}")
     decision.delete(decision.cloud.routers, id)

@@ -98,7 +98,7 @@ def check(rule: Rule) -> None:
             f"Conflicting value ethertype {rule.ethertype} for CIDR {rule.remote_ip_prefix}",
             type="SecurityGroupRuleParameterConflict",
         )
-    if rule.ethertype == IPV4 and (rule.protocol in IPV6_ONLY or rule.proto == ICMPV6):
+    if rule.ethertype == IPV4 and rule.proto in IPV6_ONLY:
         raise Invalid(
             f"Invalid ethertype {rule.ethertype} for protocol {rule.protocol}; should be {IPV6}.",
             type="SecurityGroupEthertypeConflictWithProtocol",

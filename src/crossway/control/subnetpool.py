@@ -7,7 +7,7 @@ A subnet of a pool holds the key `pool/POOL/SUBNET`, a pool of a scope
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from msgspec import UNSET
@@ -60,6 +60,8 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> SubnetP
                 type="IllegalSubnetPoolPrefixUpdate",
             )
         given["prefixes"] = _texts(prefixes)
+    if old.address_scope_id is not None:
+        _check_scopes_owner(decision, caller, old)
     new = changed(old, given)
     _check_bounds(new)
     scoped = new.address_scope_id is not None
@@ -281,6 +283,17 @@ def _enter_scope(decision: Decision, caller: Caller, pool: SubnetPool, entered: 
     hold(decision, pool.project_id, scope)
 
 
+def _check_scopes_owner(decision: Decision, caller: Caller, pool: SubnetPool) -> None:
+    """Let a pool that is in a scope be changed by whom the scope belongs to: what it holds is theirs to say."""
+    scope = decision.rely(decision.cloud.of(AddressScope), str(pool.address_scope_id))
+    if scope is not None and not caller.admin and scope.project_id != caller.project:
+        raise Invalid(
+            f"Illegal subnetpool update : subnetpool {pool.id} is in address scope {scope.id}, which is not owned by "
+            "the project making the request.",
+            type="IllegalSubnetPoolUpdate",
+        )
+
+
 def _check_alone(decision: Decision, pool: SubnetPool) -> None:
     """Refuse to move a pool between scopes whose networks have subnets of others too."""
     cloud = decision.cloud
@@ -380,6 +393,11 @@ _NETWORK_BODY = {
     "properties": {"network_id": {"type": "string"}},
 }
 
+
+def _told(length: str) -> Callable[[Cloud, SubnetPool], str]:
+    return lambda cloud, pool: str(getattr(pool, length))
+
+
 SUBNETPOOLS = Collection(
     kind=SUBNETPOOL,
     create=create,
@@ -390,6 +408,8 @@ SUBNETPOOLS = Collection(
         "remove_prefixes": Action(remove_prefixes, body=_PREFIXES_BODY),
         "onboard_network_subnets": Action(onboard_network_subnets, body=_NETWORK_BODY),
     },
+    # Numbers that the API tells as words.
+    derived={f"{name}_prefixlen": _told(f"{name}_prefixlen") for name in ("min", "max", "default")},
     aliases={
         "subnet_allocation": "Subnet Allocation",
         "default-subnetpools": "Default Subnetpools",

@@ -145,6 +145,11 @@ def _joining(
     cloud, taken = decision.cloud, {(sub.segmentation_type, sub.segmentation_id) for sub in there}
     within: Network | None = decision.get(cloud.networks, parent.network_id)
     joining = []
+    wanted = list(wanted)
+    for asked in wanted:
+        # What can never be right is said before what is not there.
+        if asked.get("segmentation_type") != INHERIT:
+            _tag(asked, None)
     for asked in wanted:
         if asked["port_id"] == parent.id:
             raise _busy(parent.id)

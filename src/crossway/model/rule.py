@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Any
 
 import msgspec
@@ -42,7 +43,10 @@ PROTOCOLS = {
     "udplite": UDPLITE,
     "vrrp": 112,
 }
-IPV6_ONLY = ("icmpv6", "ipv6-encap", "ipv6-frag", "ipv6-icmp", "ipv6-nonxt", "ipv6-opts", "ipv6-route")
+# Those by number that are of IPv6 alone; 0 is hop-by-hop options there, and any protocol elsewhere.
+IPV6_ONLY = frozenset(
+    PROTOCOLS[name] for name in ("ipv6-encap", "ipv6-frag", "ipv6-icmp", "ipv6-nonxt", "ipv6-opts", "ipv6-route")
+)
 
 
 @says({"anyOf": [{"enum": ["any", *PROTOCOLS]}, {"type": "integer", "minimum": 0, "maximum": 255}, {"type": "null"}]})
@@ -80,7 +84,9 @@ def port_value(value: Any) -> int | None:
 
 @says(schema_of(ip_or_cidr))
 def prefix(value: Any) -> str:
-    return ip_or_cidr(value)
+    """Return a prefix as it was meant, with the host that it may name; an address alone is its own prefix."""
+    ip_or_cidr(value)
+    return ipaddress.ip_interface(value).with_prefixlen
 
 
 class Rule(Resource, frozen=True, kw_only=True, gc=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -26,8 +27,8 @@ from crossway.model.who import ADMIN, MEMBER, PARENT_MEMBER, PARENT_READER, READ
 
 SLAAC, STATEFUL, STATELESS = "slaac", "dhcpv6-stateful", "dhcpv6-stateless"
 MODES = one_of(SLAAC, STATEFUL, STATELESS, None)
-# What device owners begin with for which a subnet may be kept.
-SERVICES = ("network:", "compute:", "baremetal:")
+# A device owner for which a subnet may be kept: network:dhcp, compute:nova, or what else an installation calls its own.
+OWNER = re.compile(r"[^\s:]+:\S*")
 # What stands for a pool where prefixes would be delegated.
 DELEGATED = "prefix_delegation"
 
@@ -57,12 +58,12 @@ def route(value: object) -> Route:
     return Route(**ROUTE(value))
 
 
-@says(schema_of(text(255)))
+@says(schema_of(text(255)) | {"pattern": f"^{OWNER.pattern}$"})
 def service(value: object) -> str:
     """Return a device owner that a subnet's addresses may be kept for."""
     owner: str = text(255)(value)
-    if not owner.startswith(SERVICES):
-        raise ValueError(f"'{owner}' is not a valid service type; should begin with one of {list(SERVICES)}")
+    if not OWNER.fullmatch(owner):
+        raise ValueError(f"'{owner}' is not a valid service type; should be a device owner: KIND:NAME, or KIND: alone")
     return owner
 
 

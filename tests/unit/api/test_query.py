@@ -18,11 +18,13 @@ from crossway.control.group import GROUPS
 from crossway.control.log import LOGS
 from crossway.control.network import NETWORKS
 from crossway.control.port import PORTS
+from crossway.control.qos import POLICIES
 from crossway.control.subnet import SUBNETS
 from crossway.errors import Fault, Invalid, NotFound
 from crossway.model.group import Group
 from crossway.model.log import Log
 from crossway.model.network import Network
+from crossway.model.qos import Policy
 from crossway.model.subnet import Subnet
 from crossway.store.memory import MemoryStore
 
@@ -191,6 +193,16 @@ def test_a_page_does_not_follow_what_the_caller_may_not_see(order: list[tuple[st
                 ask(cloud, GROUPS, params, caller)
         else:
             assert ids(ask(cloud, GROUPS, params, caller)) == IDS[:1]
+
+
+@pytest.mark.parametrize("order", [[], [("sort_key", "name")]], ids=["by id", "by name"])
+def test_after_a_policy_that_the_caller_may_not_see_comes_the_first_page(order: list[tuple[str, str]]) -> None:
+    cloud = cloud_of([Policy(id=IDS[i], project_id=p) for i, p in enumerate(["alice", "bob", "alice"])])
+    asked = [("limit", "1"), ("marker", IDS[1]), *order]
+    assert ids(ask(cloud, POLICIES, asked, ALICE)) == IDS[:1]
+    assert ids(ask(cloud, POLICIES, asked, ADMIN)) == IDS[2:3]
+    with pytest.raises(NotFound):
+        ask(cloud, POLICIES, [("limit", "1"), ("marker", IDS[5]), *order], ALICE)
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,15 @@ def test_one_may_not_stop_using_a_policy_that_one_does_not_see(world: World) -> 
     assert refused.value.type == "PolicyRemoveAuthorizationError"
 
 
+def test_what_uses_a_policy_that_one_does_not_see_may_go(world: World) -> None:
+    made = policy(world)
+    for one in (world.network(ALICE), world.port(world.network(ALICE), ALICE)):
+        world.change(one, qos_policy_id=made.id)
+        world.delete(one, ALICE)
+    assert not [key for key in world.stored() if key.startswith("uses/")]
+    world.delete(made)
+
+
 def test_a_policy_stays_shared_while_it_is_used(world: World) -> None:
     made = policy(world, shared=True)
     outside = world.network(router__external=True)

@@ -132,10 +132,15 @@ def test_a_project_gets_its_default_group_whatever_its_quota(limited: World) -> 
         limited.group(ALICE, name="g")
 
 
-def test_the_first_rules_of_a_group_are_not_refused_but_further_are(limited: World) -> None:
+def test_the_first_rules_of_a_group_count_but_for_those_of_the_default_one(limited: World) -> None:
     quota(limited, "alice", security_group_rule=0)
+    limited.port(limited.network(ALICE), ALICE)
+    (default,) = limited.cloud.groups.by("project_id", "alice")
+    assert len(limited.cloud.rules.by("security_group_id", default.id)) == 4
+    with pytest.raises(OverQuota, match="security_group_rule"):
+        limited.group(ALICE, name="g")
+    quota(limited, "alice", security_group_rule=6)
     made = limited.group(ALICE, name="g")
-    assert len(limited.cloud.rules.by("security_group_id", made.id)) == 2
     with pytest.raises(OverQuota, match="security_group_rule"):
         limited.rule(made, ALICE)
 

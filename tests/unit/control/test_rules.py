@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from clouds import ALICE, BOB, World
-from crossway.control import host
+from clouds import ADMIN, ALICE, BOB, World
+from crossway.control import group, host
 from crossway.control.address import by_mac
+from crossway.control.decision import Decision
 from crossway.errors import Conflict, Fault, Forbidden, Invalid, NotFound
 from crossway.model.network import Network
 from crossway.model.port import FixedIp, Pair, Port
 from crossway.model.subnet import Pool, Subnet
+from crossway.store import Stale
 
 ABSENT = "0d2f8a3e-90cc-4b0b-9e1e-0123456789ab"
 
@@ -598,6 +600,32 @@ def test_a_group_takes_rules_that_name_it_along(world: World) -> None:
     assert not [key for key in world.stored() if gone.id in key]
 
 
+def test_the_groups_of_a_port_are_all_stateful_or_none(world: World) -> None:
+    network, stateful, stateless = world.network(), world.group(name="a"), world.group(name="b", stateful=False)
+    both = [stateful.id, stateless.id]
+    refused(world.port, network, type="SecurityGroupConflict", status=409, security_groups=both)
+    for one in both:
+        port = world.port(network, security_groups=[one])
+        refused(world.change, port, type="SecurityGroupConflict", status=409, security_groups=both)
+        world.change(port, security_groups=[next(id for id in both if id != one)])
+        world.delete(port)
+    world.change(stateless, stateful=True)
+    world.port(network, security_groups=both)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a set that ports had", "a new set"])
+def test_a_group_that_a_port_gets_meanwhile_stays_as_it_is(world: World, known: bool) -> None:
+    network, made = world.network(), world.group(name="a")
+    if known:
+        world.delete(world.port(network, security_groups=[made.id]))
+    changing = Decision(world.cloud)
+    group.update(changing, ADMIN, made.id, {"stateful": False})
+    world.port(network, security_groups=[made.id])
+    with pytest.raises(Stale):
+        world.runner.run(world.cloud.store.commit(changing.transaction))
+    refused(world.change, made, type="SecurityGroupInUse", status=409, stateful=False)
+
+
 @pytest.mark.parametrize(
     ("given", "type", "status"),
     [
@@ -619,6 +647,8 @@ def test_a_group_takes_rules_that_name_it_along(world: World) -> None:
         ({"protocol": "icmp", "port_range_max": 0}, "SecurityGroupMissingIcmpType", 400),
         ({"protocol": "ipv6-icmp"}, "SecurityGroupEthertypeConflictWithProtocol", 400),
         ({"protocol": "58"}, "SecurityGroupEthertypeConflictWithProtocol", 400),
+        ({"protocol": "41"}, "SecurityGroupEthertypeConflictWithProtocol", 400),
+        ({"protocol": "60"}, "SecurityGroupEthertypeConflictWithProtocol", 400),
         ({"remote_ip_prefix": "fd00::/8"}, "SecurityGroupRuleParameterConflict", 400),
         ({"remote_ip_prefix": "10.0.0.0/8", "ethertype": "IPv6"}, "SecurityGroupRuleParameterConflict", 400),
         (
@@ -640,6 +670,21 @@ def test_rules(world: World, given: dict[str, Any], type: str | None, status: in
     assert str(rule.id) in refused(world.rule, group, type="SecurityGroupRuleExists", status=409, **given)
     world.delete(rule)
     world.rule(group, **given)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown", "means"),
+    [
+        ("10.0.0.34/24", "10.0.0.34/24", "10.0.0.0/24"),
+        ("10.0.0.34/255.255.255.0", "10.0.0.34/24", "10.0.0.0/24"),
+        ("10.0.0.34", "10.0.0.34/32", "10.0.0.34/32"),
+        ("FD00::0:1/64", "fd00::1/64", "fd00::/64"),
+        ("fd00::1", "fd00::1/128", "fd00::1/128"),
+    ],
+)
+def test_a_rules_prefix_is_shown_as_it_was_said(world: World, said: str, shown: str, means: str) -> None:
+    rule = world.rule(world.group(name="g"), remote_ip_prefix=said, ethertype="IPv6" if ":" in said else "IPv4")
+    assert (rule.remote_ip_prefix, rule.normalized_cidr) == (shown, means)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,17 @@ def test_a_pools_prefixes_grow_and_shrink_about_its_subnets(world: World) -> Non
         world.change(given, ALICE, prefixes=["10.0.0.0/26"])
 
 
+def test_a_pool_in_anothers_scope_is_not_its_owners_to_change(world: World) -> None:
+    scope = world.make(ADDRESS_SCOPES, ip_version=4, shared=True)
+    given = pool(world, "10.0.0.0/24")
+    world.change(given, address_scope_id=scope.id)
+    for body in ({"prefixes": ["10.0.0.0/23"]}, {"name": "x"}):
+        with pytest.raises(Fault, match="not owned") as raised:
+            world.change(given, ALICE, **body)
+        assert raised.value.status == 400
+        world.change(given, **body)
+
+
 def test_a_networks_subnets_come_on_board(world: World) -> None:
     given, net = pool(world, "10.0.0.0/24"), world.network(ALICE)
     subnet = world.subnet(net, "10.1.0.0/24", ALICE)
@@ -141,8 +152,13 @@ def test_addresses_of_a_subnet_are_kept_for_a_service(world: World) -> None:
     plain = world.subnet(net, "10.0.1.0/24")
     ports = [world.port(net), world.port(net, device_owner="compute:nova")]
     assert [port.fixed_ips[0].subnet_id == plain.id for port in ports] == [True, False]
+    special = world.subnet(net, "10.0.2.0/24", service_types=["own:thing", "compute:"])
+    for wrong in ("thing", ":thing", "", "own thing:"):
+        with pytest.raises(Fault, match="not a valid service type"):
+            world.subnet(net, "10.0.3.0/24", service_types=[wrong])
     world.delete(ports[0])
     world.delete(plain)
+    assert world.port(net, device_owner="own:thing").fixed_ips[0].subnet_id == special.id
     with pytest.raises(Fault) as raised:
         world.port(net)
     assert raised.value.type == "IpAddressGenerationFailureNoMatchingSubnet"

@@ -77,6 +77,7 @@ def test_what_cannot_join(world: World, net: Network) -> None:
         (made, vlan(other, "x"), "InvalidInput", 400),
         (made, {**vlan(other, 7), "segmentation_type": "gre"}, "InvalidInput", 400),
         (made, {"port_id": other.id}, "InvalidInput", 400),
+        (made, {"port_id": ABSENT}, "InvalidInput", 400),
         (made, {"port_id": other.id, "segmentation_type": "inherit"}, "InvalidInput", 400),
         (made, {}, "InvalidInput", 400),
     ):
