@@ -149,7 +149,7 @@ def test_tables_have_a_line_for_each_and_fold_nothing_when_piped(crossway: Cross
     ("words", "code", "says"),
     [
         (("network", "show", "nosuch"), 1, "network nosuch could not be found"),
-        (("network", "create", "x", "--mtu", "20"), 2, "mtu"),
+        (("network", "create", "x", "--mtu", "9000"), 2, "mtu"),
         (("subnet", "create", "x", "--network", "nosuch", "--cidr", "10.0.0.0/24"), 1, "nosuch"),
         (("port", "plug", "x"), 2, "name one body"),
         (("port", "plug", "x", "--netns", "a", "--tap", "b"), 2, "name one body"),
