@@ -5,15 +5,19 @@
 //                            ├─ answer            ├─ encap ──> VXLAN
 //                            ├─ route ─┬──────────┴─ leave ──> the provider network
 //                            │         └─ report
+//                            ├─ respond ──> a client of a published port
 //                            └─ flood
 //     from_overlay ──────────┬─ firewall(ingress) ──> a port of this host
-//     from_uplink  ──────────┴─ flood
+//     from_uplink  ──────────┼─ flood
+//                            └─ publish ──> a port of this host
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include "include/stage.h"
 #include "stages/answer.h"
 #include "stages/flood.h"
+#include "stages/publish.h"
 #include "stages/report.h"
+#include "stages/respond.h"
 #include "stages/route.h"
 #include "from_workload.bpf.c"
 #include "from_overlay.bpf.c"

@@ -7,7 +7,7 @@
 //                  ├─ from_workload, if the tag is a bare-metal server's
 //                  ├─ arrive ──> a port
 //                  ├─ flood ──> ports of this host, and the host
-//                  └──> the host
+//                  └─ publish ──> a port, or the host
 #pragma once
 #include "include/stage.h"
 #include "stages/deliver.h"
@@ -16,6 +16,15 @@
 static __always_inline int strip(struct __sk_buff *skb, struct packet *p)
 {
 	return p->tag ? bpf_skb_vlan_pop(skb) : 0;
+}
+
+// To the host itself, unless a port has something published there.
+static __always_inline int to_self(struct __sk_buff *skb)
+{
+	if (skb->pkt_type == PKT_HOST && !skb->vlan_present &&
+	    (skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6)))
+		bpf_tail_call(skb, &stages, PUBLISH);
+	return TC_ACT_OK;
 }
 
 SEC("tc")
@@ -57,7 +66,7 @@ int from_uplink(struct __sk_buff *skb)
 	}
 	network = bpf_map_lookup_elem(&uplinks, &uplink);
 	if (!network)
-		return TC_ACT_OK;
+		return to_self(skb);
 	p->port = (struct port_key){};
 	p->flags = PACKET_UPLINK;
 	p->network = *network;
@@ -71,7 +80,7 @@ int from_uplink(struct __sk_buff *skb)
 	if (!(mac.mac[0] & 1)) {
 		place = bpf_map_lookup_elem(&macs, &mac);
 		if (!place || place->kind != PLACE_LOCAL)
-			return TC_ACT_OK;
+			return to_self(skb);
 		p->place = *place;
 	}
 	if (strip(skb, p))

@@ -6,6 +6,7 @@
 //           │            │    │    └─ DROP_NO_SERVICE
 //           │            │    ├─ answer    ARP, neighbour solicitations
 //           │            │    ├─ route     to a router
+//           │            │    ├─ respond   answers to clients of published ports
 //           │            │    └─ flood     groups, unknown destinations
 //           │            │         └─ DROP_POLICY_OUT, DROP_NO_MAC, DROP_TOO_BIG, DROP_LOOP
 //           │            └─ DROP_SPOOFED_*, DROP_ROGUE_*, DROP_NOT_IP
@@ -16,6 +17,7 @@
 #include "stages/ask.h"
 #include "stages/deliver.h"
 #include "stages/guard.h"
+#include "stages/respond.h"
 #include "stages/route.h"
 
 // Take the outer VLAN tag off: its number, 0 if there is none, -1 if the tags
@@ -49,7 +51,7 @@ int from_workload(struct __sk_buff *skb)
 	struct place *place;
 	struct port *port;
 	enum drop why;
-	__u32 mtu;
+	__u32 mtu, flags;
 	int vlan;
 
 	if (!p)
@@ -76,6 +78,7 @@ int from_workload(struct __sk_buff *skb)
 	p->identity = port->identity;
 	p->body = port->body;
 	mtu = port->mtu;
+	flags = port->flags;
 	if (port->flags & PORT_SECURED)
 		p->flags |= PACKET_SECURED;
 	parse(skb, p);
@@ -95,6 +98,12 @@ int from_workload(struct __sk_buff *skb)
 
 	if (p->size > mtu)
 		return drop(p, DROP_TOO_BIG);
+	if (flags & PORT_PUBLISHED) {
+		if (is_response(skb, p))
+			return go(skb, p, p->flags & PACKET_ERROR ? RESPOND_ERROR : RESPOND);
+		if (mac_equal(p->dst_mac, GATEWAY_MAC))
+			return drop(p, DROP_NO_ROUTE);
+	}
 	if (!(p->dst_mac[0] & 1)) {
 		mac.network = p->network;
 		mac_copy(mac.mac, p->dst_mac);

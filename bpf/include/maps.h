@@ -45,6 +45,12 @@ TABLE(hosts, HASH, struct addr, struct host, 65536, BPF_F_NO_PREALLOC);
 // Agent writes; from_uplink reads. Gives the network's number.
 TABLE(uplinks, HASH, struct uplink_key, __u32, 4096, BPF_F_NO_PREALLOC);
 
+// Agent writes; publish reads.
+TABLE(published, HASH, struct published_key, struct published, 65536, BPF_F_NO_PREALLOC);
+
+// Agent writes; ARP and ND read.
+TABLE(gateways, HASH, struct gateway_key, __u32, 65536, BPF_F_NO_PREALLOC);
+
 // Agent writes; firewall reads.
 TABLE(policies, LPM_TRIE, struct policy_key, struct policy, 1048576, BPF_F_NO_PREALLOC);
 
@@ -58,6 +64,10 @@ TABLE(generations, ARRAY, __u32, __u32, 65536, 0);
 // Firewall writes and reads; agent deletes the expired. The least recently used
 // give way when it is full.
 TABLE(flows, LRU_HASH, struct flow_key, struct flow, 262144, 0);
+
+// Publish writes; respond reads; agent deletes what has no flow any more. The
+// least recently used give way: the client's next packet brings them back.
+TABLE(translations, LRU_HASH, struct flow_key, struct translation, 131072, 0);
 
 // Every stage that sees ports writes and reads; the least recently used give way.
 TABLE(fragments, LRU_HASH, struct fragment_key, struct fragment, 8192, 0);

@@ -14,6 +14,10 @@ enum stage {
 	REPORT,  // ICMP errors to the sender
 	ASK,     // what the agent answers
 	PORT,    // a tagged frame of a bare-metal server's, from the device of a provider network
+	PUBLISH,        // what may be for a published port, else for the host itself
+	PUBLISH_ERROR,  // an ICMP error that may be about what one has answered
+	RESPOND,        // what a port answers to a client of a published port
+	RESPOND_ERROR,  // its ICMP error about what the client has sent
 	STAGE_MAX,
 };
 
@@ -22,6 +26,10 @@ int flood(struct __sk_buff *skb);
 int route(struct __sk_buff *skb);
 int report(struct __sk_buff *skb);
 int ask(struct __sk_buff *skb);
+int publish(struct __sk_buff *skb);
+int publish_error(struct __sk_buff *skb);
+int respond(struct __sk_buff *skb);
+int respond_error(struct __sk_buff *skb);
 int from_workload(struct __sk_buff *skb);
 
 struct {
@@ -37,6 +45,10 @@ struct {
 		[REPORT] = (void *)&report,
 		[ASK] = (void *)&ask,
 		[PORT] = (void *)&from_workload,
+		[PUBLISH] = (void *)&publish,
+		[PUBLISH_ERROR] = (void *)&publish_error,
+		[RESPOND] = (void *)&respond,
+		[RESPOND_ERROR] = (void *)&respond_error,
 	},
 };
 

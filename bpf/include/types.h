@@ -30,6 +30,7 @@ enum port_flag {
 	PORT_SECURED = 1,     // guard and firewall apply (port_security_enabled)
 	PORT_DHCP = 2,        // the agent answers its DHCP
 	PORT_ADVERTISED = 4,  // the agent answers its DHCPv6 and router solicitations
+	PORT_PUBLISHED = 8,   // something of it is published at an address of the host
 	PORT_MOVED = 128,     // of a PLACE_REMOTE: was here, or will be; what still or already comes goes on to it
 };
 
@@ -156,6 +157,30 @@ struct uplink_key {
 	__u16 pad;
 };
 
+// ---- Published ports: of a port of this host, at addresses of the host itself.
+
+struct published_key {
+	struct addr ip;  // of the host
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+
+// Where what comes there goes.
+struct published {
+	struct place place;
+	struct addr ip;       // of the port
+	struct addr gateway;  // of the port, which is as what it sees the host's own loopback
+	__be16 port;
+	__u8 mac[6];
+};
+
+// A gateway of a port for which the host answers where no router does.
+struct gateway_key {
+	struct port_key port;
+	struct addr ip;
+};
+
 // ---- Policy. Rules only allow; whatever matches a row passes.
 
 enum way {
@@ -231,6 +256,7 @@ enum flow_flag {
 	FLOW_RST = 16,
 	FLOW_REVOKED = 32,   // policy has changed and allows it no more; kept so that
 	                     // the other side's packets do not begin it anew
+	FLOW_PUBLISHED = 64, // began at a published port, which is all the permission that it needs
 };
 
 struct flow {
@@ -239,6 +265,16 @@ struct flow {
 	__u32 identity;         // of the port when judged
 	__u32 remote_identity;  // of the other side when judged
 	__u32 flags;            // enum flow_flag
+};
+
+// Who a client of a published port is to the host, by the flow that the port sees.
+struct translation {
+	__u64 seen;          // bpf_ktime_get_coarse_ns of about the last packet
+	struct addr client;
+	struct addr host;    // to which the client speaks
+	__u32 ifindex;       // of the device by which it came
+	__be16 host_port;
+	__u16 pad;
 };
 
 enum { QUESTION_MAX = 1514 };
@@ -302,6 +338,7 @@ enum drop {
 	DROP_ERROR,           // a kernel helper failed
 	DROP_NO_STAGE,        // a stage is missing from `stages`: a loading fault
 	DROP_NO_SERVICE,      // asks for DHCP or a router advertisement: too often, or faster than the agent answers
+	DROP_TAKEN,           // a client speaks to the same port from the same address and port by another published one
 	DROP_UNTRACKED,       // passed all the same: the flow table refused its flow
 	DROP_MAX,
 };

@@ -3,6 +3,7 @@
 // the table of endpoints.
 //
 //     answer ── known ──> reply to the sender
+//        ├─ gateway of a published port, and no router is it ──> reply
 //        ├─ the sender's own address ──> nothing to say
 //        ├─ unknown ──> flood, or to the uplink
 //        └─ DROP_NO_NEIGHBOUR
@@ -122,6 +123,14 @@ static __always_inline int answer_nd(struct __sk_buff *skb, struct packet *p, co
 	return send_back(skb, p);
 }
 
+// A gateway that is published ports' alone, for want of a router.
+static __always_inline bool is_own_gateway(const struct packet *p, const struct addr *ip)
+{
+	struct gateway_key key = { .port = p->port, .ip = *ip };
+
+	return bpf_map_lookup_elem(&gateways, &key);
+}
+
 SEC("tc")
 int answer(struct __sk_buff *skb)
 {
@@ -130,6 +139,7 @@ int answer(struct __sk_buff *skb)
 	struct endpoint *who;
 	struct network *net;
 	struct arp request = {};
+	struct endpoint own = {};
 
 	if (!p)
 		return TC_ACT_SHOT;
@@ -149,6 +159,11 @@ int answer(struct __sk_buff *skb)
 	if (!net)
 		return drop(p, DROP_NO_NETWORK);
 	who = bpf_map_lookup_elem(&endpoints, &key);
+	if (!who && is_own_gateway(p, &key.ip)) {
+		own.place.kind = PLACE_ROUTER;
+		mac_copy(own.mac, GATEWAY_MAC);
+		who = &own;
+	}
 	if (who && !(who->place.kind == PLACE_LOCAL && port_number(&who->place.port) == port_number(&p->port))) {
 		if (p->eth_proto == ETH_P_ARP)
 			return answer_arp(skb, p, &request, who);

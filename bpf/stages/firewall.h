@@ -142,20 +142,30 @@ static __always_inline int revoked(struct flow *f, const struct packet *p, __u32
 	return f->flags & FLOW_OUT ? DROP_POLICY_OUT : DROP_POLICY_IN;
 }
 
-// Return whether an ICMP error is about a packet of a flow of this port.
-__noinline int is_related(struct __sk_buff *skb, struct packet *p, __u64 port, __u32 way, __u32 identity)
-{
-	struct flow_key key = { .port = port_of(port) };
-	struct addr src, dst;
-	__be16 ports[4] = {};
-	__be16 src_port = 0, dst_port = 0;
-	struct flow *f;
-	__u32 at;
+// The packet that an ICMP error is about.
+struct quoted {
+	struct addr src;
+	struct addr dst;
+	__u32 ip;         // offset of its IP header
+	__u32 l4;
+	__be16 src_port;  // as in struct flow_key
+	__be16 dst_port;
 	__u8 proto;
+	__u8 pad[3];
+};
 
-	if (!p)
+// Read what an ICMP error quotes; 0 if that cannot be told, or was not sent by
+// whom the error goes to.
+__noinline int read_quoted(struct __sk_buff *skb, struct packet *p, struct quoted *q)
+{
+	__be16 ports[4] = {};
+	__u32 at;
+
+	if (!p || !q)
 		return 0;
-	at = p->l4 + 8;
+	q->ip = at = p->l4 + 8;
+	q->src_port = 0;
+	q->dst_port = 0;
 	if (p->family == FAMILY_IPV4) {
 		struct iphdr ip;
 
@@ -163,74 +173,102 @@ __noinline int is_related(struct __sk_buff *skb, struct packet *p, __u64 port, _
 			return 0;
 		if (ip.frag_off & bpf_htons(IP_OFFSET))
 			return 0;
-		addr_from_ipv4(&src, ip.saddr);
-		addr_from_ipv4(&dst, ip.daddr);
-		proto = ip.protocol;
+		addr_from_ipv4(&q->src, ip.saddr);
+		addr_from_ipv4(&q->dst, ip.daddr);
+		q->proto = ip.protocol;
 		at += ip.ihl * 4;
 	} else {
 		struct ipv6hdr ip;
 
 		if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 6)
 			return 0;
-		__builtin_memcpy(&src, &ip.saddr, 16);
-		__builtin_memcpy(&dst, &ip.daddr, 16);
-		proto = ip.nexthdr;
+		__builtin_memcpy(&q->src, &ip.saddr, 16);
+		__builtin_memcpy(&q->dst, &ip.daddr, 16);
+		q->proto = ip.nexthdr;
 		at += sizeof(ip);
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
-			if (!is_extension(proto))
+			if (!is_extension(q->proto))
 				break;
 			if (bpf_skb_load_bytes(skb, at, ports, 8))
 				return 0;
-			if (proto == PROTO_FRAGMENT && ports[1] & bpf_htons(0xfff8))
+			if (q->proto == PROTO_FRAGMENT && ports[1] & bpf_htons(0xfff8))
 				return 0;
-			at += proto == PROTO_FRAGMENT ? 8 :
-			      proto == PROTO_AH ? (((__u8 *)ports)[1] + 2) * 4 : (((__u8 *)ports)[1] + 1) * 8;
-			proto = *(__u8 *)ports;
+			at += q->proto == PROTO_FRAGMENT ? 8 :
+			      q->proto == PROTO_AH ? (((__u8 *)ports)[1] + 2) * 4 : (((__u8 *)ports)[1] + 1) * 8;
+			q->proto = *(__u8 *)ports;
 		}
 	}
-	// The error goes to who sent the packet that it is about.
-	if (!addr_equal(&src, &p->dst))
+	q->l4 = at;
+	if (!addr_equal(&q->src, &p->dst))
 		return 0;
-	if (has_ports(proto)) {
+	if (has_ports(q->proto)) {
 		if (bpf_skb_load_bytes(skb, at, ports, 4))
 			return 0;
-		src_port = ports[0];
-		dst_port = ports[1];
-	} else if (proto == (p->family == FAMILY_IPV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		q->src_port = ports[0];
+		q->dst_port = ports[1];
+	} else if (q->proto == (p->family == FAMILY_IPV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
 		if (bpf_skb_load_bytes(skb, at, ports, 8))
 			return 0;
 		if (icmp_flags(p->family, *(__u8 *)ports) & PACKET_ECHO)
-			src_port = ports[2];
+			q->src_port = ports[2];
 		else if (icmp_flags(p->family, *(__u8 *)ports) & PACKET_REPLY)
-			dst_port = ports[2];
+			q->dst_port = ports[2];
 		else
 			return 0;
 	}
-	key.proto = proto;
-	key.local = way == WAY_IN ? src : dst;
-	key.remote = way == WAY_IN ? dst : src;
-	key.local_port = way == WAY_IN ? src_port : dst_port;
-	key.remote_port = way == WAY_IN ? dst_port : src_port;
+	return 1;
+}
+
+// Name the flow of a quoted packet, as its port sees it: *way* is the error's.
+static __always_inline struct flow_key quoted_flow(const struct quoted *q, __u64 port, __u32 way)
+{
+	struct flow_key key = { .port = port_of(port), .proto = q->proto };
+
+	key.local = way == WAY_IN ? q->src : q->dst;
+	key.remote = way == WAY_IN ? q->dst : q->src;
+	key.local_port = way == WAY_IN ? q->src_port : q->dst_port;
+	key.remote_port = way == WAY_IN ? q->dst_port : q->src_port;
+	return key;
+}
+
+// Return whether an ICMP error is about a packet of a flow of this port.
+__noinline int is_related(struct __sk_buff *skb, struct packet *p, __u64 port, __u32 way, __u32 identity)
+{
+	struct quoted q = {};
+	struct flow_key key;
+	struct flow *f;
+
+	if (!p || !read_quoted(skb, p, &q))
+		return 0;
+	key = quoted_flow(&q, port, way);
 	f = bpf_map_lookup_elem(&flows, &key);
-	return f && is_alive(f, proto, p->now) && !(f->flags & FLOW_REVOKED) && f->identity == identity &&
+	return f && is_alive(f, q.proto, p->now) && !(f->flags & FLOW_REVOKED) && f->identity == identity &&
 	       f->generation == generation_of(identity);
+}
+
+// Name the flow of a packet, as its port sees it.
+static __always_inline struct flow_key flow_of(const struct packet *p, __u64 port, __u32 way)
+{
+	struct flow_key key = { .port = port_of(port), .proto = p->proto };
+
+	if (way == WAY_OUT) {
+		key.local = p->src;
+		key.remote = p->dst;
+		key.local_port = p->src_port;
+		key.remote_port = p->dst_port;
+	} else {
+		key.local = p->dst;
+		key.remote = p->src;
+		key.local_port = p->dst_port;
+		key.remote_port = p->src_port;
+	}
+	return key;
 }
 
 static __always_inline struct flow *find_flow(const struct packet *p, __u64 port, __u32 way, struct flow_key *key)
 {
-	*key = (struct flow_key){ .port = port_of(port), .proto = p->proto };
-	if (way == WAY_OUT) {
-		key->local = p->src;
-		key->remote = p->dst;
-		key->local_port = p->src_port;
-		key->remote_port = p->dst_port;
-	} else {
-		key->local = p->dst;
-		key->remote = p->src;
-		key->local_port = p->dst_port;
-		key->remote_port = p->src_port;
-	}
+	*key = flow_of(p, port, way);
 	return bpf_map_lookup_elem(&flows, key);
 }
 
@@ -284,7 +322,7 @@ __noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 iden
 		q.port = f->flags & FLOW_OUT ? key.remote_port : key.local_port;
 		if (is_icmp(p))
 			q.port = p->family == FAMILY_IPV4 ? bpf_htons(ICMP_ECHO << 8) : bpf_htons(ICMPV6_ECHO_REQUEST << 8);
-		verdict = judge(&q);
+		verdict = f->flags & FLOW_PUBLISHED && !remote_identity ? ALLOW : judge(&q);
 		// Whoever finds it judged by this policy must find how.
 		if (verdict == ALLOW)
 			f->flags &= ~FLOW_REVOKED;
@@ -317,6 +355,39 @@ __noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 iden
 			row.flags |= way == WAY_OUT ? FLOW_FIN_LOCAL : FLOW_FIN_REMOTE;
 		if (bpf_map_update_elem(&flows, &key, &row, BPF_ANY))
 			count(p, port, DROP_UNTRACKED, identity, remote_identity);
+	}
+	return 0;
+}
+
+// Let a packet in that has come to a published port, and its answers out,
+// whatever policy says: publishing is the permission.
+__noinline int admit(struct packet *p, __u64 port, __u32 identity)
+{
+	__u32 generation = generation_of(identity);
+	struct flow_key key;
+	struct flow *f;
+
+	if (!p || p->tcp_flags & TCP_RST)
+		return 0;
+	f = find_flow(p, port, WAY_IN, &key);
+	if (f && is_alive(f, p->proto, p->now) && !begins_anew(f, p)) {
+		if ((f->flags & (FLOW_PUBLISHED | FLOW_REVOKED)) != FLOW_PUBLISHED)
+			f->flags = (f->flags | FLOW_PUBLISHED) & ~FLOW_REVOKED;
+		if (!is_current(f, generation, identity, 0)) {
+			f->identity = identity;
+			f->remote_identity = 0;
+			f->generation = generation;
+		}
+		touch(f, p, WAY_IN, p->now);
+	} else {
+		struct flow row = {
+			.seen = p->now, .generation = generation, .identity = identity, .flags = FLOW_PUBLISHED,
+		};
+
+		if (p->tcp_flags & TCP_FIN)
+			row.flags |= FLOW_FIN_REMOTE;
+		if (bpf_map_update_elem(&flows, &key, &row, BPF_ANY))
+			count(p, port, DROP_UNTRACKED, identity, 0);
 	}
 	return 0;
 }

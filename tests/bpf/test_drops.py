@@ -23,6 +23,7 @@ from bpf.packets import (
     udp,
 )  # fmt: skip
 from bpf.test_firewall import Full
+from bpf.test_published import AT, FROM, come, publish
 from bpf.world import (
     BLUE,
     FAR,
@@ -107,6 +108,13 @@ def without_room(w: World) -> Sent:
         return full.send(frame(A, FAR, UDP, udp(3, 4)))
 
 
+def by_two_published_ports(w: World) -> Sent:
+    publish(w)
+    publish(w, at=AT + 1)
+    come(w, 4, TCP, tcp(FROM, AT))
+    return come(w, 4, TCP, tcp(FROM, AT + 1))
+
+
 REASONS: dict[str, Callable[[World], Sent]] = {
     "SHORT": lambda w: w.send(frame(A, B, UDP, b"\0\1")),
     "MALFORMED": lambda w: w.send(from_a(b"\x55" * 40)),
@@ -138,6 +146,7 @@ REASONS: dict[str, Callable[[World], Sent]] = {
     "ERROR": to_a_link_that_is_gone,
     "NO_STAGE": without_a_stage,
     "NO_SERVICE": asks_too_often,
+    "TAKEN": by_two_published_ports,
     "UNTRACKED": without_room,
 }
 

@@ -28,7 +28,7 @@ U32 = c.c_uint32
 BATCH = 4096
 # What the programs write themselves: connections, and what was counted. Nobody
 # could fill them again.
-KEPT = ("flows", "fragments", "drops", "generations")
+KEPT = ("flows", "translations", "fragments", "drops", "generations")
 OK, SHOT, REDIRECT = 0, 2, 7  # TC_ACT_* verdicts, linux/pkt_cls.h
 CONTEXT_SIZE = 192  # sizeof(struct __sk_buff), linux/bpf.h
 CONTEXT = {"mark": 8, "priority": 32, "ingress_ifindex": 36, "ifindex": 40, "cb": 48, "gso_segs": 164, "gso_size": 176}

@@ -42,6 +42,7 @@ class PortFlag(IntFlag):
     SECURED = 1
     DHCP = 2
     ADVERTISED = 4
+    PUBLISHED = 8
     MOVED = 128
 
 
@@ -87,6 +88,7 @@ class FlowFlag(IntFlag):
     FIN_REMOTE = 8
     RST = 16
     REVOKED = 32
+    PUBLISHED = 64
 
 
 class PortKey(NamedTuple):
@@ -188,6 +190,25 @@ class UplinkKey(NamedTuple):
     vlan: int = 0
 
 
+class PublishedKey(NamedTuple):
+    ip: bytes
+    port: int
+    proto: int
+
+
+class Published(NamedTuple):
+    place: Place
+    ip: bytes
+    gateway: bytes
+    port: int
+    mac: bytes
+
+
+class GatewayKey(NamedTuple):
+    port: PortKey
+    ip: bytes
+
+
 class PolicyKey(NamedTuple):
     prefixlen: int
     identity: int
@@ -230,6 +251,14 @@ class Flow(NamedTuple):
     identity: int
     remote_identity: int
     flags: int
+
+
+class Translation(NamedTuple):
+    seen: int
+    client: bytes
+    host: bytes
+    ifindex: int
+    host_port: int
 
 
 class FragmentKey(NamedTuple):
@@ -282,10 +311,13 @@ TABLES: dict[str, tuple[type, type]] = {
     "interfaces": (InterfaceKey, Interface),
     "hosts": (bytes, Host),
     "uplinks": (UplinkKey, int),
+    "published": (PublishedKey, Published),
+    "gateways": (GatewayKey, int),
     "policies": (PolicyKey, Policy),
     "prefixes": (PrefixKey, Prefix),
     "generations": (int, int),
     "flows": (FlowKey, Flow),
+    "translations": (FlowKey, Translation),
     "fragments": (FragmentKey, Fragment),
     "drops": (DropKey, DropRecord),
 }

@@ -27,6 +27,8 @@ ORDER = (
     "members",
     "networks",
     "uplinks",
+    "gateways",
+    "published",
 )
 
 

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// A packet for an address of the host itself; where a port of this host has
+// published something there, it is the port's. The client stays who it is, but
+// for the host's own loopback, which is the port's gateway to it.
+//
+//     publish ─┬─ published ── admit ──> deliver
+//              │      └─ DROP_TAKEN, DROP_TOO_BIG, DROP_ERROR
+//              ├─ an ICMP error about a client's connection ──> deliver
+//              └──> the host
+#pragma once
+#include "../include/stage.h"
+#include "deliver.h"
+#include "translate.h"
+
+// Whom the port sees, of those whom the host sees.
+static __always_inline struct addr seen_client(const struct addr *client, const struct published *row)
+{
+	return addr_is_loopback(client) ? row->gateway : *client;
+}
+
+static __always_inline struct published *find_published(const struct addr *ip, __be16 port, __u8 proto)
+{
+	struct published_key key = { .ip = *ip, .port = port, .proto = proto };
+
+	return bpf_map_lookup_elem(&published, &key);
+}
+
+// Take note to whom answers of this flow go; 0, or why it cannot be.
+static __always_inline enum drop note_client(const struct packet *p, __u32 ifindex, const struct flow_key *key)
+{
+	struct translation now = {
+		.seen = p->now, .client = p->src, .host = p->dst, .ifindex = ifindex, .host_port = p->dst_port,
+	};
+	struct translation *t = bpf_map_lookup_elem(&translations, key);
+
+	if (t && addr_equal(&t->client, &now.client) && addr_equal(&t->host, &now.host) &&
+	    t->host_port == now.host_port && t->ifindex == now.ifindex) {
+		if (p->now - t->seen > SECOND)
+			t->seen = p->now;
+		return 0;
+	}
+	if (t && !(addr_equal(&t->client, &now.client) && addr_equal(&t->host, &now.host) &&
+		   t->host_port == now.host_port)) {
+		struct flow *f = bpf_map_lookup_elem(&flows, key);
+
+		if (f && is_alive(f, p->proto, p->now) && !is_ending(f->flags))
+			return DROP_TAKEN;
+	}
+	return bpf_map_update_elem(&translations, key, &now, BPF_ANY) ? DROP_ERROR : 0;
+}
+
+// Into the port of `place`, which has let the packet in.
+static __always_inline int hand_in(struct __sk_buff *skb, struct packet *p, const struct published *row, __u32 ifindex)
+{
+	__u64 number = port_number(&p->place.port);
+	__u8 macs[12] __attribute__((aligned(2)));
+	struct port *port;
+
+	mac_copy(macs, row->mac);
+	mac_copy(macs + 6, GATEWAY_MAC);
+	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
+		return drop_at(p, number, DROP_ERROR, p->place.identity);
+	if (ifindex != LOOPBACK || p->place.body != BODY_VETH)
+		return deliver(skb, p, number, p->place.body);
+	// What the host itself sends has a route, of which redirect_peer would not
+	// rid it before kernel 6.16; and it may be of any size.
+	port = bpf_map_lookup_elem(&ports, &p->place.port);
+	if (!port || p->size > port->mtu)
+		return drop_at(p, number, DROP_TOO_BIG, p->place.identity);
+	return redirect(p, p->place.port.ifindex);
+}
+
+// An ICMP error about what a port has answered to a client.
+SEC("tc")
+int publish_error(struct __sk_buff *skb)
+{
+	struct packet *p = packet_in_flight();
+	__u32 ifindex = skb->ifindex;
+	struct published *row;
+	struct quoted q = {};
+	struct flow_key key;
+	struct addr ip, client;
+	int error;
+
+	if (!p)
+		return TC_ACT_OK;
+	barrier_on(ifindex);
+	if (!read_quoted(skb, p, &q) || !is_published_proto(q.proto))
+		return TC_ACT_OK;
+	row = find_published(&q.src, q.src_port, q.proto);
+	if (!row)
+		return TC_ACT_OK;
+	key = (struct flow_key){ .port = row->place.port, .proto = q.proto };
+	key.local = row->ip;
+	key.remote = seen_client(&q.dst, row);
+	key.local_port = row->port;
+	key.remote_port = q.dst_port;
+	if (!bpf_map_lookup_elem(&translations, &key))
+		return TC_ACT_OK;
+	p->place = row->place;
+	ip = row->ip;
+	error = set_quoted(skb, &q, 1, &ip, row->port);
+	error |= set_end(skb, p, 0, &ip, 0);
+	if (addr_is_loopback(&q.dst))
+		error |= set_quoted(skb, &q, 0, &key.remote, q.dst_port);
+	if (addr_is_loopback(&p->src)) {
+		client = row->gateway;
+		error |= set_end(skb, p, 1, &client, 0);
+	}
+	if (error)
+		return drop_at(p, port_number(&p->place.port), DROP_ERROR, p->place.identity);
+	return hand_in(skb, p, row, ifindex);
+}
+
+SEC("tc")
+int publish(struct __sk_buff *skb)
+{
+	struct packet *p = packet_in_flight();
+	__u32 ifindex = skb->ifindex;
+	struct published *row;
+	struct addr client, ip;
+	struct flow_key key;
+	enum drop why;
+	__u64 number;
+	int error;
+
+	if (!p)
+		return TC_ACT_OK;
+	barrier_on(ifindex);
+	p->port = (struct port_key){};
+	p->flags = PACKET_UPLINK;
+	p->network = 0;
+	p->identity = 0;
+	p->place.kind = 0;
+	p->place.identity = 0;
+	parse(skb, p);
+	// What is wrong, or cannot be answered, is the host's to judge.
+	if (p->bad || p->flags & (PACKET_UNSEEN | PACKET_GROUP) || addr_is_unspecified(&p->src) ||
+	    addr_is_group(&p->src) || addr_is_link_local(&p->src))
+		return TC_ACT_OK;
+	if (ifindex != LOOPBACK && (addr_is_loopback(&p->src) || addr_is_loopback(&p->dst)))
+		return TC_ACT_OK;
+	if (p->flags & PACKET_ERROR)
+		return go(skb, p, PUBLISH_ERROR);
+	if (!is_published_proto(p->proto))
+		return TC_ACT_OK;
+	row = find_published(&p->dst, p->dst_port, p->proto);
+	if (!row)
+		return TC_ACT_OK;
+	remember(p);
+	p->place = row->place;
+	number = port_number(&p->place.port);
+	client = seen_client(&p->src, row);
+	key = (struct flow_key){ .port = row->place.port, .proto = p->proto };
+	key.local = row->ip;
+	key.remote = client;
+	key.local_port = row->port;
+	key.remote_port = p->src_port;
+	why = note_client(p, ifindex, &key);
+	if (why)
+		return drop_at(p, number, why, p->place.identity);
+	ip = row->ip;
+	error = set_end(skb, p, 0, &ip, row->port);
+	if (!addr_equal(&client, &p->src))
+		error |= set_end(skb, p, 1, &client, p->src_port);
+	if (error)
+		return drop_at(p, number, DROP_ERROR, p->place.identity);
+	if (p->place.flags & PORT_SECURED)
+		admit(p, number, p->place.identity);
+	return hand_in(skb, p, row, ifindex);
+}
