@@ -362,6 +362,11 @@ class AgentClient:
     def unplug(self, port: str) -> None:
         self._servers.ask("POST", "/v1/unplug", {"port": port})
 
+    def publish(self, port: str, *published: Mapping[str, Any]) -> Objects:
+        """Publish these at addresses of the host instead of what the port has published there."""
+        answer = self._servers.ask("POST", "/v1/publish", {"port": port, "published": published})
+        return list(answer["published"])
+
     def status(self) -> Object:
         answer: Object = self._servers.ask("GET", "/v1/status")
         return answer

@@ -34,6 +34,7 @@ from crossway.agent.edge import Edges
 from crossway.agent.guest.desk import Desk
 from crossway.agent.move import Moves
 from crossway.agent.plane import UPLINK, WORKLOAD, Plane
+from crossway.agent.published import Published, Wished
 from crossway.agent.remover import Remover
 from crossway.agent.server import Servers
 from crossway.agent.tables import Tables
@@ -113,6 +114,7 @@ class Agent:
         self._told_faults: set[tuple[str, str]] = set()
         self._moves = Moves(self)
         self._edges = Edges(self)
+        self.published = Published(self)
 
     # Life.
 
@@ -135,13 +137,14 @@ class Agent:
     async def _live(self, ready_fd: int | None) -> None:
         self.links = Links()
         self._remover = Remover()
-        self._events = Netlink(nl.RTMGRP_LINK)
+        self._events = Netlink(nl.RTMGRP_LINK | nl.RTMGRP_IPV4_IFADDR | nl.RTMGRP_IPV6_IFADDR)
         loop = asyncio.get_running_loop()
         ways = Ways(self)
         api = Api(
             {
                 ("POST", "/v1/plug"): self._answer_plug,
                 ("POST", "/v1/unplug"): self._answer_unplug,
+                ("POST", "/v1/publish"): self._answer_publish,
                 ("GET", "/v1/status"): self._answer_status,
                 ("GET", "/v1/drops"): self._answer_drops,
                 ("POST", "/v1/cni"): ways.answer_cni,
@@ -175,6 +178,7 @@ class Agent:
             self.servers.close()
             self._moves.close()
             self._edges.close()
+            self.published.close()
             self._events.close()
             self._hang_up()
             self._desk.close()
@@ -200,6 +204,7 @@ class Agent:
             self._devices.setdefault(record.device, set()).add(record.port)
         self.plane.start()
         self._take_uplinks()
+        self.published.begin(self._records)
         self.plan.bodies({port: self._body(record) for port, record in self._records.items()})
 
     # The view.
@@ -415,14 +420,16 @@ class Agent:
                 raise
             # Some were lost: look at all.
             there = {link.ifindex: link for link in self.links.all()}
+            addresses = True
             names = {link.name for link in self._links.values()} | {link.name for link in there.values()}
             for gone in self._links.keys() - there.keys():
                 self._link_gone(gone)
             for link in there.values():
                 self._link_came(link)
         else:
-            names = set()
+            names, addresses = set(), False
             for event in events:
+                addresses = addresses or event.type in (nl.RTM_NEWADDR, nl.RTM_DELADDR)
                 if event.type not in (nl.RTM_NEWLINK, nl.RTM_DELLINK) or event.body[0]:
                     continue  # of another family: bridge ports
                 link = decode(event.body)
@@ -438,6 +445,9 @@ class Agent:
                 if old is not None:
                     names.add(old.name)
         self._names_changed(names)
+        if addresses and self.published.any:
+            self.published.look()
+            self._apply()
 
     def _link_came(self, link: Link) -> None:
         old = self._links.get(link.ifindex)
@@ -466,6 +476,7 @@ class Agent:
         self._take_uplinks()
         for record in [*self._records.values(), *self._named.values()]:
             self._body(record)
+        self.published.look()
         self.plane.toward(self.tables.have["hosts"])
         if self._synced:
             self.plane.filled()
@@ -562,6 +573,7 @@ class Agent:
 
     def _forget(self, port: str) -> None:
         record = self._records.pop(port, None)
+        self.published.withdraw(port)
         self._bound.discard(port)
         if record is not None:
             self._undevice(record)
@@ -858,6 +870,15 @@ class Agent:
         except NotFound:
             pass
 
+    async def _answer_publish(self, body: bytes, _: Mapping[str, str]) -> Any:
+        asked = msgspec.json.decode(body, type=_Publish)
+        async with self._locks.setdefault(asked.port, asyncio.Lock()):
+            if asked.port not in self._records:
+                raise Conflict(f"port {asked.port} has no body on {self.host}: it is to be plugged first")
+            self.published.publish(asked.port, asked.published, asked.by or f"port {asked.port}")
+            self.settle()
+        return {"port": asked.port, "published": self.published.of(asked.port)}
+
     async def _answer_status(self, _: bytes, __: Mapping[str, str]) -> Any:
         ports = []
         for record in [*self._records.values(), *self._named.values()]:
@@ -871,6 +892,7 @@ class Agent:
                     "vlan": record.vlan,
                     "network": port.network if port else None,
                     "up": self._states.get(record.port) == "up",
+                    "published": self.published.of(record.port),
                 }
             )
         tables = {}
@@ -1002,6 +1024,12 @@ def _same_place(one: Record, other: Record) -> bool:
 
 class _Unplug(msgspec.Struct):
     port: str
+
+
+class _Publish(msgspec.Struct):
+    port: str
+    published: tuple[Wished, ...]
+    by: str = ""
 
 
 def _flows_of(table: Table, ports: set[r.PortKey]) -> dict[r.PortKey, dict[r.FlowKey, r.Flow]]:

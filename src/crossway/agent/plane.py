@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from crossway.kernel import bpffs
-from crossway.kernel.bpf import Object, detach, schemas
+from crossway.kernel.bpf import Object, detach, release, schemas
 from crossway.kernel.links import Link, Links
 from crossway.kernel.ring import Ring
 from crossway.model.rows import MAPPED, Asked, PortKey, pack_ip, unpack_ip
@@ -33,6 +33,7 @@ class Plane:
         # Beside the overlay's device; only over IPv4, where all of it is plain.
         self._direct = bool(DIRECT.value() != "0" and own.startswith(MAPPED))
         self._lost: set[str] = set()  # names of such links that are gone
+        self._front: set[int] = set()  # links by which what is published is reached, hooked for that alone
         self._short: dict[int, str] = {}  # link from which VXLAN is taken the short way, and its name
         config = {
             "overlay": self.overlay.ifindex,
@@ -57,6 +58,7 @@ class Plane:
     def hook(self, program: str, ifindex: int) -> None:
         """Put a program on a link, in place of an older build's; nothing happens if it is there."""
         self._short.pop(ifindex, None)
+        self._front.discard(ifindex)
         self._hook(program, ifindex)
 
     def _hook(self, program: str, ifindex: int) -> None:
@@ -81,6 +83,9 @@ class Plane:
                 self._shorten(link)
 
     def _shorten(self, link: Link) -> None:
+        if link.ifindex in self._front:  # from now on for both
+            self._front.discard(link.ifindex)
+            self._short[link.ifindex] = link.name
         if link.ifindex in self._hooks or link.ifindex in (self._waiting or {}):
             return
         try:
@@ -90,6 +95,23 @@ class Plane:
         else:
             self._short[link.ifindex] = link.name
 
+    def face(self, links: Mapping[int, str]) -> None:
+        """Take what comes to the host itself by these links; those that have a hook already do so."""
+        for ifindex in self._front - links.keys():
+            self._front.discard(ifindex)
+            if self._hooks.pop(ifindex, None):
+                release(ifindex)
+            (self._waiting or {}).pop(ifindex, None)
+        for ifindex, name in links.items():
+            if ifindex in self._hooks or ifindex in (self._waiting or {}):
+                continue
+            try:
+                self._hook(UPLINK, ifindex)
+            except OSError as fault:
+                log.error("cannot hook %s: what is published is not reached by it: %s", name, fault)
+            else:
+                self._front.add(ifindex)
+
     def came(self, link: Link) -> None:
         """Take note of a link: it may be one again by which hosts are reached."""
         if link.name in self._lost:
@@ -98,7 +120,7 @@ class Plane:
 
     def program(self, ifindex: int) -> str | None:
         """Return which program is on a link for its own sake, or is to be."""
-        if ifindex in self._short:
+        if ifindex in self._short or ifindex in self._front:
             return None
         return (self._waiting or {}).get(ifindex) or self._hooks.get(ifindex)
 
@@ -127,6 +149,7 @@ class Plane:
 
     def gone(self, ifindex: int) -> None:
         """Take note that a link is no more."""
+        self._front.discard(ifindex)
         if name := self._short.pop(ifindex, None):
             self._lost.add(name)
         self._hooks.pop(ifindex, None)

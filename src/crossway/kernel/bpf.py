@@ -474,6 +474,15 @@ class Object:
         return Verdict(opts.retval, out.raw[: opts.data_size_out], opts.duration)
 
 
+def release(ifindex: int) -> None:
+    """Take our program off a link, and leave what others have there; that there is none is no error."""
+    hook = _TcHook(sz=c.sizeof(_TcHook), ifindex=ifindex, attach_point=TC_INGRESS)
+    opts = _TcOpts(sz=c.sizeof(_TcOpts), handle=1, priority=1)
+    result = lib.bpf_tc_detach(c.byref(hook), c.byref(opts))
+    if result not in (0, -errno.ENOENT, -errno.ENODEV, -errno.EINVAL):
+        _check(result, f"detach from link {ifindex}")
+
+
 def detach(ifindex: int) -> None:
     """Take all our hooks off a link by taking its clsact away; that there is none is no error."""
     hook = _TcHook(sz=c.sizeof(_TcHook), ifindex=ifindex, attach_point=TC_INGRESS | TC_EGRESS)

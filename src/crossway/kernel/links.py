@@ -20,6 +20,7 @@ from crossway.kernel import netlink as nl
 from crossway.kernel.netlink import Netlink, Request, attr, attrs, nested
 
 IFF_UP, IFF_LOWER_UP = 1, 0x10000
+ETHERNET, LOOPBACK = 1, 772  # linux/if_arp.h
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 20, 26, 28, 37
 IFLA_GROUP, DOOMED = 27, 0x63770000  # a group of links that are about to be removed
@@ -53,6 +54,7 @@ class Link(NamedTuple):
     kind: str  # "veth", "tun", "vxlan" …, "" for hardware
     alias: str
     carrier: bool = True  # whether the wire is plugged in at both ends
+    type: int = 1  # as in linux/if_arp.h
 
 
 class Inside(NamedTuple):
@@ -85,7 +87,7 @@ def _info(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
 
 def decode(body: bytes) -> Link:
     """Return the link that an RTM_NEWLINK or RTM_DELLINK message is about."""
-    index, flags = struct.unpack_from("=iI", body, 4)
+    type, index, flags = struct.unpack_from("=HiI", body, 2)
     found = attrs(body[16:])
     return Link(
         index,
@@ -96,6 +98,7 @@ def decode(body: bytes) -> Link:
         _text(attrs(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND)),
         _text(found.get(IFLA_IFALIAS)),
         bool(flags & IFF_LOWER_UP),
+        type,
     )
 
 
@@ -123,6 +126,18 @@ class Links:
     def all(self) -> list[Link]:
         """Return all links."""
         return [decode(m.body) for m in self._netlink.dump(nl.RTM_GETLINK, _info() + _no_stats())]
+
+    def addresses(self) -> dict[int, list[str]]:
+        """Return the addresses of this host, but for link-local ones of IPv6, by the link that has them."""
+        found: dict[int, list[str]] = {}
+        for message in self._netlink.dump(nl.RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, 0)):
+            index = struct.unpack_from("=I", message.body, 4)[0]
+            told = attrs(message.body[8:])
+            raw = told.get(IFA_LOCAL) or told.get(IFA_ADDRESS)
+            address = ip_address(raw) if raw else None
+            if address is not None and not (address.version == 6 and address.is_link_local):
+                found.setdefault(index, []).append(str(address))
+        return found
 
     def toward(self, address: str) -> Link | None:
         """Return the link by which an address is reached now; None if it is not, or is this host's own."""

@@ -7,7 +7,7 @@ number a prefix has when two collide, depend on what was there before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, TypeVar, cast
 
 from crossway.model import rows as r
@@ -17,6 +17,7 @@ from crossway.plan.group import Policy
 from crossway.plan.ledger import Ledger
 from crossway.plan.network import UPLINK, Floods, network_rows
 from crossway.plan.port import Body, Seat, place_of, port_rows, seat_of, served
+from crossway.plan.published import Door, Publication, doors, published_rows
 from crossway.plan.router import feet_of, router_rows
 from crossway.plan.rows import Rows
 
@@ -52,6 +53,8 @@ class Plan:
         self._placed: dict[str, str] = {}  # port -> the host that has taken it, of which the server has not heard
         self._seats: dict[str, Seat] = {}  # port -> its part in floods
         self._joined: dict[str, int] = {}  # port with a body here -> its identity
+        self._published: dict[str, tuple[Publication, ...]] = {}
+        self._own: frozenset[str] = frozenset()  # addresses of this host, where something may be published
         self._outward: dict[str, int] = {}  # network with an uplink -> its number
         # Who must be looked at again when one of these changes.
         self._network_ports: dict[str, set[str]] = {}
@@ -136,6 +139,24 @@ class Plan:
         """Take in which provider networks this host has: the name of each, and the index of its link."""
         self._uplinks = dict(uplinks)
         self._networks.update(id for id, n in self._all(view.Network).items() if n.physnet is not None)
+
+    def publish(self, port: str, publications: Sequence[Publication]) -> None:
+        """Take in what a port has published at this host's addresses."""
+        if publications:
+            self._published[port] = tuple(publications)
+        else:
+            self._published.pop(port, None)
+        self._ports.add(port)
+
+    def own(self, addresses: Set[str]) -> None:
+        """Take in which addresses this host has."""
+        if addresses != self._own:
+            self._own = frozenset(addresses)
+            self._ports |= self._published.keys()
+
+    def doors(self, port: view.Port) -> dict[int, Door]:
+        """Return by family how what a port has published may be reached and answer."""
+        return doors(port, self._subnets_of(port))
 
     def settle(self) -> dict[str, set[r.Key]]:
         """Bring the rows up to date; return the keys that were touched since the last call."""
@@ -249,6 +270,8 @@ class Plan:
     def _take_subnet(self, id: str, old: view.Subnet | None, new: view.Subnet | None) -> None:
         # Routers and ports carry the addresses; the agent reads gateways and routes from it.
         of = new or old
+        if of is not None and old is not None and new is not None and old.gateway != new.gateway:
+            self._ports |= self._network_ports.get(of.network, set()) & self._published.keys()
         if of is not None and served([s for s in (old,) if s]) != served([s for s in (new,) if s]):
             self._ports |= self._network_ports.get(of.network, set()) & self._bodies.keys()
 
@@ -329,12 +352,24 @@ class Plan:
             rows: Rows = {}
             seat = None
         else:
-            subnets = [s for a in port.addresses if (s := self._one(view.Subnet, a.subnet)) is not None]
-            rows = port_rows(port, network, place, body, served(subnets) if body is not None else 0)
+            rows = self._rows_of(port, network, place, body)
             seat = seat_of(port, network, place)
         self.ledger.claim(("port", id), rows)
         self._sit(id, seat)
         self._join(id, port.identity if port is not None and own is not None else None)
+
+    def _rows_of(self, port: view.Port, network: view.Network, place: r.Place, body: Body | None) -> Rows:
+        if body is None:
+            return port_rows(port, network, place, body)
+        publications = self._published.get(port.id, ())
+        services = served(self._subnets_of(port)) | (r.PortFlag.PUBLISHED if publications else 0)
+        rows = port_rows(port, network, place, body, services)
+        if publications:
+            rows |= published_rows(port, place, body, network, self.doors(port), publications, self._own)
+        return rows
+
+    def _subnets_of(self, port: view.Port) -> list[view.Subnet]:
+        return [s for a in port.addresses if (s := self._one(view.Subnet, a.subnet)) is not None]
 
     def _underlay(self, port: view.Port) -> bytes | None:
         """Return the underlay address of the other host that a port is on."""
