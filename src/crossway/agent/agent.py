@@ -18,7 +18,7 @@ import logging
 import os
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from importlib.metadata import version
 from ipaddress import ip_network
@@ -626,6 +626,16 @@ class Agent:
             await self.servers.ask("DELETE", path_of("port", port))
         self._locks.pop(port, None)
 
+    async def publish(self, port: str, wishes: Sequence[Wished], by: str) -> None:
+        """Publish these of a port at addresses of this host instead of what it has published there."""
+        async with self._locks.setdefault(port, asyncio.Lock()):
+            if port not in self._records and wishes:
+                raise Conflict(f"port {port} has no body on {self.host}: it is to be plugged first")
+            try:
+                self.published.publish(port, wishes, by)
+            finally:
+                self.settle()
+
     def record(self, port: str) -> Record | None:
         """Return the body that was plugged for a port."""
         return self._records.get(port)
@@ -872,11 +882,7 @@ class Agent:
 
     async def _answer_publish(self, body: bytes, _: Mapping[str, str]) -> Any:
         asked = msgspec.json.decode(body, type=_Publish)
-        async with self._locks.setdefault(asked.port, asyncio.Lock()):
-            if asked.port not in self._records:
-                raise Conflict(f"port {asked.port} has no body on {self.host}: it is to be plugged first")
-            self.published.publish(asked.port, asked.published, asked.by or f"port {asked.port}")
-            self.settle()
+        await self.publish(asked.port, asked.published, asked.by or f"port {asked.port}")
         return {"port": asked.port, "published": self.published.of(asked.port)}
 
     async def _answer_status(self, _: bytes, __: Mapping[str, str]) -> Any:

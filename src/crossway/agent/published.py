@@ -64,8 +64,6 @@ class Agent(Protocol):
     plane: Plane
     links: Links
 
-    def settle(self) -> None: ...
-
 
 class Published:
     """What is published on this host."""
@@ -111,7 +109,13 @@ class Published:
         ]
 
     def publish(self, port: str, wishes: Sequence[Wished], by: str) -> None:
-        """Publish these for a port instead of what it has published; all of them, or none."""
+        """Publish these for a port instead of what it has published; all of them, or none.
+
+        The caller has the tables brought up to date.
+        """
+        if not wishes:
+            self.withdraw(port)
+            return
         known = self._agent.plan.port(port)
         if known is None:
             raise NotFound("port", port)
@@ -131,15 +135,13 @@ class Published:
             if before is not None:
                 self._put(before, self._hold_again(before))
             raise
-        if taken:
-            self._put(Kept(port=port, by=by, publications=tuple(taken)), held)
+        self._put(Kept(port=port, by=by, publications=tuple(taken)), held)
 
     def _put(self, kept: Kept, held: list[socket.socket]) -> None:
         self._write(kept)
         self._kept[kept.port], self._held[kept.port] = kept, held
         self._agent.plan.publish(kept.port, kept.publications)
         self.look()
-        self._agent.settle()
 
     def withdraw(self, port: str) -> None:
         """Publish nothing of a port any more; the caller has the tables brought up to date."""

@@ -8,14 +8,15 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from crossway import settings
 from crossway.agent.body import Plug, Record
-from crossway.client import Object
+from crossway.agent.published import Published, Wished
+from crossway.client import Object, Objects
 from crossway.errors import Fault, Invalid
 from crossway.kernel import netlink as nl
 from crossway.kernel.links import netns_of
@@ -42,7 +43,9 @@ class Bodies(Protocol):
     connected: bool
     run: Path
     servers: Servers
+    published: Published
 
+    async def publish(self, port: str, wishes: Sequence[Wished], by: str) -> None: ...
     async def plug(self, plug: Plug, *, bound: bool = False) -> Any: ...
     async def unplug(self, port: str) -> None: ...
     async def detach(self, port: str) -> None: ...
@@ -85,6 +88,14 @@ class Ways:
     async def detach(self, port: str) -> None:
         """Take a port's body away, then delete the port."""
         await self._agent.detach(port)
+
+    async def publish(self, port: str, wishes: Iterable[Mapping[str, Any]], by: str) -> None:
+        """Publish ports at addresses of this host instead of what was published there: all of them, or none."""
+        await self._agent.publish(port, msgspec.convert(list(wishes), list[Wished]), by)
+
+    def published(self, port: str) -> Objects:
+        """Return what a port has published at addresses of this host."""
+        return self._agent.published.of(port)
 
     def body(self, port: str) -> Object | None:
         """Return what stands for a port here, as its namespace has it now."""

@@ -135,7 +135,8 @@ class Engine:
     def place(self, container: str) -> Place:
         """Return a container's network namespace, for tools that the container has not."""
         key = self.docker("inspect", "--format", "{{.NetworkSettings.SandboxKey}}", container)
-        return Sandbox(container, f"/proc/{self._pid()}/root/run/docker/netns/{Path(key).name}")
+        # Below its --exec-root, as an engine of this lab has one.
+        return Sandbox(container, f"/proc/{self._pid()}/root{self.root}/exec/netns/{Path(key).name}")
 
     def _pid(self) -> int:
         first = self._first()

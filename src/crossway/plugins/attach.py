@@ -42,6 +42,12 @@ class Host(Protocol):
     async def unplug(self, port: str) -> None:
         """Take a port's body away; the port stays bound."""
 
+    async def publish(self, port: str, wishes: Iterable[Mapping[str, Any]], by: str) -> None:
+        """Publish ports at addresses of this host instead of what was published there: all of them, or none."""
+
+    def published(self, port: str) -> Objects:
+        """Return what a port has published at addresses of this host: proto, address, at, port."""
+
     def body(self, port: str) -> Object | None:
         """Return what stands for a port here: netns, ifname, mac, addresses, mtu, up; None if nothing does."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ MADE = "made by Docker"
 GENERIC = "com.docker.network.generic"
 PORTS = "com.docker.network.portmap"
 GATEWAY = "com.docker.network.gateway"
+PROTOCOLS = {"tcp": 6, "udp": 17}
+NAMES = {6: "tcp", 17: "udp", 132: "SCTP"}
 ANY = ("0.0.0.0/0", "::/0")
 
 IDLE_SECONDS = 60.0  # an address or an endpoint that has nothing to stand for it for so long is nobody's
@@ -291,8 +293,7 @@ class Docker:
         net, endpoint = self._net(asked["NetworkID"]), asked["EndpointID"]
         options, wanted = asked.get("Options") or {}, asked.get("Interface") or {}
         options = {**options, **(options.get(GENERIC) or {})}
-        if options.get(PORTS):
-            raise Invalid(NO_PORTS)
+        wishes(options.get(PORTS) or ())  # what cannot be is told before anything is made
         given = [str(ip_interface(a).ip) for key in ("Address", "AddressIPv6") if (a := wanted.get(key))]
         mac = wanted.get("MacAddress") or None
         network = {"id": net.network, "project_id": net.owner} if net.owner else None
@@ -337,7 +338,19 @@ class Docker:
 
     async def info(self, asked: dict[str, Any]) -> Any:
         port = await self._port(asked)
-        return {"Value": {"crossway.port": port["id"], "crossway.network": port["network_id"]}}
+        told: dict[str, Any] = {"crossway.port": port["id"], "crossway.network": port["network_id"]}
+        if published := self._host.published(port["id"]):
+            told[PORTS] = [
+                {
+                    "Proto": PROTOCOLS[one["proto"]],
+                    "Port": one["port"],
+                    "HostIP": one["address"],
+                    "HostPort": one["at"],
+                    "HostPortEnd": one["at"],
+                }
+                for one in published
+            ]
+        return {"Value": told}
 
     async def join(self, asked: dict[str, Any]) -> Any:
         port = await self._port(asked)
@@ -362,8 +375,14 @@ class Docker:
         return {}
 
     async def publish(self, asked: dict[str, Any]) -> Any:
-        if (asked.get("Options") or {}).get(PORTS):
-            raise Invalid(NO_PORTS)
+        if wished := wishes((asked.get("Options") or {}).get(PORTS) or ()):
+            port = await self._port(asked)
+            await self._host.publish(port["id"], wished, f"{port['name']} (port {port['id']})")
+        return {}
+
+    async def revoke(self, asked: dict[str, Any]) -> Any:
+        for port in await self._ports(asked["EndpointID"]):
+            await self._host.publish(port["id"], (), "")
         return {}
 
     async def _ports(self, endpoint: str) -> Objects:
@@ -381,7 +400,23 @@ class Docker:
         return self._endpoints[endpoint]
 
 
-NO_PORTS = "published ports (-p) are not served on networks of Crossway: give the port a floating IP"
+def wishes(portmap: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what an engine wants to be published, as the agent is told."""
+    wished = []
+    for one in portmap:
+        proto, first = NAMES.get(one["Proto"], f"protocol {one['Proto']}"), one.get("HostPort") or 0
+        if proto not in PROTOCOLS:
+            raise Invalid(f"port {one['Port']} of {proto} cannot be published: only TCP and UDP can")
+        wished.append(
+            {
+                "proto": proto,
+                "port": one["Port"],
+                "address": one.get("HostIP") or "",
+                "at": first,
+                "until": one.get("HostPortEnd") or first,
+            }
+        )
+    return wished
 
 
 async def _none() -> Objects:
@@ -413,7 +448,7 @@ METHODS: dict[str, Method] = {
     "NetworkDriver.DiscoverNew": Docker.nothing,
     "NetworkDriver.DiscoverDelete": Docker.nothing,
     "NetworkDriver.ProgramExternalConnectivity": Docker.publish,
-    "NetworkDriver.RevokeExternalConnectivity": Docker.nothing,
+    "NetworkDriver.RevokeExternalConnectivity": Docker.revoke,
     "IpamDriver.GetCapabilities": Docker.ipam_capabilities,
     "IpamDriver.GetDefaultAddressSpaces": Docker.spaces,
     "IpamDriver.RequestPool": Docker.request_pool,

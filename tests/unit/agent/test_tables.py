@@ -105,5 +105,5 @@ def test_a_row_that_the_kernel_refuses_keeps_no_other_out_and_is_tried_again(
 
 
 def test_all_tables_that_are_planned_have_their_turn() -> None:
-    state = {"generations", "flows", "fragments", "drops"}
+    state = {"generations", "flows", "translations", "fragments", "drops"}
     assert sorted(ORDER) == sorted(r.TABLES.keys() - state)
