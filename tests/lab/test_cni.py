@@ -16,6 +16,7 @@ import crossway.plugins
 from crossway.lab import Lab
 from crossway.lab.place import Place
 from lab.stories import Object, dual, links, open_group, pings
+from lab.test_published import call, refused, serving
 
 PLUGIN = Path(crossway.plugins.__file__).with_name("crossway-cni")
 
@@ -197,6 +198,39 @@ def test_reference_plugins_follow_in_a_chain(lab: Lab, runtime: Runtime) -> None
     assert runtime.call("DEL", peer, **more) == (0, None)
 
 
+def mapped(**mapping: Any) -> Object:
+    return {"runtimeConfig": {"portMappings": [mapping]}}
+
+
+def test_ports_of_pods_are_published(lab: Lab, runtime: Runtime) -> None:
+    one, two = lab.namespace("maps"), lab.namespace("maps2")
+    host, outside = runtime.host, lab.control
+    more = mapped(hostPort=8080, containerPort=80, protocol="tcp")
+    more["runtimeConfig"]["portMappings"].append(
+        {"hostPort": 8081, "containerPort": 80, "protocol": "UDP", "hostIP": host.underlay}
+    )
+    told = runtime.add(one, **more)
+    assert runtime.add(one, **more) == told
+    with serving(one, 80):
+        assert call(outside, host.underlay, 8080) == "198.18.0.1"
+        assert call(outside, host.underlay, 8081, "udp") == "198.18.0.1"
+        assert runtime.call("CHECK", one, prevResult=told, **more) == (0, None)
+        other = mapped(hostPort=8082, containerPort=80)
+        assert runtime.call("CHECK", one, prevResult=told, **other)[1]["code"] == 101
+        status, said = runtime.call("ADD", two, **more)
+        assert (status, said["code"]) == (1, 7)
+        assert "port 8080/tcp of this host is published already, by maps" in said["msg"]
+        assert ports(lab, device_id=two.name) == []
+        # What was refused leaves the first one as it was; once it has gone, its numbers may be had.
+        assert call(outside, host.underlay, 8080) == "198.18.0.1"
+        assert runtime.call("DEL", one, **more) == (0, None)
+        assert refused(outside, host.underlay, 8080)
+    runtime.add(two, **more)
+    # No attachment names it any more.
+    assert runtime.call("GC", **{**more, "cni.dev/valid-attachments": []}) == (0, None)
+    assert not [p for p in host.agent_client.status()["ports"] if p["published"]]
+
+
 WRONG = {
     "namespaces that are none": ("ADD", {"namespaces": {"shop": "main"}}, 7),
     "a version that is none": ("ADD", {"cniVersion": "0.1.0"}, 1),
@@ -204,7 +238,16 @@ WRONG = {
     "no network": ("ADD", {"network": None}, 7),
     "a network that is not there": ("ADD", {"network": "nowhere"}, 7),
     "a group that is not there": ("ADD", {"groups": ["nobody"]}, 7),
-    "a published port": ("ADD", {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80}]}}, 100),
+    "a mapping without a number": ("ADD", mapped(hostPort=0, containerPort=80), 7),
+    "a mapping at no address": ("ADD", mapped(hostPort=80, containerPort=80, hostIP="here"), 7),
+    "a mapping at another's address": ("ADD", mapped(hostPort=80, containerPort=80, hostIP="192.0.2.77"), 7),
+    "a mapping of SCTP": ("ADD", mapped(hostPort=80, containerPort=80, protocol="sctp"), 100),
+    "a mapping without a way to answer": (
+        "ADD",
+        {**mapped(hostPort=80, containerPort=80), "isDefaultGateway": False},
+        7,
+    ),
+    "bandwidth": ("ADD", {"runtimeConfig": {"bandwidth": {"ingressRate": 1000}}}, 100),
     "CNI_ARGS that are none": ("ADD", {"args_env": "x"}, 4),
     "an address that is none": ("ADD", {"args_env": "IP=here"}, 7),
     "no such command": ("GIVE", {}, 4),

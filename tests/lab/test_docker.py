@@ -172,8 +172,8 @@ def test_what_is_not_served_is_refused_and_leaves_nothing(engines: tuple[Lab, En
     with pytest.raises(Unavailable, match="nowhere could not be found"):
         create(one, "nosuch", "--ipam-driver", "null", "-o", "network=nowhere")
     create(one, "plain", "--ipam-driver", "null", "-o", "network=plain")
-    with pytest.raises(Unavailable, match="published ports"):
-        one.run("plain", "pp", "-p", "8080:80")
+    with pytest.raises(Unavailable, match="SCTP cannot be published"):
+        one.run("plain", "pp", "-p", "8080:80/sctp")
     one.clear()
     one.docker("network", "rm", "plain")
     assert attached(lab) == []

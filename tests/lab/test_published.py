@@ -140,6 +140,10 @@ def rows(host: Host) -> int:
     return int(host.agent_client.status()["tables"]["published"]["rows"])
 
 
+def translations(host: Host) -> int:
+    return int(host.agent_client.status()["tables"]["translations"]["rows"] or 0)
+
+
 def hooks(host: Host, link: str) -> str:
     return host.exec("tc", "filter", "show", "dev", link, "ingress", check=False).stdout
 
@@ -173,6 +177,7 @@ def clean(story: tuple[Lab, Engine]) -> Iterator[None]:
     docker.clear()
     host = lab.hosts[0]
     assert wait_for(lambda: not published(host) and not rows(host), 10)
+    assert wait_for(lambda: not translations(host), 12)
     assert "from_uplink" not in hooks(host, "lo")
     assert loopback(host) == "0\n0\n"
     assert not list((host.run / "published").glob("*"))

@@ -1003,22 +1003,29 @@ class Agent:
             await self._sweep_once(sweep.Idle.of(plane.configured()), sweep.Shape.of(plane.btf))
 
     async def _sweep_once(self, idle: sweep.Idle, shape: sweep.Shape) -> None:
-        flows, fragments, dropped = (self.plane.object.table(name) for name in ("flows", "fragments", "drops"))
+        names = ("flows", "translations", "fragments", "drops")
+        flows, translations, fragments, dropped = (self.plane.object.table(name) for name in names)
         raw = await asyncio.to_thread(flows.read_raw)
         # After reading: a port that came in between must not lose its flows.
-        live = {(key.ifindex, key.vlan) for key in self.tables.have["ports"]}
+        live = {
+            (key.ifindex, key.vlan): bool(row.flags & r.PortFlag.SECURED)
+            for key, row in self.tables.have["ports"].items()
+        }
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        gone = await asyncio.to_thread(sweep.expired, raw, shape, idle, live, now)
+        gone = await asyncio.to_thread(sweep.expired, raw, shape, idle, live.keys(), now)
         for start in range(0, len(gone), 1024):
             await asyncio.to_thread(_delete, flows, gone[start : start + 1024])
         old = [key for key, row in fragments.read().items() if now - row.seen > sweep.FRAGMENT_SECONDS * sweep.SECOND]
         fragments.delete(old)
+        clients, left = await asyncio.to_thread(_clients, translations, flows, raw, set(gone), live, idle, now)
+        translations.delete(clients)
         counted = dropped.read()
         strange = [key for key in counted if key.port.ifindex and (key.port.ifindex, key.port.vlan) not in live]
         # A packet that was on its way when its port went may still be counted: look again next time.
         dropped.delete(strange)
         self._counts = {
             "flows": len(raw) - len(gone),
+            "translations": left,
             "drops": len(counted) - len(strange),
         }
 
@@ -1047,6 +1054,23 @@ def _flows_of(table: Table, ports: set[r.PortKey]) -> dict[r.PortKey, dict[r.Flo
             key = table.key.unpack(raw_key)
             found[key.port][key] = table.value.unpack(raw)
     return found
+
+
+def _clients(
+    translations: Table,
+    flows: Table,
+    raw: sweep.Raw,
+    gone: set[bytes],
+    live: Mapping[tuple[int, int], bool],
+    idle: sweep.Idle,
+    now: int,
+) -> tuple[list[r.FlowKey], int]:
+    """Return the clients of published ports that are over, and how many are left."""
+    found = translations.read()
+    if not found:
+        return [], 0
+    over = sweep.clients_gone(found, flows.key.pack, {key for key, _ in raw} - gone, live, idle, now)
+    return over, len(found) - len(over)
 
 
 def _delete(table: Table, keys: list[bytes]) -> None:

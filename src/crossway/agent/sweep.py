@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from typing import NamedTuple
 
 from crossway.kernel.btf import STRUCT, Btf
-from crossway.model.rows import FlowFlag
+from crossway.model.rows import FlowFlag, FlowKey, Translation
 
 TCP = 6
 SECOND = 1_000_000_000
+FRESH_SECONDS = 5  # a client is put down before its flow
 FRAGMENT_SECONDS = 30  # longer than any host waits for the rest of a packet (RFC 791, RFC 8200)
 
 Raw = list[tuple[bytes, bytes]]
@@ -70,5 +71,30 @@ def expired(flows: Raw, shape: Shape, idle: Idle, live: Set[tuple[int, int]], no
     for key, value in flows:
         seen, flags = struct.unpack_from("<Q", value, shape.seen)[0], struct.unpack_from("<I", value, shape.flags)[0]
         if shape.port.unpack_from(key) not in live or is_expired(key[shape.proto], flags, now - seen, idle):
+            gone.append(key)
+    return gone
+
+
+def clients_gone(
+    translations: Mapping[FlowKey, Translation],
+    pack: Callable[[FlowKey], bytes],
+    flows: Set[bytes],
+    live: Mapping[tuple[int, int], bool],
+    idle: Idle,
+    now: int,
+) -> list[FlowKey]:
+    """Return the clients of published ports whose flow is over, or whose port is gone.
+
+    *live*: the ports, and whether each is secured; those that are not have no flows, and a client goes by its silence.
+    """
+    gone = []
+    for key, row in translations.items():
+        secured, silent = live.get((key.port.ifindex, key.port.vlan)), now - row.seen
+        if secured is None:
+            gone.append(key)
+        elif secured and pack(key) not in flows:
+            if silent > FRESH_SECONDS * SECOND:
+                gone.append(key)
+        elif not secured and silent > (idle.tcp if key.proto == TCP else idle.udp) * SECOND:
             gone.append(key)
     return gone

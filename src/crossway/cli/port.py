@@ -20,7 +20,7 @@ from crossway.cli.options import (
     given,
     lab_state,
 )
-from crossway.errors import Invalid, NotFound
+from crossway.errors import Fault, Invalid, NotFound
 
 if TYPE_CHECKING:
     from crossway.client import Client
@@ -70,9 +70,22 @@ def list_ports(
 
 
 @app.command("show")
-def show_port(port: Name, server: Server = None, lab: LabName = None, json: Json = False) -> None:
-    """Show all of one port."""
-    show.one(client(server, lab).find("port", port), json)
+def show_port(port: Name, run: Run = None, server: Server = None, lab: LabName = None, json: Json = False) -> None:
+    """Show all of one port; on its own host also what is published of it there."""
+    found = client(server, lab).find("port", port)
+    if published := _published(found, lab, run):
+        found["published"] = published
+    show.one(found, json)
+
+
+def _published(port: dict[str, Any], lab: str | None, run: str | None) -> list[dict[str, Any]]:
+    """Return what a port has published at addresses of its host, where that can be asked from here."""
+    host = port.get("binding:host_id")
+    try:
+        told = agent(host if lab else None, lab, run).status()
+    except Fault:
+        return []
+    return next((p.get("published", []) for p in told["ports"] if p["id"] == port["id"]), [])
 
 
 @app.command("create")

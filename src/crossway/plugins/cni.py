@@ -145,9 +145,8 @@ class Call:
         runtime = self.part("runtimeConfig") or {}
         if not isinstance(runtime, dict):
             raise Refusal(CONFIG, "runtimeConfig of the configuration is no object")
-        for capability in ("portMappings", "bandwidth"):
-            if runtime.get(capability):
-                raise Refusal(REFUSED, f"capability {capability} is not served: remove it from the configuration")
+        if runtime.get("bandwidth"):
+            raise Refusal(REFUSED, "capability bandwidth is not served: remove it from the configuration")
         network = self.said("network")
         if not isinstance(network, str) or not network:
             raise Refusal(CONFIG, "the configuration names no network", 'say "network": NAME or ID')
@@ -178,10 +177,35 @@ class Call:
             profile={"ifname": self.ifname, "configuration": self.name},
         )
 
+    def mappings(self) -> list[dict[str, Any]]:
+        """Return what is to be published of the pod at addresses of the host, as the agent is told."""
+        runtime = self.part("runtimeConfig") or {}
+        told = (runtime.get("portMappings") if isinstance(runtime, dict) else None) or []
+        if not isinstance(told, list) or not all(isinstance(one, dict) for one in told):
+            raise Refusal(CONFIG, "runtimeConfig.portMappings is no list of objects")
+        if told and self.conf.get("isDefaultGateway") is False:
+            raise Refusal(CONFIG, "portMappings need the gateway by which the pod answers: isDefaultGateway is false")
+        return [_mapping(one) for one in told]
+
     @property
     def key(self) -> tuple[str, str, str]:
         """Which interface this call is about."""
         return self.container, self.ifname, self.name
+
+
+def _mapping(one: Mapping[str, Any]) -> dict[str, Any]:
+    proto, address = str(one.get("protocol") or "tcp").lower(), one.get("hostIP") or ""
+    for name in ("hostPort", "containerPort"):
+        number = one.get(name)
+        if type(number) is not int or not 0 < number < 65536:
+            raise Refusal(CONFIG, f"{name} of runtimeConfig.portMappings is {number!r}, no number of a port")
+    if proto not in ("tcp", "udp"):
+        raise Refusal(REFUSED, f"port {one['containerPort']} of {proto} cannot be published: only tcp and udp can")
+    try:
+        address = str(ip_address(address)) if address else ""
+    except ValueError:
+        raise Refusal(CONFIG, f"hostIP of runtimeConfig.portMappings is {address!r}, no address") from None
+    return {"proto": proto, "port": one["containerPort"], "address": address, "at": one["hostPort"]}
 
 
 class Cni:
@@ -220,6 +244,12 @@ class Cni:
         """Return the ports of a call's interface: one, or none."""
         return [port for port in await attach.ports(self.host, OWNER, call.container) if key_of(port) == call.key]
 
+    async def publish(self, call: Call, port: Object, mappings: list[dict[str, Any]]) -> None:
+        """Publish what is mapped of a pod; what is published so already stays as it is."""
+        id = str(port["id"])
+        if mappings != [{k: p[k] for k in ("proto", "port", "address", "at")} for p in self.host.published(id)]:
+            await self.host.publish(id, mappings, f"{port.get('name') or call.container} (port {id})")
+
     async def detach(self, port: Object) -> None:
         """Take a port away."""
         await self.host.detach(str(port["id"]))
@@ -235,15 +265,24 @@ def key_of(port: Object) -> tuple[str, str, str]:
 
 async def add(cni: Cni, call: Call) -> Any:
     """Make the port, plug it, and return what the pod has got."""
-    wish, known = call.wish(), await cni.known()
+    wish, mappings, known = call.wish(), call.mappings(), await cni.known()
     body = {"body": "veth", "netns": call.netns, "ifname": call.ifname, "default": call.conf.get("isDefaultGateway")}
     if call.key in known and (ports := await cni.ports(call)):
         network = await attach.one(cni.host, "network", wish.network, wish.project)
         if ports[0]["network_id"] != network["id"]:
             raise Refusal(CONFIG, f"{call.ifname} of {call.container} is on network {ports[0]['network_id']} already")
-        return result(call, await cni.host.plug({"port": ports[0]["id"], **body}))
+        plugged = await cni.host.plug({"port": ports[0]["id"], **body})
+        await cni.publish(call, ports[0], mappings)
+        return result(call, plugged)
     known.add(call.key)
-    return result(call, await attach.plugged(cni.host, await attach.make(cni.host, wish), body))
+    port = await attach.make(cni.host, wish)
+    plugged = await attach.plugged(cni.host, port, body)
+    try:
+        await cni.publish(call, port, mappings)
+    except BaseException:
+        await asyncio.shield(cni.detach(port))
+        raise
+    return result(call, plugged)
 
 
 def result(call: Call, plugged: Object) -> Object:
@@ -295,6 +334,10 @@ async def check(cni: Cni, call: Call) -> None:
         raise Refusal(DIFFERS, f"port {ports[0]['id']} is not plugged on {cni.host.host}")
     if not body["up"]:
         raise Refusal(DIFFERS, f"port {ports[0]['id']} is down")
+    published = {(p["proto"], p["port"], p["address"], p["at"]) for p in cni.host.published(str(ports[0]["id"]))}
+    for one in call.mappings():
+        if (one["proto"], one["port"], one["address"], one["at"]) not in published:
+            raise Refusal(DIFFERS, f"port {one['at']} of the host is not published for {call.ifname}")
     interfaces = before.get("interfaces") or []
     numbers = [n for n, i in enumerate(interfaces) if i.get("name") == call.ifname and i.get("sandbox")]
     if not numbers:
