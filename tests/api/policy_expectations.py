@@ -243,6 +243,7 @@ delete_local_ip_port_association = parent member
 get_network_ip_availability = service
 create_flavor = admin
 get_flavor = any
+get_flavor:next_providers = any
 update_flavor = admin
 delete_flavor = admin
 create_service_profile = admin

@@ -166,7 +166,9 @@ def _binding(stock: Stock, project: str) -> Body:
 
 
 def _flavor(stock: Stock, project: str) -> Body:
-    return "flavors", {"name": "f", "service_type": "L3_ROUTER_NAT"}
+    path, body = _profile(stock, project)
+    profile = stock.new(path, "service_profile", body)
+    return "flavors", {"name": "f", "service_type": "L3_ROUTER_NAT", "service_profiles": [profile]}
 
 
 def _profile(stock: Stock, project: str) -> Body:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -19,6 +21,8 @@ from crossway.model.resource import Attribute
 
 Params = Iterable[tuple[str, str]]
 Test = Callable[[Any], bool]
+# Attributes by field name, and whether they go down.
+Order = list[tuple[str, bool]]
 # No cloud has more of anything.
 LIMIT_MAX = 1 << 31
 # How much dearer it is to look at an object than to put an id in a set.
@@ -36,7 +40,7 @@ class Query(msgspec.Struct):
 
     filters: dict[str, list[str]] = msgspec.field(default_factory=dict)
     fields: list[str] = msgspec.field(default_factory=list)
-    order: list[tuple[str, bool]] = msgspec.field(default_factory=list)
+    order: Order = msgspec.field(default_factory=list)
     limit: int = 0
     marker: str = ""
     reverse: bool = False
@@ -107,11 +111,64 @@ def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, pare
 
 
 def _page(found: list[Any], query: Query) -> list[Any]:
+    if query.limit and len(found) > query.limit:
+        if query.marker:
+            marker = next((r for r in found if r.id == query.marker), None)
+            if marker is None:
+                raise NotFound("marker", query.marker)
+            found = _after(found, marker, query.order, query.reverse)
+            query = msgspec.structs.replace(query, marker="")
+        found = _soonest(found, query.limit, query.order, query.reverse)
     if query.order or query.limit or query.marker:
         found.sort(key=lambda r: r.id)
         for field, descending in reversed(query.order):
             found.sort(key=lambda r, f=field: _sortable(getattr(r, f)), reverse=descending)  # type: ignore[misc]
     return _cut(found, query) if query.limit or query.marker or query.reverse else found
+
+
+def _after(found: list[Any], marker: Any, order: Order, reverse: bool) -> list[Any]:
+    """Return what comes after a marker that is among what was found."""
+    field, down, rest = _first_of(order)
+    values = _column(found, field)
+    at = values[next(i for i, r in enumerate(found) if r is marker)]
+    if down == reverse:
+        beyond = [r for r, value in zip(found, values, strict=True) if value > at]
+    else:
+        beyond = [r for r, value in zip(found, values, strict=True) if value < at]
+    if field == "id":
+        return beyond
+    return beyond + _after([r for r, v in zip(found, values, strict=True) if v == at], marker, rest, reverse)
+
+
+def _soonest(found: list[Any], count: int, order: Order, reverse: bool) -> list[Any]:
+    """Return the first of what was found, as many as *count*, without putting all in order."""
+    if len(found) <= count:
+        return found
+    field, down, rest = _first_of(order)
+    values = _column(found, field)
+    if down == reverse:
+        last = heapq.nsmallest(count, values)[-1]
+        before = [r for r, value in zip(found, values, strict=True) if value < last]
+    else:
+        last = heapq.nlargest(count, values)[-1]
+        before = [r for r, value in zip(found, values, strict=True) if value > last]
+    alike = [r for r, value in zip(found, values, strict=True) if value == last]
+    return before + (alike if field == "id" else _soonest(alike, count - len(before), rest, reverse))
+
+
+def _first_of(order: Order) -> tuple[str, bool, Order]:
+    """Return by what an order goes first, whether it goes down, and what decides next: at last, the id."""
+    (field, down), *rest = order or [("id", False)]
+    return field, down, rest
+
+
+def _column(found: list[Any], field: str) -> list[Any]:
+    """Return what orders objects by one attribute."""
+    values = list(map(attrgetter(field), found))
+    try:
+        return list(map(str.upper, values))
+    except TypeError:
+        return [_sortable(value) for value in values]
 
 
 def _page_by_id(table: Table[Any], bucket: Bucket, tests: list[Test], query: Query, descending: bool) -> list[Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
-from crossway.control.collection import Collection, change, find, make
+from crossway.control.collection import Action, Collection, change, find, make
 from crossway.control.decision import Decision
-from crossway.errors import Conflict, Fault, Invalid, NotFound
+from crossway.errors import Conflict, Invalid, NotFound, Unavailable
 from crossway.model.flavor import (
     DRIVER,
     FLAVOR,
@@ -18,6 +20,7 @@ from crossway.model.flavor import (
 )
 from crossway.model.resource import Given, now
 from crossway.model.router import Router
+from crossway.model.who import ANYONE
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Flavor:
@@ -108,6 +111,20 @@ def part(decision: Decision, caller: Caller, id: str) -> None:
     decision.delete(decision.cloud.of(FlavorProfile), id)
 
 
+def next_providers(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, list[dict[str, str]]]:
+    """Tell who does the service for the next that has a flavor, by the first of its profiles."""
+    cloud = decision.cloud
+    bound = next(iter(sorted(cloud.of(FlavorProfile).by("flavor_id", id), key=lambda one: one.created_at)), None)
+    profile = cloud.of(ServiceProfile).get(bound.service_profile_id) if bound else None
+    if profile is None:
+        raise _absent(f"Flavor {id} has no service profile.", "FlavorServiceProfileBindingNotFound")
+    if not profile.enabled:
+        raise Unavailable("Service Profile is not enabled.", type="ServiceProfileDisabled")
+    if not profile.driver:
+        raise _absent(f"Service Profile {profile.id} names no driver.", "ServiceProfileDriverNotFound")
+    return {"next_providers": [{"driver": profile.driver, "provider": DRIVER}]}
+
+
 def _check_unbound(decision: Decision, profile: str) -> None:
     decision.quiet(f"bound/{profile}/")
     if decision.by(decision.cloud.of(FlavorProfile), "service_profile_id", profile):
@@ -116,10 +133,15 @@ def _check_unbound(decision: Decision, profile: str) -> None:
 
 def _check_driver(driver: str) -> None:
     if driver != DRIVER:
-        fault: Fault = NotFound("service_profile", driver)
-        fault.args = (f"Service Profile driver {driver} could not be found; there is {DRIVER}.",)
-        fault.type = "ServiceProfileDriverNotFound"
-        raise fault
+        raise _absent(
+            f"Service Profile driver {driver} could not be found; there is {DRIVER}.", "ServiceProfileDriverNotFound"
+        )
+
+
+def _absent(message: str, type: str) -> NotFound:
+    fault = NotFound("service_profile", "")
+    fault.args, fault.type = (message,), type
+    return fault
 
 
 def _profiles(cloud: Cloud, flavor: Flavor) -> list[str]:
@@ -135,6 +157,7 @@ FLAVORS = Collection(
     create=create,
     update=update,
     delete=delete,
+    actions={"next_providers": Action(next_providers, who=ANYONE, method="GET")},
     children=(Collection(kind=FLAVOR_PROFILE, create=associate, delete=part, within=True),),
     derived={"service_profiles": _profiles},
     stale={"flavor_profile": lambda bound: (bound.flavor_id,)},

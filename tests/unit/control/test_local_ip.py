@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from clouds import ADMIN, ALICE, BOB, World
-from crossway.control.flavor import FLAVORS, SERVICE_PROFILES
+from crossway.control.flavor import FLAVORS, SERVICE_PROFILES, next_providers
 from crossway.control.local_ip import LOCAL_IPS, PORT_ASSOCIATIONS
 from crossway.control.network_ip_availability import NETWORK_IP_AVAILABILITIES, rows
 from crossway.control.service_provider import rows as providers
@@ -172,6 +172,24 @@ def test_flavors_and_their_profiles(world: World) -> None:
     world.delete(profile)
     world.delete(driven)
     assert not [key for key in world.stored() if key.startswith(("bound/", "flavor"))]
+
+
+def test_a_flavor_tells_who_does_the_service_next(world: World) -> None:
+    driven, plain = world.make(SERVICE_PROFILES, driver="crossway"), world.make(SERVICE_PROFILES, metainfo="{}")
+    flavor = world.make(FLAVORS, service_type="L3_ROUTER_NAT")
+
+    def told() -> Any:
+        return world.do(lambda d: next_providers(d, ALICE, flavor.id, None))
+
+    refused(told, type="FlavorServiceProfileBindingNotFound", status=404)
+    world.change(flavor, service_profiles=[driven.id])
+    assert told() == {"next_providers": [{"driver": "crossway", "provider": "crossway"}]}
+    world.change(flavor, service_profiles=[plain.id])
+    refused(told, type="ServiceProfileDriverNotFound", status=404)
+    world.change(flavor, service_profiles=[])
+    world.change(driven, enabled=False)
+    world.change(flavor, service_profiles=[driven.id])
+    refused(told, type="ServiceProfileDisabled", status=503)
 
 
 def test_flavors_are_for_admins_and_seen_by_all(world: World) -> None:
