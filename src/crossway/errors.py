@@ -90,6 +90,7 @@ _CALLED = {
     "packet_rate_limit_rule": "QosRule",
     "log": "LogResource",
     "quota": "TenantQuota",
+    "resource": "HTTP",
 }
 # Words that clients know spelled otherwise.
 _SPELLED = {"floatingip": "FloatingIP", "ip": "IP", "ndp": "NDP"}

@@ -97,6 +97,7 @@ QUOTAS = tuple(
         ("address_group", "-1", "address groups"),
         ("address_scope", "-1", "address scopes"),
         ("trunk", "-1", "trunks"),
+        ("router_route", "30", "routes of one router"),
     )
 )
 

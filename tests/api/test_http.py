@@ -12,6 +12,8 @@ import pytest
 
 from servers import Api, Server
 
+RULE = {"security_group_id": "nobody", "direction": "ingress"}
+
 
 @pytest.fixture
 def alice(shared: Server) -> Iterator[Api]:
@@ -89,12 +91,54 @@ def test_an_answer_has_a_request_id(api: Api) -> None:
         ("GET", "unicorns", None, 404, ["unicorns"]),
         ("PUT", "routers/nobody/fly", {}, 404, ["fly"]),
         ("PATCH", "networks", {}, 405, ["PATCH"]),
+        ("POST", "networks", {"network": {"name": "two\nlines"}}, 400, ["name", "printable"]),
+        ("POST", "networks", {"network": {"name": "n" * 256}}, 400, ["name", "255"]),
     ],
 )
 def test_errors_name_what_is_wrong(api: Api, method: str, path: str, body: Any, status: int, says: list[str]) -> None:
     told = api.error(method, f"/v2.0/{path}", body, want=status)
     for word in says:
         assert word in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "type"),
+    [
+        ("POST", "networks", {"network": {"admin_state_up": "perhaps"}}, 400, "InvalidInput"),
+        ("POST", "networks", {"network": {"name": 5}}, 400, "HTTPBadRequest"),
+        ("POST", "security-group-rules", {"security_group_rule": RULE}, 404, "SecurityGroupNotFound"),
+        ("GET", "networks?limit=x", None, 400, "BadRequest"),
+        ("GET", "networks?limit=1&marker=x", None, 404, "NetworkNotFound"),
+        ("GET", "networks?shared=perhaps", None, 400, "InvalidInput"),
+        ("GET", "networks?mtu=x", None, 400, "InvalidInput"),
+        ("GET", "ports?fixed_ips=x", None, 400, "InvalidInput"),
+        ("GET", "agents?limit=1&marker=x", None, 404, "AgentNotFound"),
+        ("GET", "unicorns", None, 404, "HTTPNotFound"),
+        ("PUT", "networks", {}, 405, "HTTPMethodNotAllowed"),
+    ],
+)
+def test_errors_have_the_names_that_clients_know(
+    api: Api, method: str, path: str, body: Any, status: int, type: str
+) -> None:
+    assert api.error(method, f"/v2.0/{path}", body, want=status)["type"] == type
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("application/json", 200),
+        ("text/html, application/xhtml+xml, */*;q=0.8", 200),
+        ("application/*", 200),
+        ("", 200),
+        ("application/xml", 406),
+        ("text/plain", 406),
+    ],
+)
+def test_who_takes_no_json_is_told_so(api: Api, accept: str, status: int) -> None:
+    answer = api.client.get("/v2.0/networks?limit=1", headers={"accept": accept})
+    assert answer.status_code == status
+    if status == 406:
+        assert answer.json()["NeutronError"]["type"] == "HTTPNotAcceptable"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"network": ' + b"[" * 100_000])

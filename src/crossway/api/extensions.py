@@ -12,6 +12,7 @@ COMMON = {
     "pagination": "Pagination support",
     "project-id": "project_id field enabled",
     "revision-if-match": "If-Match constraints based on revision_number",
+    "sort-key-validation": "Sort keys validation",
     "sorting": "Sorting support",
     "standard-attr-description": "standard-attr-description",
     "standard-attr-revisions": "Resource revision numbers",

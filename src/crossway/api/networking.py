@@ -28,6 +28,8 @@ from crossway.model.kinds import BY_TABLE
 from crossway.model.resource import Resource
 
 BULK_MAX = 10_000
+# What a caller says that takes JSON.
+JSON = ("*/*", "application/json", "application/*")
 # Objects that are encoded before others have their turn.
 TOGETHER = 1_000
 Verb = Callable[[Decision], Any]
@@ -38,6 +40,12 @@ class NotAllowed(Fault):
     """The resource is there, but not for this method."""
 
     status = 405
+
+
+class NotAcceptable(Fault):
+    """The caller takes no JSON, and there is nothing else."""
+
+    status = 406
 
 
 class Precondition(Fault):
@@ -97,6 +105,9 @@ class Networking:
 
     async def dispatch(self, request: Request) -> Response:
         """Find what a path below /v2.0/ names, and do there what the method says."""
+        accept = request.headers.get("accept")
+        if accept and not any(kind in accept for kind in JSON):
+            raise NotAcceptable(f"Accept '{accept}' should allow application/json", type="HTTPNotAcceptable")
         at = place(request.path_params["path"])
         if at is None:
             raise NotFound("resource", request.url.path)

@@ -24,6 +24,7 @@ ALWAYS = {
     403: "The caller may not do this.",
     404: "There is none, or none that the caller may see.",
     405: "It is there, but not for this method.",
+    406: "The caller takes no JSON.",
     409: "Right in itself, but not now.",
     412: "It is not at the revision that If-Match names.",
     429: "The caller asks too often: Retry-After says when to come again.",
@@ -270,6 +271,8 @@ def _asked(kind: Kind[Any], update: bool) -> Schema:
         "properties": {wire: _described(declared, update) for wire, declared in taken.items()},
         "additionalProperties": False,
     }
+    if not update:
+        schema["properties"] |= {wire: {"type": "string"} for wire in sorted(kind.forgets)}
     required = [wire for wire, declared in taken.items() if not update and declared.default is REQUIRED]
     return schema | ({"required": required} if required else {})
 

@@ -17,7 +17,7 @@ from crossway.control.cloud import Bucket, Cloud, Table
 from crossway.control.collection import Collection
 from crossway.errors import Invalid, NotFound
 from crossway.model.check import Check, boolean
-from crossway.model.resource import Attribute
+from crossway.model.resource import Attribute, unfit
 
 Params = Iterable[tuple[str, str]]
 Test = Callable[[Any], bool]
@@ -87,9 +87,9 @@ def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, pare
     if not anywhere(caller, collection.kind.get):
         tests.append(lambda resource: sees(cloud, caller, resource))
     if collection.below is not None:
-        return _page([row for row in collection.below(cloud, parent) if all(test(row) for test in tests)], query)
+        return _page(collection, [row for row in collection.below(cloud, parent) if all(t(row) for t in tests)], query)
     if collection.rows is not None:
-        return _page([row for row in collection.rows(cloud, caller) if all(test(row) for test in tests)], query)
+        return _page(collection, [row for row in collection.rows(cloud, caller) if all(t(row) for t in tests)], query)
     table: Table[Any] = cloud.tables[collection.kind.table]
     if collection.anew and query.marker in table.rows and not sees(cloud, caller, table.rows[query.marker]):
         query = msgspec.structs.replace(query, marker="")
@@ -98,7 +98,7 @@ def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, pare
     if query.limit and by_id and isinstance(candidates, Bucket):
         descending = bool(query.order and query.order[0][1])
         if query.marker:
-            _marker(cloud, table, caller, query.marker)
+            _marker(cloud, collection, caller, query.marker)
         return _page_by_id(table, candidates, tests, query, descending)
     rows = table.rows
     found = [r for id in candidates if (r := rows.get(id)) is not None]
@@ -106,16 +106,16 @@ def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, pare
         found = [r for r in found if test(r)]
     if query.marker and all(one.id != query.marker for one in found):
         # It may have ceased to be what is asked for since it was told: the page begins where it would stand.
-        found.append(_marker(cloud, table, caller, query.marker))
-    return _page(found, query)
+        found.append(_marker(cloud, collection, caller, query.marker))
+    return _page(collection, found, query)
 
 
-def _page(found: list[Any], query: Query) -> list[Any]:
+def _page(collection: Collection, found: list[Any], query: Query) -> list[Any]:
     if query.limit and len(found) > query.limit:
         if query.marker:
             marker = next((r for r in found if r.id == query.marker), None)
             if marker is None:
-                raise NotFound("marker", query.marker)
+                raise NotFound(collection.kind.name, query.marker)
             found = _after(found, marker, query.order, query.reverse)
             query = msgspec.structs.replace(query, marker="")
         found = _soonest(found, query.limit, query.order, query.reverse)
@@ -123,7 +123,7 @@ def _page(found: list[Any], query: Query) -> list[Any]:
         found.sort(key=lambda r: r.id)
         for field, descending in reversed(query.order):
             found.sort(key=lambda r, f=field: _sortable(getattr(r, f)), reverse=descending)  # type: ignore[misc]
-    return _cut(found, query) if query.limit or query.marker or query.reverse else found
+    return _cut(collection, found, query) if query.limit or query.marker or query.reverse else found
 
 
 def _after(found: list[Any], marker: Any, order: Order, reverse: bool) -> list[Any]:
@@ -188,13 +188,13 @@ def _page_by_id(table: Table[Any], bucket: Bucket, tests: list[Test], query: Que
     return _turned(list(islice(hits, query.limit)), query)
 
 
-def _cut(found: list[Any], query: Query) -> list[Any]:
+def _cut(collection: Collection, found: list[Any], query: Query) -> list[Any]:
     if query.reverse:
         found.reverse()
     if query.marker:
         at = next((i for i, r in enumerate(found) if r.id == query.marker), None)
         if at is None:
-            raise NotFound("marker", query.marker)
+            raise NotFound(collection.kind.name, query.marker)
         found = found[at + 1 :]
     return _turned(found[: query.limit] if query.limit else found, query)
 
@@ -248,7 +248,7 @@ def _test(cloud: Cloud, collection: Collection, caller: Caller, name: str, value
         try:
             return collection.filters[name](cloud, caller, values)
         except ValueError as error:
-            raise Invalid(f"Invalid input for {name}. Reason: {error}.") from None
+            raise unfit(name, error) from None
     if name in TAGS and "tags" in collection.kind.attributes:
         wanted = {tag for value in values for tag in value.split(",")}
         return lambda r: TAGS[name](wanted, set(r.tags))
@@ -288,7 +288,7 @@ def _checked(name: str, check: Check, values: list[str]) -> set[Any]:
     try:
         return {check(value) for value in values}
     except ValueError as error:
-        raise Invalid(f"Invalid input for {name}. Reason: {error}.") from None
+        raise unfit(name, error) from None
 
 
 def _withheld(declared: Attribute, caller: Caller) -> bool:
@@ -300,17 +300,17 @@ def _limit(value: str) -> int:
     try:
         limit = int(value)
     except ValueError:
-        raise Invalid(f"Limit must be an integer 0 or greater and not '{value}'") from None
+        limit = -1
     if limit < 0:
-        raise Invalid(f"Limit must be an integer 0 or greater and not '{value}'")
+        raise Invalid(f"Bad limit request: Limit must be an integer 0 or greater and not '{value}'.", type="BadRequest")
     return min(limit, LIMIT_MAX)
 
 
-def _marker(cloud: Cloud, table: Table[Any], caller: Caller, id: str) -> Any:
+def _marker(cloud: Cloud, collection: Collection, caller: Caller, id: str) -> Any:
     """Return what a page is to follow; raise NotFound if it is not there, or not for the caller's eyes."""
-    found = table.rows.get(id)
+    found = cloud.tables[collection.kind.table].rows.get(id)
     if found is None or not sees(cloud, caller, found):
-        raise NotFound("marker", id)
+        raise NotFound(collection.kind.name, id)
     return found
 
 

@@ -151,6 +151,7 @@ PORT_ASSOCIATIONS = Collection(
     within=True,
     derived={"host": _host},
     stale_by={"port": "fixed_port_id"},
+    filters={"host": lambda cloud, caller, hosts: lambda one: _host(cloud, one) in hosts},
 )
 LOCAL_IPS = Collection(
     kind=LOCAL_IP,

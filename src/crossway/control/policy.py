@@ -159,6 +159,8 @@ def _attributes(
 ) -> None:
     verb = "update" if update else "create"
     for wire, value in body.items():
+        if wire in kind.forgets and not update:
+            continue
         declared = kind.names[wire]
         # What is the default anyway may be said by anyone.
         if not update and value == declared.default:

@@ -146,8 +146,8 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         new["fixed_ips"] = _readdress(decision, network, old, mac, given["fixed_ips"])
     elif mac != old.mac_address:
         new["fixed_ips"] = tuple(_follow_mac(decision, old, fixed, mac) for fixed in old.fixed_ips)
-    if "fixed_ips" in given and old.device_owner in ROUTER_OWNED and _feet(new["fixed_ips"]) != _feet(old.fixed_ips):
-        raise _of_router(old)
+    if "fixed_ips" in given and old.device_owner in ROUTER_OWNED:
+        _check_feet(old, new["fixed_ips"])
     if "fixed_ips" in new:
         outside.readdress(decision, old, new["fixed_ips"])
     if "host" in given:
@@ -221,8 +221,12 @@ def _check_routers_own(port: Port, given: Given) -> None:
         raise _of_router(port)
 
 
-def _feet(fixed_ips: Iterable[FixedIp]) -> set[str]:
-    return {fixed.subnet_id for fixed in fixed_ips}
+def _check_feet(port: Port, fixed_ips: Iterable[FixedIp]) -> None:
+    """Keep a router's port in its subnets, and to the addresses of IPv4 that its neighbours know."""
+    if {fixed.subnet_id for fixed in fixed_ips} != {fixed.subnet_id for fixed in port.fixed_ips}:
+        raise _of_router(port)
+    if {f for f in fixed_ips if "." in f.ip_address} != {f for f in port.fixed_ips if "." in f.ip_address}:
+        raise Invalid(f"Bad ports request: IP updates for port {port.id} are not allowed.", type="BadRequest")
 
 
 def _of_router(port: Port) -> Conflict:
@@ -508,7 +512,9 @@ def _by_fixed_ips(cloud: Cloud, caller: Caller, values: list[str]) -> Callable[[
         for key in ("ip_address", "subnet_id", "ip_address_substr")
     )
     if len(ips) + len(subnets) + len(parts) != len(values):
-        raise Invalid(f"fixed_ips '{values}' should be ip_address=…, subnet_id=… or ip_address_substr=…")
+        raise Invalid(
+            f"fixed_ips '{values}' should be ip_address=…, subnet_id=… or ip_address_substr=…", type="InvalidInput"
+        )
 
     def test(port: Port) -> bool:
         return any(

@@ -27,9 +27,10 @@ from crossway.model.floatingip import FloatingIp
 from crossway.model.ndp_proxy import NdpProxy
 from crossway.model.port import ACTIVE, ROUTER_INTERFACE, FixedIp, Port, Wish
 from crossway.model.port_forwarding import PortForwarding
+from crossway.model.quota import UNLIMITED
 from crossway.model.rbac import ACCESS_AS_SHARED
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.router import GATEWAY_PARTS, ROUTER, ROUTES_MAX, Gateway, GatewayWish, Router
+from crossway.model.router import GATEWAY_PARTS, ROUTER, Gateway, GatewayWish, Router
 from crossway.model.subnet import Route, Subnet, route
 from crossway.model.who import ADMIN
 
@@ -386,11 +387,9 @@ def _reroute(decision: Decision, router: Router, routes: Iterable[Route]) -> Rou
 def _check_routes(decision: Decision, router: Router) -> None:
     """Check that each next hop is a neighbour of the router, and not the router itself."""
     cloud = decision.cloud
-    if len(router.routes) > ROUTES_MAX:
-        raise OverQuota(
-            f"Quota exceeded for resources: ['router_route']: a router has at most {ROUTES_MAX} routes.",
-            type="OverQuota",
-        )
+    most = cloud.usage.limit("router_route", router.project_id)
+    if UNLIMITED < most < len(router.routes):
+        raise OverQuota(f"Quota exceeded for resources: ['router_route']: a router has at most {most} routes.")
     fixed = [f for port in decision.by(cloud.ports, "device_id", router.id) for f in port.fixed_ips]
     own = {f.ip_address for f in fixed}
     subnets = [s for f in fixed if (s := decision.get(cloud.subnets, f.subnet_id))]
@@ -489,6 +488,7 @@ ROUTERS = Collection(
         "extraroute-atomic": "Atomically add/remove extra routes",
         "l3-ext-ndp-proxy": "Router support to enable NDP proxy",
         "l3-flavors": "Router Flavor Extension",
+        "l3-port-ip-change-not-allowed": "Prevent L3 router ports IP address change extension",
         "qos-gateway-ip": "Router gateway IP QoS",
         "router": "Neutron L3 Router",
         "router-admin-state-down-before-update": "Enforce Router's Admin State Down Before Update Extension",

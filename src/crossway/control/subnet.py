@@ -40,8 +40,11 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
         raise _invalid(f"cidr '{prefix}' does not match the ip_version '{given['ip_version']}'")
     if prefix.prefixlen == 0 or prefix.is_multicast or prefix.is_loopback:
         raise _invalid(f"cidr '{prefix}' should be a unicast prefix longer than /0")
-    if prefix.version == 4 and given["enable_dhcp"] and prefix.prefixlen > 30:
-        raise _invalid(f"cidr '{prefix}' is too small for DHCP; should be /30 or shorter, or enable_dhcp false")
+    if given["enable_dhcp"] and prefix.num_addresses <= 2:
+        longest = prefix.max_prefixlen - 2
+        raise _invalid(f"cidr '{prefix}' is too small for DHCP; should be /{longest} or shorter, or enable_dhcp false")
+    if given["enable_dhcp"] and int(prefix.network_address) == 0:
+        raise _invalid(f"cidr '{prefix}' is no prefix that DHCP can hand out; its first address means none")
     _check_modes(prefix, given)
     for other in _subnets(decision, network.id):
         other_prefix = ipaddress.ip_network(other.cidr)
@@ -62,6 +65,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
         _check_pools(prefix, pools)
         _check_gateway_outside(gateway, pools)
     _check_routes(prefix, given["host_routes"])
+    _check_servers(prefix, given["dns_nameservers"])
     _check_most(given)
     _check_segment(decision, network.id, given["segment_id"])
     check_mtu(network.id, network.mtu, prefix.version)
@@ -103,6 +107,8 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Subnet:
         _check_gateway_outside(gateway, pools)
     if "host_routes" in given:
         _check_routes(prefix, given["host_routes"])
+    if "dns_nameservers" in given:
+        _check_servers(prefix, given["dns_nameservers"])
     _check_most(given)
     if given.get("segment_id", old.segment_id) != old.segment_id:
         if old.segment_id is not None:
@@ -279,7 +285,7 @@ def _check_gateway(prefix: Prefix, gateway: str | None) -> None:
     edges = (
         prefix.version == 4 and prefix.prefixlen < 31 and address in (prefix.network_address, prefix.broadcast_address)
     )
-    if edges or (prefix.version == 6 and prefix.prefixlen < 127 and address == prefix.network_address):
+    if edges:
         raise _invalid(f"gateway_ip '{gateway}' is not valid on subnet {prefix}: no host can have it")
 
 
@@ -334,6 +340,12 @@ def _check_routes(prefix: Prefix, routes: Iterable[Route]) -> None:
             raise _invalid(
                 f"host route {route.destination} via {route.nexthop} does not match the ip_version of {prefix}"
             )
+
+
+def _check_servers(prefix: Prefix, servers: Iterable[str]) -> None:
+    for server in servers:
+        if ipaddress.ip_address(server).version != prefix.version:
+            raise _invalid(f"dns_nameserver '{server}' does not match the ip_version of {prefix}")
 
 
 def _bad(reason: str) -> Invalid:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -20,9 +21,13 @@ MAC = re.compile(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", re.IGNORECASE)
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
 NAME_MAX = 255
 BOOLEANS: Mapping[Any, bool] = {
-    **{value: True for value in (True, 1, "true", "1", "t", "yes", "on")},
-    **{value: False for value in (False, 0, "false", "0", "f", "no", "off")},
+    **{value: True for value in (True, 1, "true", "1", "t", "yes", "y", "on")},
+    **{value: False for value in (False, 0, "false", "0", "f", "no", "n", "off")},
 }
+
+
+class Unlike(ValueError):
+    """A value that is not of the kind at all; clients know it from one that is not allowed."""
 
 
 def says(schema: Mapping[str, Any]) -> Callable[[C], C]:
@@ -56,7 +61,7 @@ def uuid(value: Any) -> str:
 def boolean(value: Any) -> bool:
     key = value.lower() if isinstance(value, str) else value
     if not isinstance(key, str | int) or key not in BOOLEANS:
-        raise ValueError(f"'{value}' cannot be converted to boolean; should be true or false")
+        raise Unlike(f"'{value}' cannot be converted to boolean; should be true or false")
     return BOOLEANS[key]
 
 
@@ -72,15 +77,31 @@ def text(longest: int) -> Check:
     return check
 
 
+def name(longest: int) -> Check:
+    """Take text on one line that neither begins nor ends with a space."""
+    words = text(longest)
+
+    @says(schema_of(words))
+    def check(value: Any) -> str:
+        said: str = words(value)
+        if not said.isprintable() and any(unicodedata.category(one) != "Zs" for one in said if not one.isprintable()):
+            raise ValueError(f"'{value}' is not a valid string; should be printable")
+        if said != said.strip():
+            raise ValueError(f"'{value}' is not a valid string; should neither begin nor end with a space")
+        return said
+
+    return check
+
+
 def integer(least: int, most: int) -> Check:
     @says({"type": "integer", "minimum": least, "maximum": most})
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | str):
-            raise ValueError(f"'{value}' is not an integer")
+            raise Unlike(f"'{value}' is not an integer")
         try:
             number = int(value)
         except ValueError:
-            raise ValueError(f"'{value}' is not an integer") from None
+            raise Unlike(f"'{value}' is not an integer") from None
         if not least <= number <= most:
             raise ValueError(f"'{value}' is not in the range {least} to {most}")
         return number
@@ -157,11 +178,11 @@ def ip(value: Any) -> str:
 def cidr(value: Any) -> str:
     """Return a prefix with its host bits cleared."""
     if not isinstance(value, str) or "/" not in value:
-        raise ValueError(f"'{value}' is not a valid IP subnet; should be ADDRESS/LENGTH")
+        raise Unlike(f"'{value}' is not a valid IP subnet; should be ADDRESS/LENGTH")
     try:
         return str(ipaddress.ip_network(value, strict=False))
     except ValueError:
-        raise ValueError(f"'{value}' is not a valid IP subnet; should be ADDRESS/LENGTH") from None
+        raise Unlike(f"'{value}' is not a valid IP subnet; should be ADDRESS/LENGTH") from None
 
 
 @says({"type": "string", "examples": ["10.0.0.0/24", "fd00::1"]})

@@ -42,6 +42,7 @@ CONNTRACK_HELPER = Kind(
     update=PARENT_MEMBER,
     delete=PARENT_MEMBER,
     without=("project_id", "name", "description", "created_at", "updated_at", "revision_number", "tags"),
+    forgets=("project_id", "tenant_id"),
     parent=("router_id", "router"),
     indexes=("router_id",),
 )

@@ -63,5 +63,6 @@ DEFAULT_RULE = Kind(
     get=ANYONE,
     delete=ADMIN,
     without=("project_id", "name", "tags"),
+    forgets=("project_id", "tenant_id"),
     indexes=("remote_group_id",),
 )

@@ -47,6 +47,7 @@ PORT_ASSOCIATION = Kind(
     get=PARENT_READER,
     delete=PARENT_MEMBER,
     without=("id", "project_id", "name", "description", "created_at", "updated_at", "revision_number", "tags"),
+    forgets=("project_id", "tenant_id"),
     parent=("local_ip_id", "local_ip"),
     indexes=("local_ip_id", "fixed_port_id"),
 )

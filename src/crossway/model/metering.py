@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import boolean, ip_or_cidr, one_of, or_none, says, schema_of, text, uuid
+from crossway.model.check import boolean, ip_or_cidr, name, one_of, or_none, says, schema_of, text, uuid
 from crossway.model.resource import Attribute, Kind, Resource, attribute
 from crossway.model.rule import EGRESS, INGRESS, normal
 from crossway.model.who import MANAGER, PARENT_MANAGER, PARENT_READER, READER
@@ -22,7 +22,7 @@ def prefix() -> Attribute:
 
 
 class MeteringLabel(Resource, frozen=True, kw_only=True, gc=False):
-    name: Annotated[str, attribute(text(255), put=False, default="")] = ""
+    name: Annotated[str, attribute(name(255), put=False, default="")] = ""
     description: Annotated[str, attribute(text(1024), put=False, default="")] = ""
     shared: Annotated[bool, attribute(boolean, put=False, default=False)] = False
 

@@ -232,7 +232,7 @@ class Port(
         str | None, attribute(one_of("required", "preferred", "legacy", "socket", None), default=None)
     ] = None
     hardware_offload_type: Annotated[str | None, attribute(one_of("switchdev", None), put=False, default=None)] = None
-    trusted: Annotated[bool | None, attribute(or_none(boolean), default=None, set_by=ADMIN, see=ADMIN)] = None
+    trusted: Annotated[bool | None, attribute(boolean, default=None, set_by=ADMIN, see=ADMIN)] = None
     hints: Annotated[
         dict[str, Any] | None, attribute(hints, default=None, set_by=ADMIN, see=ADMIN, filter=False, sort=False)
     ] = None

@@ -69,6 +69,7 @@ PORT_FORWARDING = Kind(
     update=PARENT_MEMBER,
     delete=PARENT_MEMBER,
     without=("project_id", "name", "created_at", "updated_at", "revision_number", "tags"),
+    forgets=("project_id", "tenant_id"),
     parent=("floatingip_id", "floatingip"),
     indexes=("floatingip_id", "internal_port_id"),
 )

@@ -24,6 +24,8 @@ LIMITED = (
     "address_group",
     "address_scope",
     "trunk",
+    # Of each router, and not of them all.
+    "router_route",
 )
 
 
@@ -52,6 +54,7 @@ class Quota(Resource, frozen=True, kw_only=True, gc=False):
     address_group: Annotated[int | None, limit()] = None
     address_scope: Annotated[int | None, limit()] = None
     trunk: Annotated[int | None, limit()] = None
+    router_route: Annotated[int | None, limit()] = None
     # Set limits below what is used already.
     force: Annotated[bool, word()] = False
     # What older clients say for what is always done now.

@@ -16,7 +16,8 @@ import msgspec
 from msgspec import UNSET
 
 from crossway.errors import Invalid
-from crossway.model.check import Check, anything, boolean, integer, number_or_nothing, text
+from crossway.model.check import Check, Unlike, anything, boolean, integer, number_or_nothing, text
+from crossway.model.check import name as name_of
 from crossway.model.who import MEMBER, READER, Who
 
 REQUIRED: Any = msgspec.NODEFAULT
@@ -76,7 +77,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     id: Annotated[str, told()]
     project_id: Annotated[str, attribute(text(255), put=False)]
-    name: Annotated[str, attribute(text(255), default="")] = ""
+    name: Annotated[str, attribute(name_of(255), default="")] = ""
     description: Annotated[str, attribute(text(255), default="")] = ""
     created_at: Annotated[str, told()] = ""
     updated_at: Annotated[str, told()] = ""
@@ -96,7 +97,8 @@ class Kind(Generic[R]):
     *indexes* are fields by which it is found, or names with how to find their
     values. *rbac* is its name as the object type of RBAC policies; *tells_shared* says
     whether the API tells who asks that one is shared. One that may be seen by whom it
-    does not belong to is, to them, *absent* where it should be changed.
+    does not belong to is, to them, *absent* where it should be changed. *forgets* are words
+    that POST takes and nobody keeps.
     """
 
     def __init__(
@@ -116,11 +118,13 @@ class Kind(Generic[R]):
         rbac: str = "",
         tells_shared: bool = True,
         absent: bool = False,
+        forgets: Iterable[str] = (),
     ) -> None:
         self.model, self.name, self.plural, self.table = model, name, plural, table or name
         self.create, self.get, self.update, self.delete = create, get, update, delete
         self.parent, self.rbac = parent, rbac
         self.tells_shared, self.absent = bool(rbac) and tells_shared, absent
+        self.forgets = frozenset(forgets)
         self.attributes: dict[str, Attribute] = {}
         hidden, without = [], set(without)
         hints = get_type_hints(model, include_extras=True)
@@ -161,6 +165,8 @@ class Kind(Generic[R]):
         given: Given = {} if update else dict(self._defaults)
         for wire, value in body.items():
             declared = self.names.get(wire)
+            if wire in self.forgets and not update:
+                continue
             if declared is None:
                 raise Invalid(
                     f"Unrecognized attribute(s) '{wire}'; {self.name} has {', '.join(sorted(self.attributes))}"
@@ -172,7 +178,7 @@ class Kind(Generic[R]):
             try:
                 given[declared.field] = declared.check(value)
             except ValueError as error:
-                raise Invalid(f"Invalid input for {wire}. Reason: {error}.") from None
+                raise unfit(wire, error) from None
         if not update:
             for wire in self._required:
                 if wire not in body:
@@ -187,6 +193,11 @@ class Kind(Generic[R]):
         if "project_id" in shape:
             shape["tenant_id"] = shape["project_id"]
         return shape
+
+
+def unfit(name: str, error: ValueError) -> Invalid:
+    """Return the fault of a value that an attribute or a filter cannot have."""
+    return Invalid(f"Invalid input for {name}. Reason: {error}.", type="InvalidInput" * isinstance(error, Unlike))
 
 
 def _filter_check(type: Any) -> Check | None:

@@ -12,8 +12,6 @@ from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.subnet import Route, route
 from crossway.model.who import ADMIN
 
-# How many routes a router may have beside those to its own subnets.
-ROUTES_MAX = 30
 # Who may say what of a gateway, by any way of saying it.
 GATEWAY_PARTS = {"enable_snat": ADMIN, "external_fixed_ips": ADMIN}
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import cidr, ip_or_cidr, one_of, or_none, says, schema_of, text, uuid
+from crossway.model.check import cidr, ip_or_cidr, one_of, or_none, says, schema_of, text
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER
 
@@ -90,7 +90,8 @@ def prefix(value: Any) -> str:
 
 
 class Rule(Resource, frozen=True, kw_only=True, gc=False):
-    security_group_id: Annotated[str, attribute(uuid, put=False, default=msgspec.NODEFAULT)]
+    # Any words: what names no group is not found.
+    security_group_id: Annotated[str, attribute(text(36), put=False, default=msgspec.NODEFAULT)]
     direction: Annotated[str, attribute(one_of(INGRESS, EGRESS), put=False, default=msgspec.NODEFAULT)]
     ethertype: Annotated[str, attribute(ethertype, put=False, default=IPV4)] = IPV4
     protocol: Annotated[str | None, attribute(protocol, put=False, default=None)] = None
@@ -101,7 +102,6 @@ class Rule(Resource, frozen=True, kw_only=True, gc=False):
         None
     )
     remote_ip_prefix: Annotated[str | None, attribute(or_none(prefix), put=False, default=None)] = None
-    # Any words: what names no group is not found.
     remote_group_id: Annotated[str | None, attribute(or_none(text(255)), put=False, default=None)] = None
     remote_address_group_id: Annotated[str | None, attribute(or_none(text(255)), put=False, default=None)] = None
     normalized_cidr: Annotated[str | None, told()] = None

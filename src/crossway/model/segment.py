@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from crossway.model.check import boolean, integer, one_of, or_none, text, uuid
+from crossway.model.check import boolean, integer, name, one_of, or_none, text, uuid
 from crossway.model.network import FLAT, VLAN, VNI_MAX, VXLAN
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import ADMIN
@@ -15,6 +15,7 @@ from crossway.model.who import ADMIN
 class Segment(Resource, frozen=True, kw_only=True, gc=False):
     """One of a network's segments; the network's own one has what its provider attributes say."""
 
+    name: Annotated[str | None, attribute(or_none(name(255)), default=None)] = None  # type: ignore[assignment]
     network_id: Annotated[str, attribute(uuid, put=False, default=msgspec.NODEFAULT)]
     network_type: Annotated[str, attribute(one_of(FLAT, VLAN, VXLAN), put=False, default=msgspec.NODEFAULT)]
     physical_network: Annotated[str | None, attribute(or_none(text(64)), put=False, default=None)] = None
@@ -33,6 +34,7 @@ SEGMENT = Kind(
     update=ADMIN,
     delete=ADMIN,
     without=("project_id", "tags"),
+    forgets=("project_id", "tenant_id"),
     indexes=("network_id",),
 )
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from crossway.model.check import boolean, cidr, integer, list_of, or_none, says, schema_of, text, uuid
+from crossway.model.check import boolean, cidr, integer, list_of, name, or_none, says, schema_of, uuid
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import ADMIN, READER, SHARED
 
@@ -17,12 +17,12 @@ BOUNDS = {4: (8, 32), 6: (64, 128)}
 QUOTA_MAX = (1 << 63) - 1
 
 
-@says({**schema_of(text(255)), "minLength": 1})
+@says({**schema_of(name(255)), "minLength": 1})
 def named(value: object) -> str:
-    name: str = text(255)(value)
-    if not name.strip():
+    said: str = name(255)(value)
+    if not said:
         raise ValueError(f"'{value}' is blank")
-    return name
+    return said
 
 
 class SubnetPool(Resource, frozen=True, kw_only=True, gc=False):

@@ -160,6 +160,7 @@ def test_without_settings_only_those_who_say_who_they_are_are_limited(monkeypatc
         "address_group": -1,
         "address_scope": -1,
         "trunk": -1,
+        "router_route": 30,
     }
     monkeypatch.setenv("CROSSWAY_QUOTA_PORT", "7")
     assert defaults(unlimited=True)["port"] == defaults(unlimited=False)["port"] == 7

@@ -16,6 +16,7 @@ from crossway.control.flavor import FLAVORS
 from crossway.control.router import ROUTERS
 from crossway.errors import Fault
 from crossway.model.network import Network
+from crossway.model.quota import of_project
 from crossway.model.rbac import ACCESS_AS_SHARED, RbacPolicy
 from crossway.model.router import Router
 from crossway.model.subnet import Subnet
@@ -257,7 +258,11 @@ def test_routes_are_added_and_taken_one_by_one(world: World) -> None:
     assert len(act(router.add_extraroutes, (2, 5))) == 2, "one destination by several hops"
     assert act(router.remove_extraroutes, (2, 2), (2, 5)) == []
     refused(act, router.add_extraroutes, (2, 1), type="InvalidRoutes", status=400)
-    refused(act, router.add_extraroutes, *((n, 2) for n in range(31)), type="OverQuota", status=409)
+    world.change(of_project(made.project_id), router_route=2)
+    assert len(act(router.add_extraroutes, (2, 2), (3, 2))) == 2
+    assert "router_route" in refused(act, router.add_extraroutes, (4, 2), type="OverQuota", status=409)
+    world.change(of_project(made.project_id), router_route=-1)
+    assert len(act(router.add_extraroutes, *((n, 2) for n in range(40)))) == 40
     for body in (None, {}, {"routes": []}, {"router": {}}, {"router": {"routes": [{"nexthop": "10.0.0.2"}]}}):
         with pytest.raises(Fault) as caught:
             world.do(lambda d, body=body: router.add_extraroutes(d, ADMIN, made.id, body))  # type: ignore[misc]

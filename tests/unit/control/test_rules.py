@@ -190,6 +190,10 @@ def test_gateways_and_pools(world: World, cidr: str, given: dict[str, Any], gate
         ("224.0.0.0/24", {}, "InvalidInput", 400),
         ("127.0.0.0/24", {}, "InvalidInput", 400),
         ("10.0.0.0/31", {}, "InvalidInput", 400),
+        ("fd00::/127", {}, "InvalidInput", 400),
+        ("fd00::1/128", {}, "InvalidInput", 400),
+        ("0.0.0.0/8", {}, "InvalidInput", 400),
+        ("10.0.0.0/24", {"dns_nameservers": ["9.9.9.9", "fd00::53"]}, "InvalidInput", 400),
         ("10.0.0.0/24", {"gateway_ip": "10.0.0.0"}, "InvalidInput", 400),
         ("10.0.0.0/24", {"gateway_ip": "10.0.0.255"}, "InvalidInput", 400),
         ("10.0.0.0/24", {"gateway_ip": "fd00::1"}, "InvalidInput", 400),
@@ -492,18 +496,27 @@ def test_a_router_joins_by_subnet_and_by_port(world: World) -> None:
     world.delete(router)
 
 
-def test_a_routers_interface_takes_another_address_of_its_subnet_and_no_other(world: World) -> None:
+def test_a_routers_interface_keeps_its_subnets_and_what_its_neighbours_know_it_by(world: World) -> None:
     net, router = world.network(), world.router()
     subnet, other = world.subnet(net, "10.0.0.0/24"), world.subnet(net, "10.1.0.0/24")
     port = world.cloud.ports.rows[world.join(router, subnet_id=subnet.id)["port_id"]]
     assert addresses(world.change(port, fixed_ips=[{"subnet_id": subnet.id}])) == ["10.0.0.1"]
+    same = [{"subnet_id": subnet.id, "ip_address": "10.0.0.1"}]
+    assert addresses(world.change(port, fixed_ips=same, device_id=router.id)) == ["10.0.0.1"]
     wish = [{"subnet_id": subnet.id, "ip_address": "10.0.0.9"}]
-    assert addresses(world.change(port, fixed_ips=wish, device_id=router.id)) == ["10.0.0.9"]
-    world.port(net, fixed_ips=[{"ip_address": "10.0.0.1"}])
+    refused(world.change, port, fixed_ips=wish, type="BadRequest", status=400)
+    refused(world.change, port, fixed_ips=[*same, *wish], type="BadRequest", status=400)
     refused(world.change, port, fixed_ips=[{"subnet_id": other.id}], type="ServicePortInUse", status=409)
     refused(world.change, port, fixed_ips=[], type="ServicePortInUse", status=409)
     refused(world.change, port, device_id="", type="ServicePortInUse", status=409)
-    assert addresses(world.again(port)) == ["10.0.0.9"]
+    assert addresses(world.again(port)) == ["10.0.0.1"]
+
+
+def test_a_routers_interface_takes_another_address_of_ipv6(world: World) -> None:
+    net, router = world.network(), world.router()
+    subnet = world.subnet(net, "fd00::/64")
+    port = world.cloud.ports.rows[world.join(router, subnet_id=subnet.id)["port_id"]]
+    assert addresses(world.change(port, fixed_ips=[{"ip_address": "fd00::9"}])) == ["fd00::9"]
 
 
 def test_ipv6_subnets_of_a_network_share_an_interface(world: World) -> None:

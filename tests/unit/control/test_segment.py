@@ -37,7 +37,7 @@ def test_a_network_is_a_segment_and_may_have_more(world: World) -> None:
     made = world.make(SEGMENTS, network_id=network.id, network_type="vlan", physical_network="dc", segmentation_id=7)
     assert [s.id for s in segments(world, network)] == [own.id, made.id]
     world.do(lambda d: verbs.update(d, ADMIN, own.id, {"name": "first"}))
-    assert [s.name for s in segments(world, network)] == ["first", ""]
+    assert [s.name for s in segments(world, network)] == ["first", None]
 
 
 def test_a_segments_number_is_its_own_until_it_goes(world: World) -> None:
