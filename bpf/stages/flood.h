@@ -42,13 +42,26 @@ static __always_inline bool may_be_at(const struct packet *p, const struct port_
 	return bpf_map_lookup_elem(&sources, &key);
 }
 
+// Return whether a port sent the packet itself: it was not from here when it
+// left another host, which serves the port as well and has it from the same
+// wire. Given back, it would come in there again, and go in circles.
+static __always_inline bool is_of(const struct packet *p, __u64 port)
+{
+	struct mac_key key = { .network = p->network };
+	struct place *place;
+
+	mac_copy(key.mac, p->src_mac);
+	place = bpf_map_lookup_elem(&macs, &key);
+	return place && place->kind == PLACE_LOCAL && port_number(&place->port) == port;
+}
+
 static __always_inline void flood_port(struct __sk_buff *skb, struct packet *p, const struct port_key *key)
 {
 	__u64 number = port_number(key);
 	struct port *to;
 	enum drop why;
 
-	if (p->flags & PACKET_LOCAL && number == port_number(&p->port))
+	if (p->flags & PACKET_LOCAL ? number == port_number(&p->port) : is_of(p, number))
 		return;
 	to = bpf_map_lookup_elem(&ports, key);
 	if (!to)

@@ -179,6 +179,14 @@ def test_a_group_from_another_host_stays_on_this_host(w: World) -> None:
         ears.must_hear(everywhere(sent, "da", "db", "dt"))
 
 
+def test_what_a_port_sent_to_a_group_elsewhere_is_not_given_back_to_it(w: World) -> None:
+    """Two edge hosts may both serve a bare-metal server for a while: the wire brings both what it sends."""
+    sent = eth(BROADCAST, TAGGED.mac, IPV4, ip(TAGGED.ip4, "255.255.255.255", UDP, udp(1, 2)))
+    with Ears("da", "db", "dt", "trunk") as ears:
+        assert w.receive(sent).verdict == STOLEN
+        ears.must_hear(everywhere(sent, "da", "db", "dt"))
+
+
 def test_each_receiver_of_a_group_has_its_own_policy(w: World) -> None:
     w.policy(B.identity)  # db, dt and trunk
     sent = eth(BROADCAST, A.mac, IPV4, ip(A.ip4, "255.255.255.255", UDP, udp(1, 2)))
@@ -232,6 +240,7 @@ def test_an_unknown_mac_is_flooded_where_addresses_may_be_unknown(w: World) -> N
     with Ears("du", "dc", "vxlan") as ears:
         assert w.send(sent, BARE).verdict == STOLEN
         ears.must_hear(everywhere(sent, "vxlan", "dc"))
+    sent = frame_to(far, UNKNOWN, "10.0.4.99", UDP, udp(1, 2))
     with Ears("du", "dc") as ears:
         assert w.receive(sent, CLEAR).verdict == STOLEN
         ears.must_hear(everywhere(sent, "du", "dc"))

@@ -15,6 +15,7 @@ import pytest
 
 from crossway.client import path_of
 from crossway.lab import Lab, Workload
+from crossway.lab.impair import Impairment
 from crossway.lab.lab import Host
 from crossway.lab.server import TRUNK, Server, trunk
 from lab.stories import Traffic, dual, open_group, pings, wait_for
@@ -92,6 +93,7 @@ class Rack(NamedTuple):
     server: Server
     port: dict[str, Any]
     ip4: str
+    ip6: str
     inner: Workload  # to which the server connects
 
     def at(self) -> str:
@@ -108,15 +110,17 @@ class Rack(NamedTuple):
 def rack(scene: Scene) -> Iterator[Rack]:
     lab = scene.lab
     picky = lab.client.create("security_group", name="picky")
-    rule = {"security_group_id": picky["id"], "direction": "ingress", "ethertype": "IPv4"}
-    lab.client.create("security_group_rule", **rule, remote_ip_prefix=f"{scene.peer.ip4}/32")
+    for version, one in (("IPv4", f"{scene.peer.ip4}/32"), ("IPv6", f"{scene.peer.ip6}/128")):
+        rule = {"security_group_id": picky["id"], "direction": "ingress", "ethertype": version}
+        lab.client.create("security_group_rule", **rule, remote_ip_prefix=one)
     port = bare(scene, VLAN, "h1", security_groups=[picky["id"]])
     server = Server(lab, "two", port["mac_address"], VLAN, lab.hosts[:2])
     lab.client.wait("port", port["id"])
-    ip4 = next(a["ip_address"] for a in port["fixed_ips"] if "." in a["ip_address"])
+    ip4, ip6 = sorted((a["ip_address"] for a in port["fixed_ips"]), key=lambda ip: ":" in ip)
     server.boot(ip4)
+    server.exec("ip", "address", "add", f"{ip6}/64", "dev", "eth0", "nodad")
     inner = lab.workload(lab.hosts[2], scene.network, groups=[scene.group])
-    yield Rack(scene, server, port, ip4, inner)
+    yield Rack(scene, server, port, ip4, ip6, inner)
     lab.client.delete("port", port["id"])
 
 
@@ -124,9 +128,14 @@ def bindings(rack: Rack) -> str:
     return f"{path_of('port', rack.port['id'])}/bindings"
 
 
+def edges(rack: Rack) -> tuple[str, str]:
+    """Return the edge that serves, and the other one."""
+    return (at := rack.at()), {"h1": "h2", "h2": "h1"}[at]
+
+
 def stand_by(rack: Rack) -> None:
     """Let the other edge stand by, if it does not."""
-    ask, other = rack.scene.lab.client, {"h1": "h2", "h2": "h1"}[rack.at()]
+    ask, (_, other) = rack.scene.lab.client, edges(rack)
     if other not in {b["host"] for b in ask.ask("GET", bindings(rack))["bindings"]}:
         ask.ask("POST", bindings(rack), {"binding": {"host": other}})
 
@@ -139,9 +148,10 @@ class Bill(NamedTuple):
     sent: tuple[int, int]
 
 
-def traffic(rack: Rack, breaks: Callable[[], None]) -> Bill:
+def traffic(rack: Rack, breaks: Callable[[], None], v: int = 4) -> Bill:
     """Count what becomes of connections and of numbered datagrams, both ways, of which some only an old one admits."""
     peer, inner, server = rack.scene.peer, rack.inner, rack.server
+    own, there = (rack.ip4, inner.ip4) if v == 4 else (rack.ip6, inner.ip6)
     with ExitStack() as ends:
 
         def end(place: Any, role: str, ip: str, port: int, **options: Any) -> Traffic:
@@ -150,17 +160,17 @@ def traffic(rack: Rack, breaks: Callable[[], None]) -> Bill:
             return one
 
         # The server asks for the datagrams: as what it began they come in, as something new they would not.
-        into = end(server, "receive", rack.ip4, 7000, knock=f"{inner.ip4}/7001")
-        out = end(inner, "receive", inner.ip4, 7002)
+        into = end(server, "receive", own, 7000, knock=f"{there}/7001")
+        out = end(inner, "receive", there, 7002)
         time.sleep(0.2)
         senders = (
-            end(inner, "send", rack.ip4, 7000, rate=RATE, source=7001),
-            end(server, "send", inner.ip4, 7002, rate=RATE),
+            end(inner, "send", own, 7000, rate=RATE, source=7001),
+            end(server, "send", there, 7002, rate=RATE),
         )
-        end(server, "echo", rack.ip4, 7100)
-        end(inner, "echo", inner.ip4, 7200)
-        inward = end(peer, "connect", rack.ip4, 7100, count=25)
-        outward = end(server, "connect", inner.ip4, 7200, count=25)
+        end(server, "echo", own, 7100)
+        end(inner, "echo", there, 7200)
+        inward = end(peer, "connect", own, 7100, count=25)
+        outward = end(server, "connect", there, 7200, count=25)
         time.sleep(1.0)
         breaks()
         told = inward.end(), outward.end()
@@ -171,7 +181,8 @@ def traffic(rack: Rack, breaks: Callable[[], None]) -> Bill:
 
 def gap(bill: Bill) -> float:
     """Return the longest silence of either way, in ms: what was lost in a row, or the time without any."""
-    return max(max([way["gap_ms"], *way["runs"]]) for way in (bill.into, bill.out))
+    ways = zip((bill.into, bill.out), bill.sent, strict=True)
+    return max(max([way["gap_ms"], *way["runs"], sent - 1 - way["highest"]]) for way, sent in ways)
 
 
 def judge(bill: Bill) -> float:
@@ -183,32 +194,39 @@ def judge(bill: Bill) -> float:
     return gap(bill)
 
 
+# What is cut, and what becomes of the agent there: it may see that it is alone, die with its host, or stand still.
+WAYS = [("", ""), ("", "kill"), (":under0", "freeze"), ("", "freeze")]
+
+
 def test_when_an_edge_is_cut_off_the_other_goes_on(rack: Rack) -> None:
     lab = rack.scene.lab
     stand_by(rack)
     gaps = []
     for run in range(RUNS):
-        old = rack.at()
-        new = {"h1": "h2", "h2": "h1"}[old]
+        old, new = edges(rack)
+        (what, agent), v = WAYS[run % len(WAYS)], (4, 6)[run // len(WAYS) % 2]
         time.sleep(1.0)
 
-        def breaks(old: str = old, run: int = run) -> None:
-            if run % 2:
-                lab.host(old).agent.kill()  # and its links: the whole machine
-            lab.cut(old)
+        def breaks(old: str = old, what: str = what, agent: str = agent) -> None:
+            if agent:
+                getattr(lab.host(old).agent, agent)()
+            lab.cut(f"{old}{what}")
             time.sleep(1.5)
+            # It comes back, and stands by; its programs begin where they were, before its agent has heard anything.
+            lab.heal(f"{old}{what}")
+            if agent:
+                time.sleep(0.5)
+                {"kill": lab.host(old).agent.start, "freeze": lab.host(old).agent.thaw}[agent]()
+            time.sleep(3.0)
 
-        gaps.append(judge(traffic(rack, breaks)))
-        rack.wait_for(new)
-        # The old one comes back, and stands by.
-        if run % 2:
-            lab.host(old).agent.start()
-        lab.heal(old)
-        time.sleep(1.0)
+        gaps.append(judge(traffic(rack, breaks, v)))
         assert rack.at() == new
+        rack.wait_for(new)
         rows = lab.host(old).agent_client.status
         assert wait_for(lambda rows=rows: rows()["connected"]), old
+        assert (serving(lab.host(old)), serving(lab.host(new))) == (0, 1)
         assert pings(rack.server, rack.inner.ip4)
+        assert pings(rack.server, rack.inner.ip6)
     print(json.dumps(sorted(gaps)))
     # The 99th percentile of so few is the longest.
     assert max(gaps) <= GAP_MS, gaps
@@ -218,8 +236,7 @@ def test_when_an_edge_is_cut_off_the_other_goes_on(rack: Rack) -> None:
 def test_an_edge_that_has_lost_one_side_lets_the_other_edge_serve(rack: Rack, link: str) -> None:
     lab = rack.scene.lab
     stand_by(rack)
-    old = rack.at()
-    new = {"h1": "h2", "h2": "h1"}[old]
+    old, new = edges(rack)
     time.sleep(1.0)
 
     def breaks() -> None:
@@ -233,11 +250,93 @@ def test_an_edge_that_has_lost_one_side_lets_the_other_edge_serve(rack: Rack, li
     assert (serving(lab.host(old)), serving(lab.host(new))) == (0, 1)
 
 
+def test_an_edge_that_stood_still_comes_back_to_another_in_its_place(rack: Rack) -> None:
+    """Its programs go on while its agent is frozen: for a while both serve, and no packet may go in circles."""
+    lab, ask = rack.scene.lab, rack.scene.lab.client
+    stand_by(rack)
+    old, new = edges(rack)
+    # Both are members of the network besides: what one floods, the other hears.
+    others = [lab.workload(lab.host(name), rack.scene.network, groups=[rack.scene.group]) for name in (old, new)]
+    picky = rack.port["security_groups"]
+    ask.update("port", rack.port["id"], security_groups=[rack.scene.group["id"]])
+    rack.wait_for(old)
+    time.sleep(1.0)
+    frozen, moved = lab.host(old).agent, list[int]()
+
+    def breaks() -> None:
+        frozen.freeze()
+        lab.cut(f"{old}:under0")
+        time.sleep(1.5)
+        lab.heal(f"{old}:under0")  # the host answers again, its agent does not
+        before = frames(lab, f"{new}-{TRUNK}")
+        rack.server.exec("ping", "-b", "-c", "5", "-i", "0.2", "-W", "1", "10.0.0.255", check=False)
+        time.sleep(2.0)
+        moved.extend(now - then for now, then in zip(frames(lab, f"{new}-{TRUNK}"), before, strict=True))
+
+    try:
+        judge(traffic(rack, breaks))
+        # Both ways' datagrams and what connections say; in circles there were half a million of them.
+        assert max(moved) < 20_000, moved
+    finally:
+        frozen.thaw()
+        for other in others:
+            other.delete()
+        ask.update("port", rack.port["id"], security_groups=picky)
+    rack.wait_for(new)
+    assert (serving(lab.host(old)), serving(lab.host(new))) == (0, 1)
+
+
+def test_edges_that_do_not_hear_each_other_leave_a_port_where_others_hear_it(rack: Rack) -> None:
+    lab = rack.scene.lab
+    stand_by(rack)
+    old, new = edges(rack)
+    time.sleep(1.0)
+    pair = [lab.host(name) for name in (old, new)]
+    torn = [(one, f"{other.underlay}/32") for one, other in (pair, pair[::-1])]
+
+    def breaks() -> None:
+        for one, other in torn:
+            one.exec("ip", "route", "add", "blackhole", other)
+        time.sleep(2.0)
+        for one, other in torn:
+            one.exec("ip", "route", "delete", "blackhole", other)
+        time.sleep(1.0)
+
+    bill = traffic(rack, breaks)
+    judge(bill)
+    assert max([0, *bill.into["runs"], *bill.out["runs"]]) <= 20, bill
+    assert rack.at() == old
+    assert (serving(lab.host(old)), serving(lab.host(new))) == (1, 0)
+
+
+def test_a_bad_underlay_does_not_have_a_port_go_to_and_fro(rack: Rack) -> None:
+    lab = rack.scene.lab
+    stand_by(rack)
+    bad = f"{rack.at()}:under0"
+    lab.impair(bad, Impairment(loss=0.1))  # for which the link is cut for a moment
+    time.sleep(3.0)
+    old, new = edges(rack)
+    logs = [lab.host(name).agent.log for name in (old, new)]
+    before = [log.stat().st_size for log in logs]
+    time.sleep(8.0)
+    said = [log.read_text()[size:] for log, size in zip(logs, before, strict=True)]
+    lab.clear(bad)
+    assert [words.count("taking port") for words in said] == [0, 0], said
+    assert rack.at() == old
+    time.sleep(1.0)
+    rack.wait_for(rack.at())
+
+
+def frames(lab: Lab, link: str) -> list[int]:
+    """Return how many frames came and went by a link of the switch."""
+    told = json.loads(lab.switch.exec("ip", "-j", "-s", "link", "show", link).stdout)[0]["stats64"]
+    return [told["rx"]["packets"], told["tx"]["packets"]]
+
+
 def test_edges_do_without_the_server(rack: Rack) -> None:
     lab = rack.scene.lab
     stand_by(rack)
-    old = rack.at()
-    new = {"h1": "h2", "h2": "h1"}[old]
+    old, new = edges(rack)
     time.sleep(1.0)
     lab.server.kill()
 
@@ -260,7 +359,7 @@ def test_edges_do_without_the_server(rack: Rack) -> None:
 def test_edges_change_over_by_plan(rack: Rack) -> None:
     lab = rack.scene.lab
     stand_by(rack)
-    new = {"h1": "h2", "h2": "h1"}[rack.at()]
+    _, new = edges(rack)
     time.sleep(1.0)
 
     def breaks() -> None:

@@ -6,8 +6,9 @@
                                    to the switch (RARP) and to all hosts (UDP), past the server
 
 That a host's kernel answers is what counts: an agent that dies stops no packet.
-A host to which nobody answers is cut off itself; it takes nothing, and lets go
-of what it has. Docs: docs/decisions/0010-edges.md.
+A host that others hear, as they say when they are asked, is not dead. One to
+which nobody answers is cut off itself; it takes nothing, and lets go of what it
+has. Docs: docs/decisions/0010-edges.md.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ log = logging.getLogger(__name__)
 PORT = 9697  # UDP, on the underlay's addresses
 BEAT_SECONDS, QUIET_SECONDS = 0.025, 0.5
 MISSED = 4  # echoes in a row that a host does not answer when it is taken for dead
+DOUBTED = 2  # when others are asked whether they hear it
+SEEN_SECONDS = 0.15  # for which another's word that it hears a host counts
+CALM_SECONDS, RESTLESS = 10.0, 6  # a port that has just gone over goes again after twice as many, and so on
+ANNOUNCE_SECONDS, PATIENT_SECONDS, LATER_SECONDS = 1.0, 60.0, 10.0
 WITNESSES = 3  # hosts beside the edges that are asked as well, to know who is cut off
 STREAM_SECONDS, WHOLE_SECONDS, FORGET_SECONDS = 0.2, 10.0, 35.0
 TOLD_SECONDS = 0.5  # between two times that a host says what it has taken
@@ -57,6 +62,8 @@ class Said(msgspec.Struct, omit_defaults=True):
     ask: bool = False  # who has it?
     yours: bool = False  # not I
     take: bool = False  # I cannot reach its server any more
+    seek: str = ""  # do you hear this host?
+    seen: str = ""  # I do
     flows: bytes = b""  # connections, each as in `handover`
 
 
@@ -90,17 +97,22 @@ class Pulse:
         self._number = 0
         self._missed: dict[str, int] = {}
 
-    def hear(self) -> None:
-        """Take in all answers that have come."""
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def hear(self) -> set[str]:
+        """Take in all answers that have come; return whose."""
+        heard = set()
         while True:
             try:
                 packet, (source, *_) = self._socket.recvfrom(256)
             except OSError:
-                return
+                return heard
             icmp = packet if self._v6 else packet[(packet[0] & 15) * 4 :]
             answer = icmp[:1] == bytes([129 if self._v6 else 0])
             if answer and icmp[4:6] == self._identifier.to_bytes(2, "big") and source in self._missed:
                 self._missed[source] = 0
+                heard.add(source)
 
     def ask(self, hosts: Iterable[str]) -> None:
         """Ask each host once more."""
@@ -115,13 +127,17 @@ class Pulse:
             except OSError:
                 continue  # not reached: not answered
 
-    def silent(self, host: str) -> bool:
+    def silent(self, host: str, missed: int = MISSED) -> bool:
         """Return whether a host has left too many unanswered."""
-        return self._missed.get(host, 0) >= MISSED
+        return self._missed.get(host, 0) >= missed
 
     def all_silent(self) -> bool:
         """Return whether none that was asked answers."""
         return bool(self._missed) and all(self.silent(host) for host in self._missed)
+
+    def begin_anew(self) -> None:
+        """Forget what was left unanswered."""
+        self._missed = dict.fromkeys(self._missed, 0)
 
     def close(self) -> None:
         self._socket.close()
@@ -146,6 +162,16 @@ class Edges:
         self._out: socket.socket | None = None
         self._asked: dict[str, float] = {}  # when another edge was asked of a port
         self._mute = False  # whether it was told that no echoes can be asked for
+        self._was_alone = False
+        self._begun = False  # whether anything was applied yet
+        self._were: dict[str, str | None] = {}  # where ports were when last looked at
+        self._moved: dict[str, list[float]] = {}  # when they went over of late
+        self._seen: dict[str, float] = {}  # when another said that it hears a host
+        # Ports here of which a silent host may still think, with what it has in its kernel, that they are
+        # there: since when, and when the switch is told again.
+        self._unsettled: dict[tuple[str, str], tuple[float, float]] = {}
+        self._scout: Pulse | None = None  # asks hosts for others
+        self._seekers: dict[str, dict[str, tuple[str, float]]] = {}  # address -> who asks, for which port, until when
 
     # Life.
 
@@ -166,7 +192,9 @@ class Edges:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
-        for one in (self._pulse, self._out):
+        if self._scout is not None:
+            asyncio.get_running_loop().remove_reader(self._scout.fileno())
+        for one in (self._pulse, self._scout, self._out):
             if one is not None:
                 one.close()
 
@@ -176,9 +204,12 @@ class Edges:
             self._ports.add(id)
         else:
             self._ports.discard(id)
-            for kept in (self._known, self._told, self._telling, self._asked):
+            for kept in (self._known, self._told, self._telling, self._asked, self._were, self._moved):
                 kept.pop(id, None)
-        if port is None:
+            for id, host in [who for who in self._unsettled if who[0] == id]:
+                del self._unsettled[id, host]
+        if port is None or self._agent.plan.whereabouts(port) == port.host:
+            # The server has spoken: what others say next counts, however their clocks go.
             self._turns.pop(id, None)
 
     def before(self) -> None:
@@ -195,7 +226,17 @@ class Edges:
             self._told.pop(id, None)
             self._announce(id)
         self._left |= (self._here - here) & self._ports
-        self._here = here
+        # An agent that has just begun had ports here that it knows nothing of: its host's programs served them.
+        for id in (self._here if self._begun else self._ports) - here:
+            self._leave(id)
+        self._here, self._begun = here, True
+
+    def _leave(self, id: str) -> None:
+        """Tell the host that has a port that this one has let go of it."""
+        port, hosts = self._agent.plan.port(id), self._hosts()
+        at = self._agent.plan.whereabouts(port) if port is not None else None
+        if at in hosts:
+            self._say(hosts[at], Said(id, yours=True))
 
     # Who serves.
 
@@ -230,10 +271,15 @@ class Edges:
         witnesses = sorted(set(hosts.values()) - edges)[:WITNESSES]
         assert self._pulse is not None
         self._pulse.hear()
-        alone = self._alone(edges, witnesses)
+        was, alone = self._was_alone, self._alone(edges, witnesses)
+        if was and not alone:
+            # That others have not answered yet is no sign of their death: this host has just come back.
+            self._pulse.begin_anew()
+        self._was_alone = alone
         for id, port in shared.items():
-            self._judge(id, port, hosts, alone)
+            self._judge(id, port, hosts, alone, witnesses)
         self._pulse.ask([*edges, *witnesses])
+        self._settle()
         self._repeat()
         await asyncio.sleep(BEAT_SECONDS)
 
@@ -262,13 +308,19 @@ class Edges:
         link = self._agent.link(device) if device is not None else None
         return link is not None and link.up and link.carrier
 
-    def _judge(self, id: str, port: view.Port, hosts: Mapping[str, str], alone: bool) -> None:
+    def _judge(
+        self, id: str, port: view.Port, hosts: Mapping[str, str], alone: bool, witnesses: Iterable[str] = ()
+    ) -> None:
         assert self._pulse is not None
         at, own = self._agent.plan.whereabouts(port), self._agent.host
+        missed = MISSED << self._restless(id, at)
         wired = self._carried(self._agent.device_of(id))
         others = [h for h in port.carriers if h and h != own and h in hosts]
         if at == own:
             answering = [h for h in others if not self._pulse.silent(hosts[h])]
+            for other in others:
+                if other not in answering:
+                    self._unsettled.setdefault((id, other), (time.monotonic(), 0.0))
             if alone and others:
                 log.warning("cut off: letting go of port %s", id)
                 self._place(id, others[0])
@@ -277,12 +329,39 @@ class Edges:
                 self._say(hosts[answering[0]], Said(id, take=True))
         elif alone or not wired or at is None or at not in hosts:
             return
-        elif self._pulse.silent(hosts[at]):
+        elif self._pulse.silent(hosts[at], missed) and time.monotonic() - self._seen.get(at, 0.0) > SEEN_SECONDS:
             log.warning("host %s is silent: taking port %s", at, id)
             self._take(id)
+        elif self._pulse.silent(hosts[at], DOUBTED):
+            for address in witnesses:
+                self._say(address, Said(id, seek=at))
         elif port.host == own and self._due(id):
             # The server says that it is here: whoever has it, or has not, says so.
             self._say(hosts[at], Said(id, ask=True))
+
+    def _restless(self, id: str, at: str | None) -> int:
+        """Return how often a port has gone over of late."""
+        now = time.monotonic()
+        times = self._moved.setdefault(id, [])
+        if self._were.setdefault(id, at) != at:
+            self._were[id] = at
+            times.append(now)
+        times[:] = [then for then in times if now - then < CALM_SECONDS]
+        return min(len(times), RESTLESS)
+
+    def _settle(self) -> None:
+        """Tell the switch once more where ports are that a host may have let go of, or not."""
+        now = time.monotonic()
+        for (id, host), (since, due) in list(self._unsettled.items()):
+            port = self._agent.plan.port(id)
+            if port is None or host not in port.carriers or id not in self._here:
+                del self._unsettled[id, host]
+            elif now >= due:
+                later = ANNOUNCE_SECONDS if now - since < PATIENT_SECONDS else LATER_SECONDS
+                self._unsettled[id, host] = since, now + later
+                self._announce(id)
+                if address := self._hosts().get(host):
+                    self._say(address, Said(id, ask=True))
 
     def _due(self, id: str) -> bool:
         """Return whether it is time to ask another edge of a port again."""
@@ -346,7 +425,16 @@ class Edges:
 
     def _heard(self, name: str, source: str, said: Said) -> None:
         port = self._agent.plan.port(said.port)
-        if port is None or port.link is None or name not in port.carriers:
+        if port is None or port.link is None:
+            return
+        if said.seen:
+            # Anybody may have been asked.
+            self._seen[said.seen] = time.monotonic()
+            return
+        if name not in port.carriers:
+            return
+        if said.seek:
+            self._seek(said.port, said.seek, source)
             return
         own, ours = self._agent.host, self._agent.host in port.carriers
         at = self._agent.plan.whereabouts(port)
@@ -361,12 +449,40 @@ class Edges:
         elif said.ask:
             turn = self._turns.get(said.port, (0, ""))[0]
             self._say(source, Said(said.port, at=own, turn=turn) if at == own else Said(said.port, yours=True))
+        elif said.yours and at == own:
+            self._unsettled.pop((said.port, name), None)
+            self._announce(said.port)
         elif said.yours and port.host == own and at == name:
             log.info("port %s is still this host's", said.port)
             self._place(said.port, own)
         elif said.take and ours and at != own and self._carried(self._agent.device_of(said.port)):
             log.info("port %s: taken for %s", said.port, name)
             self._take(said.port)
+
+    def _seek(self, id: str, host: str, asker: str) -> None:
+        """Ask a host for an echo, for another that does not hear it."""
+        address = self._hosts().get(host)
+        if address is None:
+            return
+        try:
+            if self._scout is None:
+                self._scout = Pulse(self._agent.underlay)
+                asyncio.get_running_loop().add_reader(self._scout.fileno(), self._found)
+        except OSError as fault:
+            log.debug("host %s is not sought: %s", host, fault)
+            return
+        now = time.monotonic()
+        self._seekers.setdefault(address, {})[asker] = id, now + SEEN_SECONDS
+        self._scout.ask([address])
+
+    def _found(self) -> None:
+        """Tell those who sought a host that it has answered."""
+        assert self._scout is not None
+        names, now = {address: name for name, address in self._hosts().items()}, time.monotonic()
+        for address in self._scout.hear():
+            for asker, (id, until) in self._seekers.pop(address, {}).items():
+                if address in names and now < until:
+                    self._say(asker, Said(id, seen=names[address]))
 
     # Connections.
 

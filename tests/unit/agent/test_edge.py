@@ -27,9 +27,10 @@ class Pulse:
 
     def __init__(self) -> None:
         self.dead: set[str] = set()
+        self.missed = edge.MISSED  # by those
 
-    def silent(self, host: str) -> bool:
-        return host in self.dead
+    def silent(self, host: str, missed: int = edge.MISSED) -> bool:
+        return host in self.dead and self.missed >= missed
 
     def all_silent(self) -> bool:
         return self.dead >= set(HOSTS.values())
@@ -91,12 +92,14 @@ class One:
         self.pulse = Pulse()
         self.edges._pulse = self.pulse  # type: ignore[assignment]
         self.edges._say = lambda address, said: self.said.append((address, said))  # type: ignore[method-assign]
+        self.announced: list[str] = []
+        self.edges._announce = self.announced.append  # type: ignore[method-assign]
         self.edges.note("p", PORT)
 
     def look(self) -> None:
         hosts = self.edges._hosts()
         alone = self.edges._alone({HOSTS["h1"], HOSTS["h2"]} - {self.agent.underlay}, [HOSTS["h3"]])
-        self.edges._judge("p", PORT, hosts, alone)
+        self.edges._judge("p", PORT, hosts, alone, [HOSTS["h3"]])
 
     def hear(self, name: str, **what: Any) -> None:
         self.edges._heard(name, HOSTS[name], Said("p", **what))
@@ -172,6 +175,67 @@ def test_the_latest_word_counts_and_only_that_of_edges() -> None:
     for host, waiting in (("h2", "h1"), ("h1", "h2")):
         peer.agent.plan.take([Document("port", "p", msgspec.structs.replace(other, host=host, waiting=(waiting,)))])
         assert peer.agent.plan.whereabouts(peer.agent.plan.port("p") or PORT) == host
+
+
+def test_a_host_that_another_hears_is_not_dead(standby: One, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(edge.time, "monotonic", lambda: now)
+    standby.pulse.dead, standby.pulse.missed = {HOSTS["h1"]}, edge.DOUBTED
+    standby.look()
+    assert standby.said == [(HOSTS["h3"], Said("p", seek="h1"))]
+    standby.hear("h3", seen="h1", at="h3", turn=99)  # whoever says more than that is not heard
+    standby.pulse.missed = edge.MISSED
+    standby.look()
+    assert standby.agent.at() == "h1"
+    now += edge.SEEN_SECONDS + 0.01
+    standby.look()
+    assert standby.agent.at() == "h2"
+
+
+def test_a_port_that_has_just_gone_over_goes_again_after_a_longer_silence(standby: One) -> None:
+    standby.look()
+    standby.hear("h1", at="h1", turn=1)
+    for turn in range(2, 5):
+        standby.pulse.dead, standby.pulse.missed = {HOSTS["h1"]}, edge.MISSED << 2 * (turn - 2)
+        standby.look()
+        assert standby.agent.at() == "h2", turn
+        standby.pulse.dead = set()
+        standby.look()
+        standby.hear("h1", at="h1", turn=10**15 * turn)
+        standby.look()
+        assert standby.agent.at() == "h1"
+        standby.pulse.dead, standby.pulse.missed = {HOSTS["h1"]}, (edge.MISSED << 2 * (turn - 1)) - 1
+        standby.look()
+        assert standby.agent.at() == "h1", turn
+
+
+def test_who_lets_go_says_so_and_who_serves_tells_the_switch_again(active: One, standby: One) -> None:
+    active.edges.after()
+    assert active.said == []
+    standby.edges.after()
+    assert standby.said == [(HOSTS["h1"], Said("p", yours=True))]  # whatever its programs did before
+    active.announced.clear()
+    active.hear("h2", yours=True)
+    assert active.announced == ["p"]
+    # One that was silent may have come back, and think as before, until it says otherwise.
+    active.pulse.dead = {HOSTS["h2"]}
+    active.look()
+    active.edges._settle()
+    active.edges._settle()  # not again at once
+    assert active.announced == ["p", "p"]
+    assert active.said[-1] == (HOSTS["h2"], Said("p", ask=True))
+    active.hear("h2", yours=True)
+    assert active.edges._unsettled == {}
+
+
+def test_a_clock_that_runs_ahead_does_not_make_its_host_the_last_to_be_believed() -> None:
+    peer = One("h3")
+    peer.hear("h2", at="h2", turn=10**15)
+    moved = msgspec.structs.replace(PORT, host="h2", waiting=("h1",))
+    peer.agent.plan.take([Document("port", "p", moved)])  # and so the server says
+    peer.edges.note("p", moved)
+    peer.hear("h1", at="h1", turn=7)
+    assert peer.agent.plan.whereabouts(moved) == "h1"
 
 
 def test_echoes_are_counted() -> None:
