@@ -1012,7 +1012,9 @@ class Agent:
             for key, row in self.tables.have["ports"].items()
         }
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        gone = await asyncio.to_thread(sweep.expired, raw, shape, idle, live.keys(), now)
+        # A port that stands by keeps its flows, should it be served here again.
+        kept = live.keys() | {(body.key.ifindex, body.key.vlan) for body in self.plan.local_bodies().values()}
+        gone = await asyncio.to_thread(sweep.expired, raw, shape, idle, kept, now)
         for start in range(0, len(gone), 1024):
             await asyncio.to_thread(_delete, flows, gone[start : start + 1024])
         old = [key for key, row in fragments.read().items() if now - row.seen > sweep.FRAGMENT_SECONDS * sweep.SECOND]

@@ -41,6 +41,7 @@ PORT = 9697  # UDP, on the underlay's addresses
 BEAT_SECONDS, QUIET_SECONDS = 0.025, 0.5
 MISSED = 4  # echoes in a row that a host does not answer when it is taken for dead
 DOUBTED = 2  # when others are asked whether they hear it
+LATELY_SECONDS = 10.0  # for which a host that has answered is one to be missed
 SEEN_SECONDS = 0.15  # for which another's word that it hears a host counts
 CALM_SECONDS, RESTLESS = 10.0, 6  # a port that has just gone over goes again after twice as many, and so on
 ANNOUNCE_SECONDS, PATIENT_SECONDS, LATER_SECONDS = 1.0, 60.0, 10.0
@@ -96,13 +97,14 @@ class Pulse:
         self._identifier = os.getpid() & 0xFFFF
         self._number = 0
         self._missed: dict[str, int] = {}
+        self._heard: dict[str, float] = {}  # when each answered last
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def hear(self) -> set[str]:
         """Take in all answers that have come; return whose."""
-        heard = set()
+        heard: set[str] = set()
         while True:
             try:
                 packet, (source, *_) = self._socket.recvfrom(256)
@@ -112,6 +114,7 @@ class Pulse:
             answer = icmp[:1] == bytes([129 if self._v6 else 0])
             if answer and icmp[4:6] == self._identifier.to_bytes(2, "big") and source in self._missed:
                 self._missed[source] = 0
+                self._heard[source] = time.monotonic()
                 heard.add(source)
 
     def ask(self, hosts: Iterable[str]) -> None:
@@ -131,9 +134,20 @@ class Pulse:
         """Return whether a host has left too many unanswered."""
         return self._missed.get(host, 0) >= missed
 
-    def all_silent(self) -> bool:
-        """Return whether none that was asked answers."""
-        return bool(self._missed) and all(self.silent(host) for host in self._missed)
+    def alone(self, was: bool) -> bool | None:
+        """Return whether nobody answers any more, which says that this host is cut off; None: it can't be known.
+
+        Who has not answered for long says nothing. *was*: so it was when last
+        asked, and is until somebody answers.
+        """
+        silent = all(self.silent(host) for host in self._missed)
+        if was and self._missed:
+            return silent
+        now = time.monotonic()
+        lately = [host for host in self._missed if now - self._heard.get(host, -LATELY_SECONDS) < LATELY_SECONDS]
+        if not silent:
+            return False if any(not self.silent(host) for host in lately) else None
+        return True if len(lately) > 1 else None
 
     def begin_anew(self) -> None:
         """Forget what was left unanswered."""
@@ -271,7 +285,7 @@ class Edges:
         witnesses = sorted(set(hosts.values()) - edges)[:WITNESSES]
         assert self._pulse is not None
         self._pulse.hear()
-        was, alone = self._was_alone, self._alone(edges, witnesses)
+        was, alone = self._was_alone, self._alone(edges)
         if was and not alone:
             # That others have not answered yet is no sign of their death: this host has just come back.
             self._pulse.begin_anew()
@@ -295,11 +309,11 @@ class Edges:
         self._mute = False
         return True
 
-    def _alone(self, edges: set[str], witnesses: list[str]) -> bool:
+    def _alone(self, edges: set[str]) -> bool:
         """Return whether it is this host that is cut off."""
         assert self._pulse is not None
-        if witnesses and self._pulse.all_silent():
-            return True
+        if (word := self._pulse.alone(self._was_alone)) is not None:
+            return word
         # With nobody else to ask, the wire tells.
         link = next((link for address in sorted(edges) if (link := self._agent.toward(address)) is not None), None)
         return link is None or not self._carried(link.name)

@@ -55,9 +55,9 @@ class Tables:
             self._generations.update(rows)
 
     def hand_in(self, flows: Mapping[Key, Value]) -> None:
-        """Add connections that a port brings along; one that is known here already is known better."""
+        """Add connections that a port brings along; who has seen one last knows it best."""
         table = self._plane.table("flows")
-        table.put({key: flow for key, flow in flows.items() if table.get(key) is None})
+        table.put({key: flow for key, flow in flows.items() if (own := table.get(key)) is None or own.seen < flow.seen})
 
     def older(self, identity: int) -> int:
         """Return a generation that an identity's policy had before."""

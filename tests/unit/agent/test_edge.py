@@ -32,7 +32,7 @@ class Pulse:
     def silent(self, host: str, missed: int = edge.MISSED) -> bool:
         return host in self.dead and self.missed >= missed
 
-    def all_silent(self) -> bool:
+    def alone(self, was: bool) -> bool:
         return self.dead >= set(HOSTS.values())
 
 
@@ -98,7 +98,7 @@ class One:
 
     def look(self) -> None:
         hosts = self.edges._hosts()
-        alone = self.edges._alone({HOSTS["h1"], HOSTS["h2"]} - {self.agent.underlay}, [HOSTS["h3"]])
+        alone = self.edges._alone({HOSTS["h1"], HOSTS["h2"]} - {self.agent.underlay})
         self.edges._judge("p", PORT, hosts, alone, [HOSTS["h3"]])
 
     def hear(self, name: str, **what: Any) -> None:
@@ -241,12 +241,38 @@ def test_a_clock_that_runs_ahead_does_not_make_its_host_the_last_to_be_believed(
 def test_echoes_are_counted() -> None:
     pulse = edge.Pulse("127.0.0.1")
     try:
-        assert not pulse.all_silent()
         for _ in range(edge.MISSED):
             pulse.ask(["127.0.0.1", "192.0.2.99"])
-        pulse.hear()
+        assert pulse.hear() == {"127.0.0.1"}
         assert not pulse.silent("127.0.0.1")
         assert pulse.silent("192.0.2.99")
-        assert not pulse.all_silent()
+        assert pulse.alone(False) is False
+        pulse.begin_anew()
+        assert not pulse.silent("192.0.2.99")
+    finally:
+        pulse.close()
+
+
+def test_who_was_silent_before_does_not_tell_who_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(edge.time, "monotonic", lambda: now)
+    pulse = edge.Pulse("127.0.0.1")
+    try:
+
+        def hosts(**answered: float) -> None:
+            """Let hosts have answered so many seconds ago."""
+            pulse._missed = {name: 0 if ago < 0.1 else edge.MISSED for name, ago in answered.items()}
+            pulse._heard = {name: now - ago for name, ago in answered.items()}
+
+        hosts(h2=1, h3=1)
+        assert pulse.alone(False) is True
+        hosts(h2=0, h3=1)
+        assert pulse.alone(False) is False
+        hosts(h2=1, h3=60)  # h3 has been down for a minute, and now h2 has died
+        assert pulse.alone(False) is None
+        hosts(h2=60, h3=60)  # cut off for a minute
+        assert pulse.alone(True) is True
+        hosts(h2=60, h3=0)
+        assert pulse.alone(True) is False
     finally:
         pulse.close()
