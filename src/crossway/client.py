@@ -338,12 +338,13 @@ class AgentClient:
         netns: str | None = None,
         ifname: str = "eth0",
         tap: str | None = None,
+        queues: int = 1,
         vlan: tuple[str, int] | None = None,
     ) -> Object:
         """Give a port its body on this host: a veth into *netns*, a tap, or a VLAN on a device."""
         body: Object
         if tap is not None:
-            body = {"port": port, "body": "tap", "device": tap}
+            body = {"port": port, "body": "tap", "device": tap, **({"queues": queues} if queues != 1 else {})}
         elif vlan is not None:
             body = {"port": port, "body": "vlan", "device": vlan[0], "vlan": vlan[1]}
         elif netns is not None:

@@ -90,6 +90,7 @@ class Agent:
         self._records: dict[str, Record] = {}
         self._named: dict[str, Record] = {}  # port -> the link that its binding names
         self._bound: set[str] = set()  # plugged ports that the view has shown to be this host's
+        self._awaited: set[str] = set()  # plugged ports that the view has shown to be about to come, or to have left
         self._devices: dict[str, set[str]] = {}  # name of a link -> ports whose body it is
         self._doomed: dict[str, Record] = {}  # bodies to be removed once their rows are out
         self._locks: dict[str, asyncio.Lock] = {}
@@ -298,7 +299,11 @@ class Agent:
             if record is not None:
                 if ours:
                     self._bound.add(id)
-                elif id in self._bound:
+                elif port is not None and self.host in port.waiting and (id not in self._bound or record.body == "tap"):
+                    # A guest that has left may come back, and its QEMU still holds the tap.
+                    self._bound.discard(id)
+                    self._awaited.add(id)
+                elif id in self._bound or id in self._awaited:
                     log.info("port %s is no longer of this host", id)
                     self._forget(id)
                     self._doomed[id] = record
@@ -575,12 +580,13 @@ class Agent:
         record = self._records.pop(port, None)
         self.published.withdraw(port)
         self._bound.discard(port)
+        self._awaited.discard(port)
         if record is not None:
             self._undevice(record)
 
     def _remove(self, record: Record) -> None:
         """Remove what was made for a body; its rows are out."""
-        if record.made:
+        if record.goes:
             self._remover.remove(record.device, lambda: self._records_kept.remove(record.port))
             return
         link = self._by_name.get(record.device)
@@ -662,11 +668,14 @@ class Agent:
         netns = netns_of(record.netns or "/proc/self/ns/net") if record.made else None
         binding = None
         try:
-            self._check(record)
+            await self._remover.gone(record.device)
+            record = self._check(record)
             known = self.plan.port(id)
             if not bound and (known is None or self.host not in known.carriers):
                 binding = asyncio.ensure_future(self._bind(id, known))
             before = self._records.get(id)
+            if before is not None and not record.holder:
+                record = msgspec.structs.replace(record, holder=before.holder)
             if before is not None and not before.same(record):
                 self._replace(before)
             await self._remover.gone(record.device)
@@ -679,7 +688,7 @@ class Agent:
             if binding is not None:
                 binding.cancel()
                 await asyncio.gather(binding, return_exceptions=True)
-            if id not in self._bound and id in self._records:
+            if id not in self._bound and id not in self._awaited and id in self._records:
                 self._withdraw(id)
             raise
         finally:
@@ -710,18 +719,29 @@ class Agent:
             # MAC and MTU as the view says, or in a moment will say: see `_finish`.
             inside = self._inside(record) or Inside(record.ifname or "eth0", "", 0, (), ())
             self._link_came(self.links.veth(record.port, netns, inside))
+        elif record.own:
+            self._link_came(self.links.tap(record.port, record.device, record.queues))
         self.plan.bodies({record.port: self._body(record)})
         self._moves.listen(record.port)
         self._news = True
         self._judge.add(record.port)
         self._apply()
 
-    def _check(self, record: Record) -> None:
+    def _check(self, record: Record) -> Record:
+        """Find that a link can be the body; return the record, which knows whether the link is the agent's own."""
         if record.made:
-            return
-        link = self._by_name.get(record.device)
+            return record
+        link = self.links.find(record.device)
+        if record.body == "tap" and (link is None or port_of(link) == record.port):
+            record = msgspec.structs.replace(record, own=True)
         if link is None:
+            if record.own:
+                return record
             raise NotFound("link", record.device)
+        if (other := port_of(link)) is not None and not record.own:
+            raise Conflict(f"{record.device} is the body of port {other}")
+        if record.queues > 1 and not record.own:
+            raise Conflict(f"{record.device} is there already, and its queues are as they are")
         if self.plane.program(link.ifindex) == UPLINK and not record.vlan:
             raise Conflict(f"{record.device} is the device of a provider network")
         for port in self._devices.get(record.device, ()):
@@ -729,6 +749,7 @@ class Agent:
             # Untagged and tagged ports may share a device: a trunk with its native network.
             if other is not None and port != record.port and other.vlan == record.vlan:
                 raise Conflict(f"{record.device} is the body of port {port}")
+        return record
 
     def _replace(self, record: Record) -> None:
         """Remove an older body of a port that gets another one."""

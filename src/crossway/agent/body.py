@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 # What the host itself has is delivered as to a tap: the kernel passes packets on to a peer only in another namespace.
 KINDS = {"veth": r.Body.VETH, "pair": r.Body.VETH, "host": r.Body.TAP, "tap": r.Body.TAP, "vlan": r.Body.VLAN}
 OWN = "/proc/self/ns/net"
+QUEUES_MAX = 256  # the kernel's own limit
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,16 +34,25 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ifname: str | None = None
     default: bool = True  # whether the subnet's gateway leads the workload everywhere
     routes: tuple[str, ...] = ()  # where it leads besides
+    own: bool = False  # whether it is a tap that the agent made
+    queues: int = 1  # of such a tap
+    holder: str = ""  # for which machine it was plugged, if that is known
     inside: Inside | None = None  # how the link was set up inside the namespace, when last it was
 
     def same(self, other: Record) -> bool:
         """Return whether it is the same body, however it is set up."""
-        return msgspec.structs.replace(self, inside=None) == msgspec.structs.replace(other, inside=None)
+        now, then = (msgspec.structs.replace(one, inside=None, holder="") for one in (self, other))
+        return now == then
 
     @property
     def made(self) -> bool:
-        """Whether the link is the agent's, to be removed with the body; a veth that a binding names is not."""
+        """Whether the link is a veth of the agent's, to be removed with the body; one that a binding names is not."""
         return self.body in ("pair", "host") or (self.body == "veth" and self.netns is not None)
+
+    @property
+    def goes(self) -> bool:
+        """Whether the link is removed with the body."""
+        return self.made or self.own
 
 
 class Plug(msgspec.Struct, kw_only=True):
@@ -54,6 +64,8 @@ class Plug(msgspec.Struct, kw_only=True):
     ifname: str | None = None
     device: str | None = None
     vlan: int | None = None
+    queues: int = 1  # of a tap that is made
+    holder: str = ""  # the machine that it is for
     default: bool | None = None  # whether the subnet's gateway is the way to everywhere; if not said, not for a host
     routes: tuple[str, ...] = ()  # prefixes to which it is the way
 
@@ -88,7 +100,11 @@ def record_of(plug: Plug) -> Record:
     if not plug.device:
         raise Invalid(f"a {plug.body} body needs device")
     if plug.body == "tap":
-        return Record(port=plug.port, body="tap", device=plug.device)
+        if not 1 <= plug.queues <= QUEUES_MAX:
+            raise Invalid(f"a tap has 1 to {QUEUES_MAX} queues, not {plug.queues}")
+        return Record(
+            port=plug.port, body="tap", device=_link(plug.device), queues=plug.queues, holder=plug.holder
+        )
     if plug.vlan is None or not 1 <= plug.vlan <= 4094:
         raise Invalid("a vlan body needs vlan, from 1 to 4094")
     return Record(port=plug.port, body="vlan", device=plug.device, vlan=plug.vlan)
@@ -102,10 +118,13 @@ def _prefix(text: str) -> str:
 
 
 def _name_of(plug: Plug) -> str:
-    ifname = plug.ifname or "eth0"
-    if len(ifname.encode()) > 15 or "/" in ifname or ifname.split() != [ifname]:
-        raise Invalid(f"{ifname!r} is no name of a link")
-    return ifname
+    return _link(plug.ifname or "eth0")
+
+
+def _link(name: str) -> str:
+    if len(name.encode()) > 15 or "/" in name or name in (".", "..") or name.split() != [name]:
+        raise Invalid(f"{name!r} is no name of a link")
+    return name
 
 
 def body_of(record: Record, link: Link) -> Body:

@@ -163,6 +163,7 @@ def plug_port(
                                                    "if it is not there.")] = None,
     ifname: Annotated[str, typer.Option(help="What the veth is called in there.")] = "eth0",
     tap: Annotated[str | None, typer.Option(help="Use this tap, made if it is not there.")] = None,
+    queues: Annotated[int | None, typer.Option(help="How many queues a tap that is made has; 1 if not said.")] = None,
     vlan: Annotated[str | None, typer.Option(metavar="DEVICE:ID", help="Use this VLAN of a device.")] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Whether to wait until it is ACTIVE.")] = True,
     host: HostName = None,
@@ -174,6 +175,8 @@ def plug_port(
     """Give a port its body on this host, or on a lab's host with --lab and --host."""
     if sum(body is not None for body in (netns, tap, vlan)) != 1:
         raise Invalid("name one body: --netns NAMESPACE, --tap NAME or --vlan DEVICE:ID")
+    if queues is not None and tap is None:
+        raise Invalid("only a tap has --queues")
     ask = client(server, lab)
     on = agent(host, lab, run)
     found = ask.find("port", port)
@@ -181,7 +184,7 @@ def plug_port(
     if netns is not None:
         body = {"netns": _lab_namespace(lab, netns) if lab else netns, "ifname": ifname}
     elif tap is not None:
-        body = {"tap": tap}
+        body = {"tap": tap, "queues": queues or 1}
     elif vlan is not None:
         device, colon, tag = vlan.rpartition(":")
         if not colon or not tag.isdecimal():

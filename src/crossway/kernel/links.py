@@ -6,6 +6,7 @@ All of it can be said again: what is there already is adopted and not touched.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import socket
@@ -28,6 +29,8 @@ BATCH = 256
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 8
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_NONE = 8, 1
+TUNSETIFF, TUNSETPERSIST = 0x400454CA, 0x400454CB  # linux/if_tun.h
+IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR, IFF_TUN_EXCL = 0x0002, 0x0100, 0x1000, 0x4000, 0x8000
 IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_UDP_CSUM, IFLA_VXLAN_GBP = 7, 15, 18, 23
 IFLA_VXLAN_UDP_ZERO_CSUM6_TX, IFLA_VXLAN_UDP_ZERO_CSUM6_RX, IFLA_VXLAN_COLLECT_METADATA = 19, 20, 25
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 2
@@ -237,6 +240,29 @@ class Links:
             )
         except FileExistsError:
             raise Conflict(f"network namespace has a link {inside.ifname} already") from None
+        link = self.find(name)
+        if link is None:
+            raise NotFound("link", name)
+        return link
+
+    def tap(self, port: str, name: str, queues: int) -> Link:
+        """Make a port's tap, down, for a QEMU to open; adopt it when it is there.
+
+        Packets keep what is still to be done to them, segmentation and
+        checksums, in a header of virtio's. With more than one queue a QEMU must
+        open it as such, and cannot otherwise.
+        """
+        if self.find(name) is None:
+            flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL | (IFF_MULTI_QUEUE if queues > 1 else 0)
+            tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+                fcntl.ioctl(tun, TUNSETPERSIST, 1)
+            finally:
+                os.close(tun)
+            # The host itself must not speak on it: no link-local address.
+            marked = _info() + attr(IFLA_IFNAME, name) + attr(IFLA_IFALIAS, ALIAS + port) + _no_link_local()
+            self._netlink.ask(Request(nl.RTM_SETLINK, 0, marked))
         link = self.find(name)
         if link is None:
             raise NotFound("link", name)
