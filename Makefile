@@ -2,10 +2,11 @@
 PY := .venv/bin/python
 BPF := src/crossway/bpf/crossway.bpf.o
 CNI := src/crossway/plugins/crossway-cni
+LIBVIRT := src/crossway/plugins/crossway-libvirt
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: cflags cni cycles demo test check fuzz bench bench-api bench-attach bpf setup lock tempest schemathesis
+.PHONY: cflags cni libvirt cycles demo test check fuzz bench bench-api bench-attach bpf setup lock tempest schemathesis
 
 setup:
 	@scripts/setup
@@ -14,8 +15,10 @@ bpf: $(BPF)
 
 cni: $(CNI)
 
-# Static, so that it starts at once and runs on any host's system.
-$(CNI): src/crossway/plugins/cni.c
+libvirt: $(LIBVIRT)
+
+# Static, so that they start at once and run on any host's system.
+src/crossway/plugins/crossway-%: src/crossway/plugins/%.c src/crossway/plugins/ask.h
 	clang -std=gnu17 -static -Os -s -Wall -Wextra -Werror -o $@.tmp $<
 	@mv $@.tmp $@
 

@@ -149,6 +149,7 @@ class Agent:
                 ("GET", "/v1/status"): self._answer_status,
                 ("GET", "/v1/drops"): self._answer_drops,
                 ("POST", "/v1/cni"): ways.answer_cni,
+                ("POST", "/v1/libvirt"): ways.answer_libvirt,
             }
         )
         engines = {path: Api(routes) for path, routes in ways.docker_sockets().items()}
@@ -646,6 +647,10 @@ class Agent:
         """Return the body that was plugged for a port."""
         return self._records.get(port)
 
+    def held(self, machine: str) -> list[str]:
+        """Return the ports that were plugged for a machine."""
+        return [id for id, record in self._records.items() if record.holder == machine]
+
     def lost(self) -> list[str]:
         """Return ports whose link an engine had taken, and which has gone."""
         return [id for id, r in self._records.items() if r.body == "pair" and r.device not in self._by_name]
@@ -738,8 +743,8 @@ class Agent:
             if record.own:
                 return record
             raise NotFound("link", record.device)
-        if (other := port_of(link)) is not None and not record.own:
-            raise Conflict(f"{record.device} is the body of port {other}")
+        if (of := port_of(link)) is not None and not record.own:
+            raise Conflict(f"{record.device} is the body of port {of}")
         if record.queues > 1 and not record.own:
             raise Conflict(f"{record.device} is there already, and its queues are as they are")
         if self.plane.program(link.ifindex) == UPLINK and not record.vlan:

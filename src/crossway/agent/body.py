@@ -102,9 +102,7 @@ def record_of(plug: Plug) -> Record:
     if plug.body == "tap":
         if not 1 <= plug.queues <= QUEUES_MAX:
             raise Invalid(f"a tap has 1 to {QUEUES_MAX} queues, not {plug.queues}")
-        return Record(
-            port=plug.port, body="tap", device=_link(plug.device), queues=plug.queues, holder=plug.holder
-        )
+        return Record(port=plug.port, body="tap", device=_link(plug.device), queues=plug.queues, holder=plug.holder)
     if plug.vlan is None or not 1 <= plug.vlan <= 4094:
         raise Invalid("a vlan body needs vlan, from 1 to 4094")
     return Record(port=plug.port, body="vlan", device=plug.device, vlan=plug.vlan)

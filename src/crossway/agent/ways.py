@@ -23,6 +23,7 @@ from crossway.kernel.links import netns_of
 from crossway.kernel.netlink import Netlink, attr, attrs
 from crossway.plugins.cni import Cni
 from crossway.plugins.docker import IDLE_SECONDS, Docker
+from crossway.plugins.libvirt import Libvirt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,7 @@ class Bodies(Protocol):
     async def unplug(self, port: str) -> None: ...
     async def detach(self, port: str) -> None: ...
     def record(self, port: str) -> Record | None: ...
+    def held(self, machine: str) -> list[str]: ...
     def state(self, port: str) -> str | None: ...
     def lost(self) -> list[str]: ...
     def untaken(self) -> list[str]: ...
@@ -61,6 +63,7 @@ class Ways:
     def __init__(self, agent: Bodies) -> None:
         self._agent = agent
         self._cni = Cni(self)
+        self._libvirt = Libvirt(self)
         self._docker: dict[Path, Docker] = {}
         self._untaken: dict[str, float] = {}  # ports whose link no engine has taken, and since when
 
@@ -80,6 +83,15 @@ class Ways:
         """Give a port that is bound to this host its body."""
         answer: Object = await self._agent.plug(msgspec.convert(wish, Plug), bound=True)
         return answer
+
+    async def take(self, wish: Mapping[str, Any]) -> Object:
+        """Give a port its body, and have it be on this host, or come to it if it is about to."""
+        answer: Object = await self._agent.plug(msgspec.convert(wish, Plug))
+        return answer
+
+    def held(self, machine: str) -> list[str]:
+        """Return the ports that were plugged for a machine."""
+        return self._agent.held(machine)
 
     async def unplug(self, port: str) -> None:
         """Take a port's body away; the port stays bound."""
@@ -119,6 +131,10 @@ class Ways:
     async def answer_cni(self, body: bytes, _: Mapping[str, str]) -> Any:
         """Answer one call of the CNI executable."""
         return await self._cni.answer(body)
+
+    async def answer_libvirt(self, body: bytes, _: Mapping[str, str]) -> Any:
+        """Answer one call of libvirt's hook."""
+        return await self._libvirt.answer(body)
 
     async def sweep(self) -> None:
         """Take away ports whose container has gone without the engine's saying so.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossway.cli import drops, group, host, lab, network, policy, port, router, serve, status, subnet, user
+from crossway.cli import drops, group, host, lab, libvirt, network, policy, port, router, serve, status, subnet, user
 from crossway.cli.options import connections
 from crossway.errors import Fault, Invalid
 
@@ -48,6 +48,7 @@ app.add_typer(port.app, name="port")
 app.add_typer(router.app, name="router")
 app.add_typer(group.app, name="group")
 app.add_typer(host.app, name="host")
+app.add_typer(libvirt.app, name="libvirt")
 app.add_typer(user.app, name="user")
 app.command()(status.status)
 app.command()(drops.drops)

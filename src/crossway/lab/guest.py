@@ -50,8 +50,7 @@ class Machine:
         with self._err.open("wb") as said:
             self._process = host.popen(*command, stdout=subprocess.DEVNULL, stderr=said)
         self._qmp = _Qmp(self._connect(self._qmp_path))
-        self._serial: socket.socket | None = None
-        self._rest = b""
+        self._shell: Shell | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -61,8 +60,8 @@ class Machine:
 
     def stop(self) -> None:
         """End it, as by pulling the plug."""
-        if self._serial is not None:
-            self._serial.close()
+        if self._shell is not None:
+            self._shell.close()
         self._qmp.close()
         self._process.kill()
         self._process.wait()
@@ -82,28 +81,9 @@ class Machine:
 
     def run(self, command: str, *, seconds: float = 30.0, check: bool = True) -> str:
         """Run a command in the guest's shell; return what it said. With *check*, a failure is raised."""
-        if self._serial is None:
-            self._serial = self._connect(self._line)
-        mark = f"end{next(_numbers)}"
-        self._serial.sendall(f"{{ {command}\n}} 2>&1; code=$?; echo; echo {mark[:3]}'{mark[3:]}' $code\n".encode())
-        pattern = re.compile(rb"(?s)(.*?)\r?\n" + mark.encode() + rb" (\d+)\r?\n")
-        end = time.monotonic() + seconds
-        while not (found := pattern.search(self._rest)):
-            self._serial.settimeout(max(0.01, end - time.monotonic()))
-            try:
-                heard = self._serial.recv(65536)
-            except TimeoutError:
-                raise Unavailable(
-                    f"a guest on {self.host.name} did not end {command!r} in {seconds:g} s: {self._rest[-500:]!r}"
-                ) from None
-            if not heard:
-                raise Unavailable(f"a guest on {self.host.name} has ended during {command!r}")
-            self._rest += heard
-        said = found[1].replace(b"\r", b"").decode(errors="replace")
-        self._rest = self._rest[found.end() :]
-        if check and int(found[2]):
-            raise Unavailable(f"a guest on {self.host.name}: {command!r} ended with {int(found[2])}: {said}")
-        return said
+        if self._shell is None:
+            self._shell = Shell(self._connect(self._line), self.host.name)
+        return self._shell.run(command, seconds=seconds, check=check)
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """Ask QEMU by QMP."""
@@ -146,6 +126,40 @@ class Machine:
                 time.sleep(0.02)
             else:
                 return line
+
+
+class Shell:
+    """The shell of a guest, on its second serial line."""
+
+    def __init__(self, line: socket.socket, host: str) -> None:
+        self._line, self._host = line, host
+        self._rest = b""
+
+    def close(self) -> None:
+        self._line.close()
+
+    def run(self, command: str, *, seconds: float = 30.0, check: bool = True) -> str:
+        """Run a command; return what it said. With *check*, a failure is raised."""
+        mark = f"end{next(_numbers)}"
+        self._line.sendall(f"{{ {command}\n}} 2>&1; code=$?; echo; echo {mark[:3]}'{mark[3:]}' $code\n".encode())
+        pattern = re.compile(rb"(?s)(.*?)\r?\n" + mark.encode() + rb" (\d+)\r?\n")
+        end = time.monotonic() + seconds
+        while not (found := pattern.search(self._rest)):
+            self._line.settimeout(max(0.01, end - time.monotonic()))
+            try:
+                heard = self._line.recv(65536)
+            except TimeoutError:
+                raise Unavailable(
+                    f"a guest on {self._host} did not end {command!r} in {seconds:g} s: {self._rest[-500:]!r}"
+                ) from None
+            if not heard:
+                raise Unavailable(f"a guest on {self._host} has ended during {command!r}")
+            self._rest += heard
+        said = found[1].replace(b"\r", b"").decode(errors="replace")
+        self._rest = self._rest[found.end() :]
+        if check and int(found[2]):
+            raise Unavailable(f"a guest on {self._host}: {command!r} ended with {int(found[2])}: {said}")
+        return said
 
 
 class _Qmp:

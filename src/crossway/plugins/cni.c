@@ -6,48 +6,17 @@
 // understands no more of the configuration than it must: all else is the
 // agent's. Installed as `crossway-cni`.
 
-#include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-#define RUN "/run/crossway"
+#include "ask.h"
+
 #define NEWEST "1.1.0"
 #define SUPPORTED "\"0.4.0\",\"1.0.0\",\"1.1.0\""
-#define SECONDS 60
 
 // Codes of the specification.
 enum { DECODE = 6, AGAIN = 11, UNAVAILABLE = 50 };
 
 extern char **environ;
-
-struct text {
-	char *at;
-	size_t size, room;
-};
-
-static void add(struct text *text, const char *more, size_t size)
-{
-	if (text->size + size + 1 > text->room) {
-		text->room = 2 * (text->size + size + 1);
-		text->at = realloc(text->at, text->room);
-		if (!text->at)
-			abort();
-	}
-	memcpy(text->at + text->size, more, size);
-	text->size += size;
-	text->at[text->size] = 0;
-}
-
-static void add_text(struct text *text, const char *more)
-{
-	add(text, more, strlen(more));
-}
 
 // As the inside of a JSON string. What is no ASCII is handed on as it is.
 static void add_quoted(struct text *text, const char *more)
@@ -62,31 +31,6 @@ static void add_quoted(struct text *text, const char *more)
 		else
 			add(text, more, 1);
 	}
-}
-
-static int read_all(int from, struct text *text)
-{
-	char part[1 << 16];
-	ssize_t size;
-
-	while ((size = read(from, part, sizeof(part))) > 0 || (size < 0 && errno == EINTR))
-		add(text, part, size > 0 ? (size_t)size : 0);
-	return size < 0 ? -errno : 0;
-}
-
-static int write_all(int to, const char *at, size_t size)
-{
-	while (size) {
-		ssize_t done = write(to, at, size);
-
-		if (done < 0 && errno != EINTR)
-			return -errno;
-		if (done > 0) {
-			at += done;
-			size -= (size_t)done;
-		}
-	}
-	return 0;
 }
 
 // The end of the string that begins at the quotation mark *at*: its other quotation mark, or NULL.
@@ -232,31 +176,6 @@ static void add_call(struct text *call, const struct text *conf)
 	add(call, conf->at, conf->size);
 }
 
-static int ask(const char *path, const struct text *call, struct text *answer)
-{
-	struct sockaddr_un to = {.sun_family = AF_UNIX};
-	struct timeval limit = {.tv_sec = SECONDS};
-	char head[128];
-	int fault, connection;
-
-	if (strlen(path) >= sizeof(to.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(to.sun_path, path);
-	connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (connection < 0)
-		return -errno;
-	setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-	if (connect(connection, (struct sockaddr *)&to, sizeof(to)))
-		return -errno;
-	int size = snprintf(head, sizeof(head), "POST /v1/cni HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n"
-			    "Content-Length: %zu\r\n\r\n", call->size);
-	if ((fault = write_all(connection, head, (size_t)size)) ||
-	    (fault = write_all(connection, call->at, call->size)))
-		return fault;
-	return read_all(connection, answer);
-}
-
 int main(void)
 {
 	const char *command = getenv("CNI_COMMAND"), *run = getenv("CROSSWAY_RUN");
@@ -277,7 +196,7 @@ int main(void)
 	// Of STATUS and of the rest: not available, and try again later.
 	int code = command && !strcmp(command, "STATUS") ? UNAVAILABLE : AGAIN;
 	add_call(&call, &conf);
-	if ((fault = ask(path.at, &call, &answer)))
+	if ((fault = ask(path.at, "/v1/cni", &call, &answer)))
 		return fail(conf.at, code, "the agent does not answer at ", path.at, strerror(-fault));
 	char *body = strstr(answer.at, "\r\n\r\n");
 	if (!body || strncmp(answer.at, "HTTP/1.1 ", 9))

@@ -101,6 +101,9 @@ class FakeLinks:
     def all(self) -> list[Link]:
         return list(self.machine.links.values())
 
+    def find(self, name: str) -> Link | None:
+        return self.machine.links.get(name)
+
     def veth(self, port: str, netns: int, inside: Any) -> Link:
         name = link_name(port)
         return self.machine.links.get(name) or self.machine.add(name, "veth", ALIAS + port)
