@@ -27,7 +27,8 @@ stdio_handler = "file"
 remember_owner = 0
 """
 ROW = {"passwd": "libvirt-qemu:x:64055:64055::/var/lib:/usr/sbin/nologin\n", "group": "libvirt-qemu:x:64055:\n"}
-PLACES = {"etc": "/etc/libvirt", "lib": "/var/lib", "cache": "/var/cache", "log": "/var/log", "run": "/run/libvirt"}
+PLACES = {"etc": "/etc/libvirt", "lib": "/var/lib", "log": "/var/log", "run": "/run/libvirt"}
+CACHE = TOP / "build" / "libvirt"  # what each has to find out of QEMU at its first start, 5 s long
 
 
 class Libvirtd:
@@ -44,7 +45,7 @@ class Libvirtd:
             had = Path("/etc", name).read_text()
             (root / name).write_text(had + ("" if "\nlibvirt-qemu:" in had else ROW[name]))
         install_hook(root / "hook", optional=optional, run=str(host.run))
-        shutil.copytree(root / "hook" / "etc" / "libvirt" / "hooks", root / "etc" / "hooks")
+        self.hooks()
         mounts = [
             f"mount --bind {root / name} {place}"
             for name, place in {**PLACES, **{name: f"/etc/{name}" for name in ROW}}.items()
@@ -55,11 +56,20 @@ class Libvirtd:
         self.uri = f"qemu+unix:///system?socket={root}/run/libvirt-sock"
         self.start()
 
+    def hooks(self) -> None:
+        """Give it the hook that was installed."""
+        shutil.copytree(
+            self.root / "hook" / "etc" / "libvirt" / "hooks", self.root / "etc" / "hooks", dirs_exist_ok=True
+        )
+
     def start(self) -> None:
-        """Start it; return when it answers."""
+        """Start it."""
         script = f"{self.mounts}\nexec libvirtd --pid-file {self.root}/pid"
         command = self.host.command("unshare", "--mount", "--uts", "--propagation", "private", "sh", "-e", "-c", script)
         self.process = process.start(command, log=self.root / "said")
+
+    def ready(self) -> None:
+        """Wait until it answers."""
         assert wait_for(lambda: self.virsh("version", check=False).returncode == 0, 30), self.words()
 
     def kill(self) -> None:
@@ -94,13 +104,14 @@ class Libvirtd:
 
     def guest(self, name: str) -> Shell:
         """Return the shell of a domain's guest, once it runs."""
-        log, path = (self.root / "lib" / f"{name}.{what}" for what in ("log", "line"))
+        log = self.root / "lib" / f"{name}.log"
         assert wait_for(lambda: log.exists() and "guest: ready" in log.read_text(errors="replace"), 60), self.words()
-        return self.shell(path)
+        return self.shell(name)
 
-    def shell(self, path: Path) -> Shell:
+    def shell(self, name: str) -> Shell:
+        """Return the shell of a guest that runs."""
         line = socket.socket(socket.AF_UNIX)
-        line.connect(str(path))
+        line.connect(str(self.root / "lib" / f"{name}.line"))
         return Shell(line, self.host.name)
 
 

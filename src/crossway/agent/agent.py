@@ -745,6 +745,8 @@ class Agent:
             raise NotFound("link", record.device)
         if (of := port_of(link)) is not None and not record.own:
             raise Conflict(f"{record.device} is the body of port {of}")
+        if record.holder and link.kind != "tun":
+            raise Conflict(f"{record.device} is there already, and is no tap")
         if record.queues > 1 and not record.own:
             raise Conflict(f"{record.device} is there already, and its queues are as they are")
         if self.plane.program(link.ifindex) == UPLINK and not record.vlan:
