@@ -30,19 +30,27 @@ _numbers = itertools.count(1)
 class Machine:
     """One QEMU: a guest that runs, or the place to which one is to come."""
 
-    def __init__(self, host: Host, image: Path, run: Path, mac: str, tap: str, incoming: str | None = None) -> None:
-        """Start it on a host, with its network card on *tap* there; *incoming* (IP:PORT) waits for a guest."""
+    def __init__(
+        self, host: Host, image: Path, run: Path, mac: str, tap: str, incoming: str | None = None, queues: int = 1
+    ) -> None:
+        """Start it on a host, with its network card on *tap* there; *incoming* (IP:PORT) waits for a guest.
+
+        With *queues* it has as many processors, and its card as many pairs of queues; so must the tap.
+        """
         name = f"guest{next(_numbers)}"
         self.host, self.mac, self.tap = host, mac, tap
         self._log, self._line, self._qmp_path = (run / f"{name}.{what}" for what in ("log", "line", "qmp"))
         command = [
             *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi,tb-size=32", "-cpu", "max"),
-            *("-m", str(MEMORY), "-display", "none", "-nodefaults", "-no-reboot"),
+            *("-m", str(MEMORY), "-smp", str(queues), "-display", "none", "-nodefaults", "-no-reboot"),
             *("-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd")),
             *("-append", "console=ttyS0 quiet mitigations=off random.trust_cpu=on"),
             *("-serial", f"file:{self._log}", "-serial", f"unix:{self._line},server=on,wait=off"),
-            *("-netdev", f"tap,id=n0,ifname={tap},script=no,downscript=no"),
-            *("-device", f"virtio-net-pci,netdev=n0,mac={mac},romfile="),
+            *("-netdev", f"tap,id=n0,ifname={tap},script=no,downscript=no" + (f",queues={queues}" * (queues > 1))),
+            *(
+                "-device",
+                f"virtio-net-pci,netdev=n0,mac={mac},romfile=" + f",mq=on,vectors={2 * queues + 2}" * (queues > 1),
+            ),
             *("-qmp", f"unix:{self._qmp_path},server=on,wait=off"),
             *(("-incoming", f"tcp:{incoming}") if incoming else ()),
         ]
