@@ -27,7 +27,10 @@ stdio_handler = "file"
 remember_owner = 0
 """
 ROW = {"passwd": "libvirt-qemu:x:64055:64055::/var/lib:/usr/sbin/nologin\n", "group": "libvirt-qemu:x:64055:\n"}
-PLACES = {"etc": "/etc/libvirt", "lib": "/var/lib", "log": "/var/log", "run": "/run/libvirt"}
+PLACES = {
+    "etc": "/etc/libvirt", "run": "/run/libvirt", "lib": "/var/lib", "cache": "/var/cache", "log": "/var/log",
+    "passwd": "/etc/passwd", "group": "/etc/group",
+}  # fmt: skip
 CACHE = TOP / "build" / "libvirt"  # what each has to find out of QEMU at its first start, 5 s long
 
 
@@ -36,25 +39,25 @@ class Libvirtd:
 
     def __init__(self, host: Host, root: Path, *, optional: bool = False) -> None:
         self.host, self.root = host, root
-        for name in PLACES:
+        for name in ("etc", "run", "lib", "log"):
             (root / name).mkdir(parents=True)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        (root / "cache").symlink_to(CACHE)
         (root / "etc" / "qemu.conf").write_text(QEMU)
         (root / "etc" / "libvirtd.conf").write_text(f'host_uuid = "{uuid.uuid4()}"\n')
         # QEMU runs as root here, but the daemon does not begin without a user that its package would make.
         for name in ("passwd", "group"):
             had = Path("/etc", name).read_text()
             (root / name).write_text(had + ("" if "\nlibvirt-qemu:" in had else ROW[name]))
-        install_hook(root / "hook", optional=optional, run=str(host.run))
+        install_hook(root / "hook", optional=optional)
         self.hooks()
-        mounts = [
-            f"mount --bind {root / name} {place}"
-            for name, place in {**PLACES, **{name: f"/etc/{name}" for name in ROW}}.items()
-        ]
-        # A name for whoever asks, as migration does: two hosts are not to have the same.
-        begin = ["mkdir -p /etc/libvirt /run/libvirt", *mounts, f"hostname {host.name}"]
-        self.mounts = "\n".join(begin)
+        self.mounts = f"mkdir -p /etc/libvirt /run/libvirt\n{self.bind('etc', 'run')}"  # for who speaks to it as well
         self.uri = f"qemu+unix:///system?socket={root}/run/libvirt-sock"
         self.start()
+
+    def bind(self, *names: str) -> str:
+        """Return commands that put what is its own in its places."""
+        return "\n".join(f"mount --bind {self.root / name} {PLACES[name]}" for name in names)
 
     def hooks(self) -> None:
         """Give it the hook that was installed."""
@@ -64,7 +67,17 @@ class Libvirtd:
 
     def start(self) -> None:
         """Start it."""
-        script = f"{self.mounts}\nexec libvirtd --pid-file {self.root}/pid"
+        # A name of its own, for whoever asks, as migration does: two hosts are not to have the same.
+        script = "\n".join(
+            [
+                self.mounts,
+                self.bind("lib", "log", "cache", "passwd", "group"),
+                "mkdir -p /run/crossway",
+                f"mount --bind {self.host.run} /run/crossway",
+                f"hostname {self.host.name}",
+                f"exec libvirtd --pid-file {self.root}/pid",
+            ]
+        )
         command = self.host.command("unshare", "--mount", "--uts", "--propagation", "private", "sh", "-e", "-c", script)
         self.process = process.start(command, log=self.root / "said")
 

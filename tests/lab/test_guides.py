@@ -1,4 +1,4 @@
-"""The commands of the guides to Docker, CNI and bare metal, run as they stand there, in order."""
+"""The commands of the guides to Docker, CNI, virtual machines and bare metal, run as they stand there, in order."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from crossway.lab import Lab, process
 from crossway.lab.docker import Engine, engine
 from crossway.lab.server import TRUNK, Server, trunk
+from lab.libvirtd import Libvirtd
 from lab.test_containerd import Containerd
 
 TOP = Path(__file__).parents[2]
@@ -101,13 +102,31 @@ def test_the_guide_to_bare_metal() -> None:
         assert lab.client.list("port", device_owner="host:attached") == []
 
 
-def on_host(lab: Lab, script: str) -> str:
+def test_the_guide_to_virtual_machines(tmp_path: Path) -> None:
+    for script in ("guest", "libvirt"):
+        subprocess.run([TOP / "scripts" / script], check=True)
+    (tmp_path / "scripts").symlink_to(TOP / "scripts")
+    (tmp_path / "build").symlink_to(TOP / "build")
+    with Lab.up(hosts=1) as lab:
+        daemon = Libvirtd(lab.hosts[0], tmp_path / "libvirt")
+        try:
+            daemon.ready()
+            said = on_host(lab, commands("virtual-machines.md"), daemon.mounts, where=tmp_path)
+        finally:
+            daemon.stop()
+        assert said.count(" 2 received") == 2
+        assert len(re.findall(r"\b(?:web|second)\b.* h1 .* ACTIVE", said)) == 2
+        assert lab.hosts[0].agent_client.status()["ports"] == []
+        assert {port["device_owner"] for port in lab.client.list("port")} == {""}
+
+
+def on_host(lab: Lab, script: str, *begin: str, where: Path = TOP) -> str:
     """Run what a reader would type on the first host, whose agent is where the page says."""
     host = lab.hosts[0]
-    script = f"mount --bind {host.run} /run/crossway\nset -x\n{script}"
+    script = "\n".join(["mkdir -p /run/crossway", f"mount --bind {host.run} /run/crossway", *begin, "set -x", script])
     done = subprocess.run(
         host.command("unshare", "--mount", "--propagation", "private", "bash", "-e", "-o", "pipefail"),
-        input=script, text=True, capture_output=True, check=False, cwd=TOP, timeout=240,
+        input=script, text=True, capture_output=True, check=False, cwd=where, timeout=240,
         env={
             "PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": "/nonexistent",
