@@ -2,7 +2,7 @@
 // A packet leaves a port and enters its network.
 //
 //     from_workload ── guard ─┬─ firewall(egress) ── forward ──> a port, the overlay, the uplink
-//           │            │    ├─ ask       DHCP, router solicitations ──> the agent
+//           │            │    ├─ ask       DHCP, router solicitations, DNS ──> the agent
 //           │            │    │    └─ DROP_NO_SERVICE
 //           │            │    ├─ answer    ARP, neighbour solicitations
 //           │            │    ├─ route     to a router
@@ -98,12 +98,8 @@ int from_workload(struct __sk_buff *skb)
 
 	if (p->size > mtu)
 		return drop(p, DROP_TOO_BIG);
-	if (flags & PORT_PUBLISHED) {
-		if (is_response(skb, p))
-			return go(skb, p, p->flags & PACKET_ERROR ? RESPOND_ERROR : RESPOND);
-		if (mac_equal(p->dst_mac, GATEWAY_MAC))
-			return drop(p, DROP_NO_ROUTE);
-	}
+	if (flags & PORT_PUBLISHED && is_response(skb, p))
+		return go(skb, p, p->flags & PACKET_ERROR ? RESPOND_ERROR : RESPOND);
 	if (!(p->dst_mac[0] & 1)) {
 		mac.network = p->network;
 		mac_copy(mac.mac, p->dst_mac);

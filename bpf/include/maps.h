@@ -80,11 +80,14 @@ TABLE(drops, HASH, struct drop_key, struct drop_record, 262144, BPF_F_NO_PREALLO
 // ask writes; agent reads.
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 18);
+	__uint(max_entries, 1 << 20);
 } questions SEC(".maps");
 
 // Port -> how many questions it may still ask.
 TABLE(patience, LRU_HASH, struct port_key, struct budget, 4096, 0);
+
+// Port -> how many names it may still ask for.
+TABLE(curiosity, LRU_HASH, struct port_key, struct budget, 4096, 0);
 
 // The packet in flight on this CPU. Hooks write; every stage reads.
 TABLE(current, PERCPU_ARRAY, __u32, struct packet, 1, 0);

@@ -52,6 +52,11 @@ struct {
 	},
 };
 
+static __always_inline bool is_no_router(const struct place *place)
+{
+	return place->kind == PLACE_ROUTER && place->router == NO_ROUTER;
+}
+
 static __always_inline struct packet *packet_in_flight(void)
 {
 	__u32 zero = 0;

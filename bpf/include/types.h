@@ -31,6 +31,7 @@ enum port_flag {
 	PORT_DHCP = 2,        // the agent answers its DHCP
 	PORT_ADVERTISED = 4,  // the agent answers its DHCPv6 and router solicitations
 	PORT_PUBLISHED = 8,   // something of it is published at an address of the host
+	PORT_NAMES = 16,      // the agent answers its DNS, asked of a router or of NO_ROUTER
 	PORT_MOVED = 128,     // of a PLACE_REMOTE: was here, or will be; what still or already comes goes on to it
 };
 
@@ -62,6 +63,10 @@ enum place_kind {
 	PLACE_ROUTER,     // an interface of a router
 	PLACE_UPLINK,     // out to the provider network
 };
+
+// What stands in for a router where none is: it has addresses, so that its
+// neighbours find it, and routes to nowhere.
+enum { NO_ROUTER = 0 };
 
 // Where a destination is.
 struct place {
@@ -337,7 +342,7 @@ enum drop {
 	DROP_NO_UPLINK,       // the provider network is not on this host
 	DROP_ERROR,           // a kernel helper failed
 	DROP_NO_STAGE,        // a stage is missing from `stages`: a loading fault
-	DROP_NO_SERVICE,      // asks for DHCP or a router advertisement: too often, or faster than the agent answers
+	DROP_NO_SERVICE,      // asks for DHCP, a router advertisement or a name: too often, or faster than the agent answers
 	DROP_TAKEN,           // a client speaks to the same port from the same address and port by another published one
 	DROP_UNTRACKED,       // passed all the same: the flow table refused its flow
 	DROP_MAX,

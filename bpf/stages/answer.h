@@ -164,6 +164,9 @@ int answer(struct __sk_buff *skb)
 		mac_copy(own.mac, GATEWAY_MAC);
 		who = &own;
 	}
+	// Of a provider network's addresses those outside know better.
+	if (who && is_no_router(&who->place) && net->flags & NETWORK_PROVIDER)
+		return leave(skb, p);
 	if (who && !(who->place.kind == PLACE_LOCAL && port_number(&who->place.port) == port_number(&p->port))) {
 		if (p->eth_proto == ETH_P_ARP)
 			return answer_arp(skb, p, &request, who);

@@ -1,24 +1,49 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-// A guest asks what the agent answers: DHCP, DHCPv6, router solicitations. The
-// agent learns which port asked; the answer comes from the port's own link.
+// A guest asks what the agent answers: DHCP, DHCPv6, router solicitations, DNS.
+// The agent learns which port asked; the answer comes from the port's own link.
 //
-//     ask ──> the agent
-//       └─ DROP_NO_SERVICE
+//     ask ─┬──────────────────────────> the agent
+//          └─ DNS: firewall(egress) ──> the agent
+//               └─ DROP_POLICY_OUT         └─ DROP_NO_SERVICE
 #pragma once
 #include "../include/budget.h"
 #include "../include/stage.h"
+#include "firewall.h"
 #include "guard.h"
 
-enum { QUESTIONS = 20, QUESTIONS_PER_SECOND = 10 };
+enum {
+	DNS = 53,
+	QUESTIONS = 20,
+	QUESTIONS_PER_SECOND = 10,
+	NAMES = 100,  // and of names
+	NAMES_PER_SECOND = 100,
+};
 
 // Python reads the layout from here.
 const struct asked *const asked_layout SEC(".rodata") = 0;
+
+static __always_inline bool is_dns(const struct packet *p)
+{
+	return p->proto == IPPROTO_UDP && p->dst_port == bpf_htons(DNS);
+}
+
+// Return whether who is asked for a name is a router, or what stands in for one:
+// a server of names on the network itself is a port's.
+static __always_inline bool is_of_names(const struct packet *p)
+{
+	struct endpoint_key key = { .network = p->network, .ip = p->dst };
+	struct endpoint *who = bpf_map_lookup_elem(&endpoints, &key);
+
+	return who && who->place.kind == PLACE_ROUTER;
+}
 
 // Return whether a packet is a question that the port's agent answers.
 static __always_inline bool is_question(const struct packet *p, const struct port *port)
 {
 	if ((p->flags & (PACKET_IP | PACKET_UNSEEN | PACKET_FRAGMENT)) != PACKET_IP)
 		return false;
+	if (port->flags & PORT_NAMES && is_dns(p))
+		return is_of_names(p);
 	if (p->family == FAMILY_IPV4)
 		return port->flags & PORT_DHCP && p->proto == IPPROTO_UDP && p->src_port == bpf_htons(DHCP_CLIENT) &&
 		       p->dst_port == bpf_htons(DHCP_SERVER);
@@ -35,11 +60,23 @@ int ask(struct __sk_buff *skb)
 	struct packet *p = packet_in_flight();
 	__u32 length = skb->len;
 	struct asked *q;
+	enum drop why;
+	bool heard;
 
 	if (!p)
 		return TC_ACT_SHOT;
+	if (is_dns(p)) {
+		if (p->flags & PACKET_SECURED) {
+			why = pass_firewall(skb, p, port_number(&p->port), WAY_OUT, p->identity, 0);
+			if (why)
+				return drop(p, why);
+		}
+		heard = has_budget(&curiosity, &p->port, p->now, NAMES, NAMES_PER_SECOND);
+	} else {
+		heard = has_budget(&patience, &p->port, p->now, QUESTIONS, QUESTIONS_PER_SECOND);
+	}
 	barrier_on(length);
-	if (length > QUESTION_MAX || !has_budget(&patience, &p->port, p->now, QUESTIONS, QUESTIONS_PER_SECOND))
+	if (length > QUESTION_MAX || !heard)
 		return drop(p, DROP_NO_SERVICE);
 	q = bpf_ringbuf_reserve(&questions, sizeof(*q), 0);
 	if (!q)

@@ -16,8 +16,8 @@ enum {
 	GROUP_RELAYED = 1 << 22,  // VXLAN_GBP_DONT_LEARN of net/vxlan.h
 };
 
-// As whom the host speaks to ports of which something is published.
-#define GATEWAY_MAC ((const __u8[6]){ 0x02, 0x63, 0x77, 0, 0, 1 })
+// As whom the host speaks to ports of which something is published: that of NO_ROUTER.
+#define GATEWAY_MAC ((const __u8[6]){ 0x02, 0xc0, 0x55, 0, 0, 1 })
 
 // Into a port.
 static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, __u64 port, __u8 body)

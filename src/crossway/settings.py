@@ -49,6 +49,11 @@ DOCKER_PROJECTS = Setting(
 DOCKER_PLUGINS = Setting(
     "docker_plugins", "/run/docker/plugins", "directory where this machine's Docker engine looks for plugins"
 )
+RESOLVERS = Setting(
+    "resolvers",
+    "",
+    "servers that the agent asks for names it does not know, in place of those of resolv.conf; `none`: it asks nobody",
+)
 OBJECT = Setting("object", "", "path of another build of the data plane than the one that the package carries")
 DIRECT = Setting("direct", "1", "0: every packet between hosts passes the host's own stack (its IPsec, its firewall)")
 
@@ -111,6 +116,7 @@ ALL = (
     UNDERLAY_MTU,
     DOCKER_PROJECTS,
     DOCKER_PLUGINS,
+    RESOLVERS,
     OBJECT,
     DIRECT,
     *ACCESS,

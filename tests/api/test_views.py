@@ -103,7 +103,7 @@ def test_a_host_with_a_port_knows_the_network_and_its_peers(api: Api, host: Make
     rule_id = api.make("security_group_rule", security_group_id=group, direction="ingress", **rule)["id"]
     peer = port(api, net, other)
     pairs = [{"ip_address": "10.0.0.99"}]
-    profile = {"device": "tap7"}
+    profile = {"device": "tap7", "names": ["Web.", 7, "", "db", "web"], "workload": "w"}
     own = port(
         api,
         net,
@@ -114,6 +114,7 @@ def test_a_host_with_a_port_knows_the_network_and_its_peers(api: Api, host: Make
         allowed_address_pairs=pairs,
         binding__profile=profile,
         device_owner="compute:nova",
+        dns_name="a",
     )
     assert one.until("port", own) == {
         "id": own,
@@ -130,6 +131,8 @@ def test_a_host_with_a_port_knows_the_network_and_its_peers(api: Api, host: Make
         "device": "tap7",
         "link": None,
         "owner": "compute:nova",
+        "names": ["a", "web", "db"],
+        "workload": "w",
     }
     assert one.ids("port") == {own, peer}
     assert one.ids("host") == {one.name, other.name}
@@ -142,6 +145,7 @@ def test_a_host_with_a_port_knows_the_network_and_its_peers(api: Api, host: Make
         "physnet": None,
         "segment": None,
         "up": True,
+        "domain": "",
     }
     assert one.objects["subnet", subnet] == {
         "id": subnet,

@@ -6,14 +6,31 @@ from collections.abc import Iterator
 
 import pytest
 
-from bpf.packets import BROADCAST, ICMPV6, IPV4, IPV6, UDP, eth, icmp, ip, udp
-from bpf.world import BARE, CLEAR, TAGGED, A, Who, World, world
+from bpf.packets import BROADCAST, ICMPV6, IPV4, IPV6, UDP, arp, eth, icmp, ip, udp
+from bpf.world import (
+    BARE,
+    CLEAR,
+    GREY,
+    PUBLIC,
+    RED,
+    TAGGED,
+    A,
+    B,
+    Who,
+    World,
+    any_rule,
+    frame_to,
+    gateway,
+    world,
+)
 from crossway.kernel.ring import Ring
 from crossway.model import rows as r
+from crossway.plan.service import NO_ROUTER, SERVICE_IP, SERVICE_MAC
 
 ALL_SERVERS, ALL_ROUTERS = bytes.fromhex("333300010002"), bytes.fromhex("333300000002")
 STOLEN = 4  # TC_ACT_STOLEN
 BOTH = r.PortFlag.DHCP | r.PortFlag.ADVERTISED
+RESOLVER, RESOLVER6 = "192.0.2.53", "2001:db8::53"
 
 
 class Ears:
@@ -132,10 +149,91 @@ def test_an_agent_that_does_not_read_loses_questions_and_no_more(ears: Ears) -> 
     """The ring fills; what comes then is dropped and counted, and what is in it is whole."""
     ports = ears.world.bpf.table("ports")
     row, told = ports.get(A.key), []
-    for vlan in range(100, 400):
+    for vlan in range(100, 900):
         ports.put({r.PortKey(A.key.ifindex, vlan): row})
         told.append(ears.world.send(discover(A, vlan=vlan)).drop)
         ports.delete([r.PortKey(A.key.ifindex, vlan)])
     assert told[-1] == "NO_SERVICE"
     assert [frame for _, frame in ears.take()] == [discover(A)] * told.count(None)
     assert ears.world.send(discover(A)).drop is None
+
+
+# Names: what is asked of a router or of what stands in for one.
+
+
+@pytest.fixture
+def names(ears: Ears) -> Ears:
+    """Whom ports ask: as `plan.service` makes it."""
+    place = r.Place(r.PlaceKind.ROUTER, router=NO_ROUTER)
+    for server in (RESOLVER, RESOLVER6, str(SERVICE_IP)):
+        for network in (RED, GREY):
+            ears.world.put("endpoints", {r.EndpointKey(network, r.pack_ip(server)): r.Endpoint(place, SERVICE_MAC)})
+    ears.world.put("macs", {r.MacKey(RED, SERVICE_MAC): place})
+    ears.world.put("interfaces", {r.InterfaceKey(RED, NO_ROUTER): r.Interface(SERVICE_MAC, (r.pack_ip(RESOLVER),) * 2)})
+    ears.serve(r.PortFlag.NAMES)
+    return ears
+
+
+def query(who: Who = A, to: bytes = SERVICE_MAC, dst: str = RESOLVER, port: int = 53) -> bytes:
+    return frame_to(who, to, dst, UDP, udp(40000, port, b"x" * 20))
+
+
+NAMED = {
+    "its router": query(to=gateway(RED).mac, dst=gateway(RED).ip4),
+    "its router, IPv6": query(to=gateway(RED).mac, dst=gateway(RED).ip6),
+    "a resolver behind its router": query(to=gateway(RED).mac),
+    "a resolver": query(),
+    "a resolver, IPv6": query(dst=RESOLVER6),
+    "the link-local one": query(dst=str(SERVICE_IP)),
+}
+OTHERS = {
+    "a port of its network": query(to=B.mac, dst=B.ip4),
+    "one elsewhere": query(to=gateway(RED).mac, dst="198.51.100.53"),
+    "another service": query(port=54),
+}
+
+
+@pytest.mark.parametrize("sent", NAMED.values(), ids=NAMED.keys())
+def test_who_asks_a_router_for_a_name_asks_the_agent(names: Ears, sent: bytes) -> None:
+    assert names.world.send(sent).verdict == STOLEN
+    assert names.take() == [(A.key, sent)]
+
+
+@pytest.mark.parametrize("sent", OTHERS.values(), ids=OTHERS.keys())
+def test_who_asks_another_for_a_name_asks_that_one(names: Ears, sent: bytes) -> None:
+    names.world.send(sent)
+    assert names.take() == []
+
+
+def test_a_port_that_may_not_ask_for_names_does_not(names: Ears) -> None:
+    names.world.policy(A.identity)
+    assert names.world.send(query()).drop == "POLICY_OUT"
+    names.world.policy(A.identity, any_rule(A.identity, r.Way.OUT, proto=17, port=53))
+    assert names.world.send(query()).verdict == STOLEN
+    assert len(names.take()) == 1
+
+
+def test_who_asks_for_names_without_end_keeps_its_addresses(names: Ears) -> None:
+    """Names are counted by themselves: DHCP is heard all the same."""
+    names.serve(BOTH | r.PortFlag.NAMES)
+    told = [names.world.send(query()).drop for _ in range(300)]
+    assert told[:100] == [None] * 100
+    assert told[-1] == "NO_SERVICE"
+    assert len(names.take()) == told.count(None)
+    assert names.world.send(discover(A)).verdict == STOLEN
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_beyond_what_stands_in_for_a_router_is_no_way(names: Ears, v: int) -> None:
+    """Who tries is told at once, as by a router."""
+    sent = frame_to(A, SERVICE_MAC, "198.51.100.1" if v == 4 else "2001:db8:1::1", UDP, udp(1, 80))
+    done = names.world.send(sent)
+    assert (done.to, set(done.drops.values()), [why for _, why in done.drops]) == ("da", {1}, ["NO_ROUTE"])
+    assert done.packet[12:14] == (b"\x08\x00" if v == 4 else b"\x86\xdd")
+
+
+def test_a_provider_network_tells_its_own_neighbours_of_a_resolver_there(names: Ears) -> None:
+    """It may have one of its own at that address: those outside answer."""
+    assert names.world.send(arp(1, PUBLIC.mac, PUBLIC.ip4, RESOLVER), PUBLIC).to == "uplink"
+    told = names.world.send(arp(1, A.mac, A.ip4, RESOLVER))
+    assert (told.to, told.packet) == ("da", arp(2, SERVICE_MAC, RESOLVER, A.ip4, A.mac, A.mac))

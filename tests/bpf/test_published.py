@@ -34,12 +34,13 @@ from bpf.packets import (
 from bpf.world import HERE, NEIGHBOUR, RED, TAGGED, TAP, A, B, Sent, Who, World, any_rule, gateway, own_mac
 from crossway.kernel.bpf import OK, REDIRECT, SHOT
 from crossway.model import rows as r
+from crossway.plan.service import NO_ROUTER, SERVICE_MAC
 
 HOST = {4: HERE, 6: "2001:db8::1"}
 LOCAL = {4: "127.0.0.1", 6: "::1"}
 CLIENT = {4: "198.51.100.7", 6: "2001:db8:7::7"}
 GATEWAY = gateway(RED)  # of the router; published ports need not know whether there is one
-GATEWAY_MAC = bytes((2, 0x63, 0x77, 0, 0, 1))
+GATEWAY_MAC = SERVICE_MAC
 AT, LISTENS, FROM = 8080, 80, 40000
 LO = 1
 BOTH = pytest.mark.parametrize("v", [4, 6])
@@ -330,6 +331,7 @@ def test_a_gateway_that_no_router_is_answers(w: World) -> None:
     told = Packet(w.send(ns(A.mac, A.ip6, alone.ip6)).packet)
     assert (told.src, told.payload[-6:], told.payload[4] >> 7) == (alone.ip6, GATEWAY_MAC, 1)
     assert w.send(arp(1, B.mac, B.ip4, alone.ip4), B).drop == "NO_NEIGHBOUR"
+    w.put("macs", {r.MacKey(RED, GATEWAY_MAC): r.Place(r.PlaceKind.ROUTER, router=NO_ROUTER)})
     assert w.send(eth(GATEWAY_MAC, A.mac, IPV4, ip(A.ip4, "203.0.113.1", UDP, udp(1, 2)))).drop == "NO_ROUTE"
 
 

@@ -31,6 +31,7 @@ from crossway.agent import drops, handover, sweep
 from crossway.agent.api import Api
 from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_of
 from crossway.agent.edge import Edges
+from crossway.agent.guest import names
 from crossway.agent.guest.desk import Desk
 from crossway.agent.move import Moves
 from crossway.agent.plane import UPLINK, WORKLOAD, Plane
@@ -207,6 +208,7 @@ class Agent:
         self.plane.start()
         self._take_uplinks()
         self.published.begin(self._records)
+        self.plan.resolvers(names.asked_at())
         self.plan.bodies({port: self._body(record) for port, record in self._records.items()})
 
     # The view.

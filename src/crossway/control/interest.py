@@ -381,6 +381,7 @@ def _essence(port: Port) -> tuple[object, ...]:
         port.host,
         port.waiting,
         port.profile,
+        port.dns_name,
         port.device_owner,
     )
 

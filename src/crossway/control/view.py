@@ -269,6 +269,7 @@ def _network(network: Network, cloud: Cloud) -> Shape:
         "physnet": network.physnet,
         "segment": network.segment if network.type == VLAN else None,
         "up": network.admin_state_up,
+        "domain": network.dns_domain,
     }
 
 
@@ -302,6 +303,8 @@ def _port(port: Port, cloud: Cloud) -> Shape:
         "device": port.device,
         "link": port.link,
         "owner": port.device_owner,
+        "names": port.names,
+        "workload": port.workload,
     }
 
 

@@ -58,6 +58,8 @@ VNIC_TYPES = (
     "accelerator-direct-physical",
     "remote-managed",
 )
+NAMES_MAX = 64  # of one port, beside its dns_name
+NAME_MAX = 253  # characters (RFC 1035 2.3.4)
 # Who may say what touches others on the network.
 OF_NETWORK = SERVICE | PARENT_MEMBER
 
@@ -243,6 +245,20 @@ class Port(
         """Return the name of the link that is to be its body, if one was named."""
         name = self.profile.get("device")
         return name if isinstance(name, str) and name else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names that its network knows it by: its dns_name, and what a way in knows of its workload."""
+        told = self.profile.get("names")
+        every = [self.dns_name, *(told[:NAMES_MAX] if isinstance(told, list) else ())]
+        names = (name.rstrip(".").lower() for name in every if isinstance(name, str))
+        return tuple(dict.fromkeys(name for name in names if 0 < len(name) <= NAME_MAX))
+
+    @property
+    def workload(self) -> str:
+        """Return what a way in calls the workload of several ports; empty if none has said it."""
+        told = self.profile.get("workload")
+        return told if isinstance(told, str) else ""
 
     @property
     def link(self) -> Link | None:

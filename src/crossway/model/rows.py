@@ -43,6 +43,7 @@ class PortFlag(IntFlag):
     DHCP = 2
     ADVERTISED = 4
     PUBLISHED = 8
+    NAMES = 16
     MOVED = 128
 
 

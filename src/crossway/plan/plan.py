@@ -15,11 +15,13 @@ from crossway.plan import view
 from crossway.plan.address import ip
 from crossway.plan.group import Policy
 from crossway.plan.ledger import Ledger
+from crossway.plan.names import Names
 from crossway.plan.network import UPLINK, Floods, network_rows
 from crossway.plan.port import Body, Seat, place_of, port_rows, seat_of, served
 from crossway.plan.published import Door, Publication, doors, published_rows
 from crossway.plan.router import feet_of, router_rows
 from crossway.plan.rows import Rows
+from crossway.plan.service import service_rows
 
 T = TypeVar("T", bound=view.Object)
 K = TypeVar("K", bound=Hashable)
@@ -46,6 +48,7 @@ class Plan:
         self.objects: dict[str, dict[str, view.Object]] = {kind: {} for kind in view.KINDS}
         self.ledger = Ledger()
         self.policy = Policy(self.ledger)
+        self.names = Names()
         self._floods = Floods()
         self._bodies: dict[str, Body] = {}
         self._uplinks: dict[str, int] = {}
@@ -56,9 +59,12 @@ class Plan:
         self._published: dict[str, tuple[Publication, ...]] = {}
         self._own: frozenset[str] = frozenset()  # addresses of this host, where something may be published
         self._outward: dict[str, int] = {}  # network with an uplink -> its number
+        self._served: dict[int, int] = {}  # number of a network -> how many ports it has here
+        self._resolvers: tuple[str, ...] = ()
         # Who must be looked at again when one of these changes.
         self._network_ports: dict[str, set[str]] = {}
         self._network_routers: dict[str, set[str]] = {}
+        self._network_subnets: dict[str, set[str]] = {}
         self._host_ports: dict[str, set[str]] = {}
         self._by_number: dict[int, set[str]] = {}
         # Who must be looked at.
@@ -157,6 +163,10 @@ class Plan:
     def doors(self, port: view.Port) -> dict[int, Door]:
         """Return by family how what a port has published may be reached and answer."""
         return doors(port, self._subnets_of(port))
+    def resolvers(self, resolvers: Iterable[str]) -> None:
+        """Take in whom ports of this host ask for names if nobody has told them otherwise."""
+        self._resolvers = tuple(resolvers)
+        self._networks.update(self._all(view.Network))
 
     def settle(self) -> dict[str, set[r.Key]]:
         """Bring the rows up to date; return the keys that were touched since the last call."""
@@ -272,10 +282,17 @@ class Plan:
         of = new or old
         if of is not None and old is not None and new is not None and old.gateway != new.gateway:
             self._ports |= self._network_ports.get(of.network, set()) & self._published.keys()
+        if old is not None:
+            _unlink(self._network_subnets, old.network, id)
+        if new is not None:
+            self._network_subnets.setdefault(new.network, set()).add(id)
+        if of is not None:
+            self._networks.add(of.network)
         if of is not None and served([s for s in (old,) if s]) != served([s for s in (new,) if s]):
             self._ports |= self._network_ports.get(of.network, set()) & self._bodies.keys()
 
     def _take_port(self, id: str, old: view.Port | None, new: view.Port | None) -> None:
+        self.names.note(old, new)
         if old is not None:
             _unlink(self._network_ports, old.network, id)
             if old.host is not None:
@@ -388,13 +405,22 @@ class Plan:
         if seat is not None:
             self._floods.take(seat)
             self._seats[port] = seat
+            self._serve(seat, 1)
         else:
             self._seats.pop(port, None)
         if old is not None:
             self._floods.leave(old)
+            self._serve(old, -1)
         for one in (old, seat):
             if one is not None:
                 self._networks |= self._by_number.get(one.network, set())
+
+    def _serve(self, seat: Seat, by: int) -> None:
+        """Count the ports that a network has on this host."""
+        if seat.place.kind == r.PlaceKind.LOCAL:
+            self._served[seat.network] = self._served.get(seat.network, 0) + by
+            if not self._served[seat.network]:
+                del self._served[seat.network]
 
     def _join(self, port: str, identity: int | None) -> None:
         """Count a port of this host with its identity and no other."""
@@ -437,11 +463,18 @@ class Plan:
     def _settle_network(self, id: str) -> None:
         network = self._one(view.Network, id)
         rows: Rows = {}
+        services: Rows = {}
         if network is not None and network.up:
             number = network.number
             wide = self._floods.wide.get(number, 0)
-            rows = network_rows(network, self._floods.count(number), wide, self._uplink(network))
+            uplink = self._uplink(network)
+            rows = network_rows(network, self._floods.count(number), wide, uplink)
+            if number in self._served:
+                subnets = [self._one(view.Subnet, subnet) for subnet in self._network_subnets.get(id, ())]
+                services = service_rows(network, filter(None, subnets), self._resolvers, wide=bool(wide))
         self.ledger.claim(("network", id), rows)
+        # Its name sorts behind those of ports and routers: what these have, they keep.
+        self.ledger.claim(("service", id), services)
 
 
 def _unlink(index: dict[K, set[str]], at: K, id: str) -> None:

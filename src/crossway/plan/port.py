@@ -58,7 +58,7 @@ def seat_of(port: view.Port, network: view.Network, place: r.Place) -> Seat:
 
 def served(subnets: Iterable[view.Subnet]) -> int:
     """Return what the agent answers for a port with addresses of these subnets, as flags."""
-    flags = 0
+    flags = int(r.PortFlag.NAMES)
     for subnet in subnets:
         if subnet.dhcp and ":" not in subnet.cidr:
             flags |= r.PortFlag.DHCP

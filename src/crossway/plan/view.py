@@ -33,6 +33,7 @@ class Network(Object, frozen=True, kw_only=True):
     physnet: str | None = None
     segment: U12 | None = None
     up: bool = True
+    domain: str = ""  # in which its ports' names are, besides standing alone
 
 
 class Hop(msgspec.Struct, frozen=True):
@@ -88,6 +89,8 @@ class Port(Object, frozen=True, kw_only=True):
     device: str | None = None
     link: Link | None = None
     owner: str = ""
+    names: tuple[str, ...] = ()
+    workload: str = ""  # whose port it is, where one workload has several
 
     @property
     def carriers(self) -> tuple[str | None, ...]:

@@ -18,6 +18,7 @@ from crossway.agent.body import Record, Records
 from crossway.errors import Conflict, NotFound, Unavailable
 from crossway.kernel.links import ALIAS, Link, link_name
 from crossway.model import rows as r
+from crossway.plan.service import SERVICE_MAC
 from unit.agent.test_tables import Kernel
 
 A, B = "aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000002"
@@ -373,7 +374,7 @@ def test_a_change_that_failed_half_way_is_made_up_for_by_the_next(tell: Tell, mo
                 world.tell(a_port(A, "h1", mac="fa:16:3e:00:00:77"))
         assert not world.agent._synced
         world.tell(("network", "n", {**NETWORK[2], "mtu": 1300}))
-        assert {key.mac for key in world.rows["macs"]} == {bytes.fromhex("fa163e000077")}
+        assert {key.mac for key in world.rows["macs"]} == {bytes.fromhex("fa163e000077"), SERVICE_MAC}
         assert world.agent._synced
 
     tell(what)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from bpf.packets import checksum
 from crossway.agent.guest import advert, dhcp, dhcpv6
-from crossway.agent.guest.facts import SERVICE_IP, SERVICE_MAC, SLAAC, STATEFUL, STATELESS, Guest, Lease, Prefix
+from crossway.agent.guest.facts import SLAAC, STATEFUL, STATELESS, Guest, Lease, Prefix
 from crossway.agent.guest.frame import BROADCAST, ICMPV6, UDP, Frame, build, parse
+from crossway.plan.service import SERVICE_IP, SERVICE_MAC
 
 MAC, ROUTER = bytes.fromhex("fa163e000001"), bytes.fromhex("fa163e0000fe")
 LEASE = Lease(

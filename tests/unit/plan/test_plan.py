@@ -301,7 +301,7 @@ def test_a_port_that_may_come_has_its_policy_here_and_what_comes_for_it_goes_on(
     assert {key.identity for key in plan.rows["policies"]} == {7}
     plan.taken("p1", True)
     plan.settle()
-    assert [p.kind for p in plan.rows["macs"].values()] == [r.PlaceKind.LOCAL]
+    assert {p.kind for p in plan.rows["macs"].values()} == {r.PlaceKind.LOCAL, r.PlaceKind.ROUTER}
     assert [key.ifindex for key in plan.rows["ports"]] == [5]
     plan.taken("p1", False)
     plan.settle()

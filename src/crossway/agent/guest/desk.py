@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from crossway.agent.guest import advert, dhcp, dhcpv6
+from crossway.agent.guest import advert, dhcp, dhcpv6, dns
 from crossway.agent.guest.facts import Guest, Lease, Prefix
 from crossway.agent.guest.frame import UDP, Frame, build, parse
+from crossway.agent.guest.names import Names
 from crossway.model.rows import PortKey
 from crossway.plan import view
 from crossway.plan.address import mac
@@ -44,8 +45,10 @@ class Desk:
         self._ports: dict[PortKey, str] = {}
         self._due = 0.0
         self._told: dict[str, tuple[float, bytes]] = {}  # port -> when it was told of routers, and what
+        self._names = Names(plan, self._answer)
 
     def close(self) -> None:
+        self._names.close()
         if self._out is not None:
             self._out.close()
 
@@ -54,12 +57,21 @@ class Desk:
         asked, port = parse(raw), self._port_at(key)
         if asked is None or port is None:
             return
+        if asked.proto == UDP and asked.dst_port == dns.PORT:
+            self._names.ask(port, asked)
+            return
         verb = _verb(asked)
         if verb is advert.answer and self._furnished(port.id):
             return
         guest = guest_of(self._plan, port)
         if verb is not None and guest is not None and (told := verb(asked, guest)) is not None:
             self._send(key, build(told))
+
+    def _answer(self, port: str, told: Frame) -> None:
+        """Send an answer to where a port is now, if it is still here."""
+        body = self._plan.local_bodies().get(port)
+        if body is not None:
+            self._send(body.key, build(told))
 
     def advertise(self, news: bool = True) -> None:
         """Tell of routers to ports that were not told of late or, with *news*, were told something else."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import struct
 
-from crossway.agent.guest.facts import SERVICE_MAC, STATEFUL, Guest, Prefix, link_local
+from crossway.agent.guest.facts import STATEFUL, Guest, Prefix, link_local
 from crossway.agent.guest.frame import UDP, Frame
+from crossway.plan.service import SERVICE_MAC
 
 CLIENT, SERVER = 546, 547
 SOLICIT, ADVERTISE, REQUEST, CONFIRM, RENEW, REBIND, REPLY, RELEASE, DECLINE = range(1, 10)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
+from crossway.plan.service import SERVICE_IP, SERVICE_MAC
+
 SLAAC, STATEFUL, STATELESS = "slaac", "dhcpv6-stateful", "dhcpv6-stateless"
-# The sender of answers where no router is: a locally administered MAC that no port is given.
-SERVICE_MAC = bytes.fromhex("02c055000001")
-# The server of subnets without a gateway: link-local, as it needs no route.
-SERVICE_IP = IPv4Address("169.254.169.254")
 
 
 class Lease(NamedTuple):
