@@ -49,6 +49,11 @@ DOCKER_PROJECTS = Setting(
 DOCKER_PLUGINS = Setting(
     "docker_plugins", "/run/docker/plugins", "directory where this machine's Docker engine looks for plugins"
 )
+DOCKER_ENGINE = Setting(
+    "docker_engine",
+    "/var/run/docker.sock",
+    "socket of the engine that is asked what its containers are called; PROJECT=PATH with commas for those of projects",
+)
 RESOLVERS = Setting(
     "resolvers",
     "",
@@ -116,6 +121,7 @@ ALL = (
     UNDERLAY_MTU,
     DOCKER_PROJECTS,
     DOCKER_PLUGINS,
+    DOCKER_ENGINE,
     RESOLVERS,
     OBJECT,
     DIRECT,

@@ -168,7 +168,7 @@ class Agent:
             async with asyncio.TaskGroup() as tasks:
                 own = (self._follow, self._tell, self._sweep, self._advertise)
                 moves, edges = self._moves, self._edges
-                for step in (*own, ways.sweep, moves.hand_over, moves.fetch, edges.beat, edges.stream):
+                for step in (*own, *ways.steps(), moves.hand_over, moves.fetch, edges.beat, edges.stream):
                     tasks.create_task(self._forever(step))
         finally:
             loop.remove_reader(self._events.fileno())
@@ -179,6 +179,7 @@ class Agent:
             for path in (self.run / "agent.sock", *engines):
                 path.unlink(missing_ok=True)
             self.servers.close()
+            ways.close()
             self._moves.close()
             self._edges.close()
             self.published.close()

@@ -8,13 +8,14 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from crossway import settings
 from crossway.agent.body import Plug, Record
+from crossway.agent.engine import Engine
 from crossway.agent.published import Published, Wished
 from crossway.client import Object, Objects
 from crossway.errors import Fault, Invalid
@@ -66,6 +67,7 @@ class Ways:
         self._libvirt = Libvirt(self)
         self._docker: dict[Path, Docker] = {}
         self._untaken: dict[str, float] = {}  # ports whose link no engine has taken, and since when
+        self._engines: list[Engine] = []
 
     @property
     def host(self) -> str:
@@ -136,6 +138,15 @@ class Ways:
         """Answer one call of libvirt's hook."""
         return await self._libvirt.answer(body)
 
+    def steps(self) -> list[Callable[[], Awaitable[None]]]:
+        """Return what the agent is to do again and again."""
+        return [self.sweep, *(step for engine in self._engines for step in (engine.listen, engine.look))]
+
+    def close(self) -> None:
+        """Ask engines nothing any more."""
+        for engine in self._engines:
+            engine.close()
+
     async def sweep(self) -> None:
         """Take away ports whose container has gone without the engine's saying so.
 
@@ -164,16 +175,30 @@ class Ways:
         One is for engines that may have every project's networks; with
         CROSSWAY_DOCKER_PROJECTS each project has one more for its own engines.
         """
-        run = self._agent.run
+        run, where = self._agent.run, engine_sockets()
         self._docker = engines = {run / "docker.sock": Docker(self, run / "docker")}
         for project in settings.DOCKER_PROJECTS.value().replace(",", " ").split():
             if "/" in project or project.startswith("."):
                 raise Invalid(f"{project!r} in {settings.DOCKER_PROJECTS.variable} cannot be part of a socket's name")
             engines[run / f"docker-{project}.sock"] = Docker(self, run / "docker" / project, project)
+        for docker in engines.values():
+            if path := where.get(docker.project):
+                self._engines.append(Engine(path, docker))
         return {
             path: {("POST", f"/{method}"): docker.route(method) for method in docker.methods}
             for path, docker in engines.items()
         }
+
+
+def engine_sockets() -> dict[str | None, str]:
+    """Return where the API of each engine is: of a project's, or of the one that is of none."""
+    found: dict[str | None, str] = {}
+    for word in settings.DOCKER_ENGINE.value().replace(",", " ").split():
+        project, equals, path = word.rpartition("=")
+        if not path.startswith("/") or (equals and not project):
+            raise Invalid(f"{word!r} in {settings.DOCKER_ENGINE.variable} is neither /PATH nor PROJECT=/PATH")
+        found[project or None] = path
+    return found
 
 
 def seen(netns: str, ifname: str) -> tuple[str, list[str]]:

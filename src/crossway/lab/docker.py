@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -239,6 +239,12 @@ def give(made: Engine) -> Engine:
     made.start()
     made.load()
     return made
+
+
+def sockets(netns: str, projects: Iterable[str]) -> str:
+    """Return where the engines of a host are spoken to, as its agent is told."""
+    own = [f"{ROOT / netns}/sock"]
+    return ",".join([*own, *(f"{project}={ROOT / netns}-{project}/sock" for project in projects)])
 
 
 def image() -> bytes:

@@ -153,6 +153,8 @@ class AgentPart(Part):
         command += ["--underlay", host.underlay, "--run", host.run]
         for physnet, device in host.physnets.items():
             command += ["--physnet", f"{physnet}={device}"]
+        of = {**os.environ, **self.environment}.get(settings.DOCKER_PROJECTS.variable, "")
+        self.environment[settings.DOCKER_ENGINE.variable] = docker.sockets(host.netns, of.replace(",", " ").split())
         return self._begin(Place(host.name, host.netns), command)
 
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import msgspec
 
 from crossway.client import Object, Objects, path_of
-from crossway.errors import Fault, Forbidden, Invalid, NotFound
+from crossway.errors import Conflict, Fault, Forbidden, Invalid, NotFound
 from crossway.plugins import attach
 from crossway.plugins.attach import Host, Wish, listed
 
@@ -33,6 +34,8 @@ GATEWAY = "com.docker.network.gateway"
 PROTOCOLS = {"tcp": 6, "udp": 17}
 NAMES = {6: "tcp", 17: "udp", 132: "SCTP"}
 ANY = ("0.0.0.0/0", "::/0")
+GROUPS_LABEL = "crossway.groups"
+UNNAMED = "docker "  # how the name of a port begins whose container is not known yet
 
 IDLE_SECONDS = 60.0  # an address or an endpoint that has nothing to stand for it for so long is nobody's
 
@@ -54,10 +57,16 @@ class Docker:
     def __init__(self, host: Host, directory: Path, project: str | None = None) -> None:
         """*project*: the one whose engine this is, which gets no other's networks and hears of none."""
         self._host, self._directory, self._only = host, directory, project
+        self.asked = False  # whether the engine has ever wanted anything of us
         # Ports that nothing stands for yet, or any more, and since when. An engine that is killed between two
         # calls never says what became of them.
         self._idle: dict[str, float] | None = None
         self._endpoints: dict[str, Object] = {}  # the port of an endpoint, as it was made
+
+    @property
+    def project(self) -> str | None:
+        """The project whose engine this is."""
+        return self._only
 
     @property
     def methods(self) -> list[str]:
@@ -313,7 +322,7 @@ class Docker:
             project=net.project,
             owner=OWNER,
             id=endpoint,
-            name=str(options.get("name") or f"docker {endpoint[:12]}"),
+            name=str(options.get("name") or f"{UNNAMED}{endpoint[:12]}"),
             groups=listed(options["groups"]) if "groups" in options else net.groups,
             addresses=tuple(given) or listed(options.get("ips", "")),
             mac=mac,
@@ -385,13 +394,33 @@ class Docker:
             await self._host.publish(port["id"], (), "")
         return {}
 
+    async def learn(self, container: Object) -> None:
+        """Have the ports of a container known by its names, and in the groups that its labels say."""
+        for name, told in (container.get("NetworkSettings") or {}).get("Networks", {}).items():
+            for port in await self._ports(told["EndpointID"]) if told.get("EndpointID") else ():
+                profile = {**port["binding:profile"], **known(container, told)}
+                change: dict[str, Any] = {"binding:profile": profile} if profile != port["binding:profile"] else {}
+                if port["name"].startswith(UNNAMED):
+                    change["name"] = container["Name"].removeprefix("/")
+                if wanted := labelled(container, told):
+                    try:
+                        groups = await attach.groups(self._host, wanted, port["project_id"])
+                    except (NotFound, Conflict) as fault:
+                        log.warning("container %s on %s: %s", container["Name"], name, fault)
+                    else:
+                        if sorted(groups) != sorted(port["security_groups"]):
+                            change["security_groups"] = groups
+                if change:
+                    with suppress(NotFound):  # it has gone meanwhile
+                        await self._host.ask("PUT", path_of("port", port["id"]), {"port": change})
+
     async def _ports(self, endpoint: str) -> Objects:
         """Return the ports of an endpoint: one, or none."""
         ports = await attach.ports(self._host, OWNER, endpoint)
         return [port for port in ports if self._only in (None, port["project_id"])]
 
     async def _port(self, asked: dict[str, Any]) -> Object:
-        endpoint = asked["EndpointID"]
+        self.asked, endpoint = True, asked["EndpointID"]
         if endpoint not in self._endpoints:
             ports = await self._ports(endpoint)
             if not ports:
@@ -417,6 +446,21 @@ def wishes(portmap: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return wished
+
+
+def known(container: Object, told: Object) -> dict[str, Any]:
+    """Return how a port of a container is to be known, by what an engine says of it and of its network."""
+    config = container.get("Config") or {}
+    names = [container["Name"].removeprefix("/"), *(told.get("Aliases") or ()), *(told.get("DNSNames") or ())]
+    names += [container["Id"][:12], config.get("Hostname") or ""]
+    every = dict.fromkeys(name for name in names if name)
+    return {"names": list(every), "workload": container["Id"]}
+
+
+def labelled(container: Object, told: Object) -> tuple[str, ...]:
+    """Return the groups that a container's label says; none if its network was given with groups of its own."""
+    label = ((container.get("Config") or {}).get("Labels") or {}).get(GROUPS_LABEL)
+    return listed(label) if label and "groups" not in (told.get("DriverOpts") or {}) else ()
 
 
 async def _none() -> Objects:
