@@ -38,7 +38,7 @@ PATIENCE_SECONDS = 1.5  # with each server
 WAITING_MAX, WAITING_OF_PORT_MAX = 512, 32  # questions asked of others, in all and of one port
 
 
-def said(path: Path = RESOLV_CONF) -> list[str]:
+def said(path: Path) -> list[str]:
     """Return the servers that a resolv.conf names; none if it cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -57,10 +57,10 @@ def is_ip(text: str) -> bool:
 
 
 def own() -> list[str]:
-    """Return the servers that this host asks for names, or those that it is set to ask; none if it is to ask nobody."""
+    """Return the servers that the agent asks for names: those of resolv.conf, or those that it is set to ask."""
     wanted = settings.RESOLVERS.said()
     if wanted is None:
-        return said()[:SERVERS_MAX]
+        return said(RESOLV_CONF)[:SERVERS_MAX]
     if wanted == NONE:
         return []
     named = wanted.replace(",", " ").split()
@@ -71,11 +71,13 @@ def own() -> list[str]:
 
 
 def asked_at() -> list[str]:
-    """Return the addresses at which workloads ask for names that have the host's resolv.conf, as engines hand it on."""
-    servers = own()
-    if settings.RESOLVERS.said() is None and servers == [STUB]:
+    """Return the addresses at which workloads ask for names: as engines hand resolv.conf on, and those set."""
+    servers = said(RESOLV_CONF)[:SERVERS_MAX]
+    if servers == [STUB]:
         servers = said(BEHIND_STUB)[:SERVERS_MAX] or servers
-    return [ip for ip in servers if not ip_address(ip).is_loopback] or list(LAST_RESORT)
+    handed = [ip for ip in servers if not ip_address(ip).is_loopback] or list(LAST_RESORT)
+    chosen = [ip for ip in own() if not ip_address(ip).is_loopback]
+    return list(dict.fromkeys([*handed, *chosen]))
 
 
 class Names:
@@ -145,7 +147,7 @@ def lookup(plan: Plan, port: view.Port, asked: dns.Question) -> bytes | None:
     ports = _ports(plan, networks, lambda network: _named(plan, network, asked.name))
     if not ports:
         return None
-    ips = [address.ip for one in ports for address in one.addresses if one.up]
+    ips = list(dict.fromkeys(address.ip for one in ports for address in one.addresses if one.up))
     random.shuffle(ips)  # who takes the first takes another one each time
     version = {dns.A: 4, dns.AAAA: 6}.get(asked.type, 0)
     return dns.answer(asked, [ip.packed for ip in map(ip_address, ips) if ip.version == version])
