@@ -66,7 +66,7 @@ def run(lab: Lab, engine: Engine, script: str, *begin: str, **environment: str) 
 
 def test_the_guide_to_docker(lab: Lab, docker: Engine) -> None:
     said = run(lab, docker, commands("docker.md"))
-    assert said.count("1 packets received") == 4
+    assert said.count("1 packets received") == 5
     assert lab.client.list("port", device_owner="container:docker") == []
 
 
