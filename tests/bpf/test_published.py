@@ -53,6 +53,8 @@ def body(proto: int, src: int, dst: int, flags: int = SYN, data: bytes = b"data"
 
 def publish(w: World, who: Who = A, at: int = AT, hosts: tuple[dict[int, str], ...] = (HOST, LOCAL)) -> None:
     """Publish port 80 of a port at addresses of the host."""
+    # As `plan.service` makes it.
+    w.put("macs", {r.MacKey(who.network, GATEWAY_MAC): r.Place(r.PlaceKind.ROUTER, router=NO_ROUTER)})
     for v in (4, 6):
         row = r.Published(who.place, r.pack_ip(who.ip(v)), r.pack_ip(GATEWAY.ip(v)), LISTENS, who.mac)
         for host in hosts:
@@ -331,7 +333,6 @@ def test_a_gateway_that_no_router_is_answers(w: World) -> None:
     told = Packet(w.send(ns(A.mac, A.ip6, alone.ip6)).packet)
     assert (told.src, told.payload[-6:], told.payload[4] >> 7) == (alone.ip6, GATEWAY_MAC, 1)
     assert w.send(arp(1, B.mac, B.ip4, alone.ip4), B).drop == "NO_NEIGHBOUR"
-    w.put("macs", {r.MacKey(RED, GATEWAY_MAC): r.Place(r.PlaceKind.ROUTER, router=NO_ROUTER)})
     assert w.send(eth(GATEWAY_MAC, A.mac, IPV4, ip(A.ip4, "203.0.113.1", UDP, udp(1, 2)))).drop == "NO_ROUTE"
 
 

@@ -163,6 +163,7 @@ class Plan:
     def doors(self, port: view.Port) -> dict[int, Door]:
         """Return by family how what a port has published may be reached and answer."""
         return doors(port, self._subnets_of(port))
+
     def resolvers(self, resolvers: Iterable[str]) -> None:
         """Take in whom ports of this host ask for names if nobody has told them otherwise."""
         self._resolvers = tuple(resolvers)
