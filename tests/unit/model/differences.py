@@ -128,11 +128,7 @@ DIFFERENT: Different = {
 }
 
 # Collections: whether Neutron has it and not we, and why.
-NOT_SERVED = {
-    "networks/dhcp-agents": (True, "There is no DHCP agent to schedule: each host answers its own ports."),
-    "agents/dhcp-networks": (True, "There is no DHCP agent to schedule: each host answers its own ports."),
-    "flavors/next_providers": (True, "There is one way in which a router is done, so there is no next one."),
-}
+NOT_SERVED: dict[str, tuple[bool, str]] = {}
 
 # Extensions that Neutron 29 reports and we do not announce.
 NOT_ANNOUNCED = {
