@@ -144,10 +144,6 @@ def translations(host: Host) -> int:
     return int(host.agent_client.status()["tables"]["translations"]["rows"] or 0)
 
 
-def hooks(host: Host, link: str) -> str:
-    return host.exec("tc", "filter", "show", "dev", link, "ingress", check=False).stdout
-
-
 def loopback(host: Host) -> str:
     return host.exec("sysctl", "-n", "net.ipv4.conf.lo.accept_local", "net.ipv4.conf.lo.route_localnet").stdout
 
@@ -178,7 +174,7 @@ def clean(story: tuple[Lab, Engine]) -> Iterator[None]:
     host = lab.hosts[0]
     assert wait_for(lambda: not published(host) and not rows(host), 10)
     assert wait_for(lambda: not translations(host), 12)
-    assert "from_uplink" not in hooks(host, "lo")
+    assert "clsact" not in host.exec("tc", "qdisc", "show", "dev", "lo").stdout
     assert loopback(host) == "0\n0\n"
     assert not list((host.run / "published").glob("*"))
 
@@ -415,3 +411,18 @@ def test_a_port_of_any_body_is_published(story: tuple[Lab, Engine]) -> None:
         assert published(host) == []
     finally:
         bare.delete()
+
+
+def test_filters_of_others_stay(story: tuple[Lab, Engine]) -> None:
+    lab, docker = story
+    host = lab.hosts[0]
+    host.exec("tc", "qdisc", "add", "dev", "lo", "clsact")
+    host.exec("tc", "filter", "add", "dev", "lo", "egress", "prio", "7", "bpf", "bytecode", "1,6 0 0 4294967295")
+    try:
+        docker.run("blue", "web", "-p", "8080:80")
+        docker.docker("rm", "-f", "web")
+        assert wait_for(lambda: not rows(host), 5)
+        assert "from_uplink" not in host.exec("tc", "filter", "show", "dev", "lo", "ingress").stdout
+        assert "bytecode" in host.exec("tc", "filter", "show", "dev", "lo", "egress").stdout
+    finally:
+        host.exec("tc", "qdisc", "delete", "dev", "lo", "clsact")

@@ -101,6 +101,8 @@ class Plane:
             self._front.discard(ifindex)
             if self._hooks.pop(ifindex, None):
                 release(ifindex)
+                if not self._links.filtered(ifindex):
+                    detach(ifindex)
             (self._waiting or {}).pop(ifindex, None)
         for ifindex, name in links.items():
             if ifindex in self._hooks or ifindex in (self._waiting or {}):

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
@@ -241,11 +242,23 @@ class Published:
                 for name in LOOPBACK_SETTINGS:
                     (SETTINGS / name).write_text("1")
             else:
-                for name, value in zip(LOOPBACK_SETTINGS, before.read_text().split(), strict=True):
-                    (SETTINGS / name).write_text(value)
-                before.unlink()
+                _set_back(before)
         except (OSError, ValueError) as fault:
             log.warning("the host itself may not reach what is published on it: %s", fault)
+
+
+def purge(run: Path) -> None:
+    """Forget what was published, and set the loopback as it was."""
+    directory = run / "published"
+    if (directory / "loopback").exists():
+        _set_back(directory / "loopback")
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _set_back(before: Path) -> None:
+    for name, value in zip(LOOPBACK_SETTINGS, before.read_text().split(), strict=True):
+        (SETTINGS / name).write_text(value)
+    before.unlink()
 
 
 def _is_own(link: Link) -> bool:

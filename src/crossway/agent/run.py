@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from crossway.agent import published
 from crossway.agent.agent import Agent
 from crossway.kernel import bpffs
 from crossway.kernel.bpf import detach
@@ -79,6 +80,7 @@ def purge(run_dir: Path = Path("/run/crossway")) -> None:
         links.close()
     bpffs.unmount(run_dir / "bpf")
     shutil.rmtree(run_dir / "bodies", ignore_errors=True)
+    published.purge(run_dir)
     for name in ("agent.sock", "lock"):
         with suppress(FileNotFoundError):
             (run_dir / name).unlink()

@@ -37,7 +37,7 @@ IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 4, 0, 253, 1
 
-TC_INGRESS, TCA_OPTIONS, TCA_BPF_NAME = 0xFFFFFFF2, 2, 7
+TC_INGRESS, TC_EGRESS, TCA_OPTIONS, TCA_BPF_NAME = 0xFFFFFFF2, 0xFFFFFFF3, 2, 7
 PROGRAMS = frozenset({"from_workload", "from_overlay", "from_uplink"})
 
 ALIAS = "crossway port "
@@ -171,6 +171,13 @@ class Links:
                     found.append(link.ifindex)
                     break
         return found
+
+    def filtered(self, ifindex: int) -> bool:
+        """Return whether a link has any filter on its clsact hook, ours or another's."""
+        return any(
+            self._netlink.dump(nl.RTM_GETTFILTER, struct.pack("=BxxxiIII", 0, ifindex, 0, parent, 0))
+            for parent in (TC_INGRESS, TC_EGRESS)
+        )
 
     def remove(self, *names: str) -> None:
         """Remove links; that one is not there is no error.
