@@ -8,7 +8,7 @@
 //           │            │    ├─ route     to a router
 //           │            │    ├─ respond   answers to clients of published ports
 //           │            │    └─ flood     groups, unknown destinations
-//           │            │         └─ DROP_POLICY_OUT, DROP_NO_MAC, DROP_TOO_BIG, DROP_LOOP
+//           │            │         └─ DROP_POLICY_OUT, DROP_NO_MAC, DROP_TOO_BIG, DROP_LOOP, DROP_RATE
 //           │            └─ DROP_SPOOFED_*, DROP_ROGUE_*, DROP_NOT_IP
 //           └─ DROP_NO_PORT, DROP_SPOOFED_VLAN
 #pragma once
@@ -98,6 +98,8 @@ int from_workload(struct __sk_buff *skb)
 
 	if (p->size > mtu)
 		return drop(p, DROP_TOO_BIG);
+	if (flags & PORT_LIMITED && p->flags & PACKET_IP && !within_rate(skb, port_number(&p->port), WAY_OUT))
+		return drop(p, DROP_RATE);
 	if (flags & PORT_PUBLISHED && is_response(skb, p))
 		return go(skb, p, p->flags & PACKET_ERROR ? RESPOND_ERROR : RESPOND);
 	if (!(p->dst_mac[0] & 1)) {

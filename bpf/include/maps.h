@@ -51,6 +51,9 @@ TABLE(published, HASH, struct published_key, struct published, 65536, BPF_F_NO_P
 // Agent writes; ARP and ND read.
 TABLE(gateways, HASH, struct gateway_key, __u32, 65536, BPF_F_NO_PREALLOC);
 
+// Agent writes; limit reads.
+TABLE(rates, HASH, struct rate_key, struct rate, 131072, BPF_F_NO_PREALLOC);
+
 // Agent writes; firewall reads.
 TABLE(policies, LPM_TRIE, struct policy_key, struct policy, 1048576, BPF_F_NO_PREALLOC);
 
@@ -104,3 +107,7 @@ TABLE(scratch, PERCPU_ARRAY, __u32, struct quote, 1, 0);
 
 // Port -> how many ICMP errors it may still cause.
 TABLE(budgets, LRU_HASH, struct port_key, struct budget, 4096, 0);
+
+// When, by bpf_ktime_get_ns, what has passed a limited port is paid for. Limit
+// writes and reads.
+TABLE(paid, LRU_HASH, struct rate_key, __s64, 131072, 0);

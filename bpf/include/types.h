@@ -32,6 +32,7 @@ enum port_flag {
 	PORT_ADVERTISED = 4,  // the agent answers its DHCPv6 and router solicitations
 	PORT_PUBLISHED = 8,   // something of it is published at an address of the host
 	PORT_NAMES = 16,      // the agent answers its DNS, asked of a router or of NO_ROUTER
+	PORT_LIMITED = 32,    // it has rows in `rates`
 	PORT_MOVED = 128,     // of a PLACE_REMOTE: was here, or will be; what still or already comes goes on to it
 };
 
@@ -240,6 +241,18 @@ struct prefix {
 	__u32 number;
 };
 
+// How fast a port may get, or send.
+struct rate_key {
+	struct port_key port;
+	__u8 way;     // enum way
+	__u8 pad[3];
+};
+
+struct rate {
+	__u64 bits;   // a second
+	__u64 burst;  // at once, after a while of silence: nanoseconds of that rate
+};
+
 // ---- State
 
 // A connection, seen from the port that it belongs to: both directions have one key.
@@ -343,6 +356,7 @@ enum drop {
 	DROP_ERROR,           // a kernel helper failed
 	DROP_NO_STAGE,        // a stage is missing from `stages`: a loading fault
 	DROP_NO_SERVICE,      // asks for DHCP, a router advertisement or a name: too often, or faster than the agent answers
+	DROP_RATE,            // faster than the port may send or get
 	DROP_TAKEN,           // a client speaks to the same port from the same address and port by another published one
 	DROP_UNTRACKED,       // passed all the same: the flow table refused its flow
 	DROP_MAX,

@@ -3,12 +3,13 @@
 // the overlay, or out to the provider network.
 //
 //     forward ─┬─ LOCAL ── firewall(ingress) ──> deliver
-//              ├─ REMOTE ──> encap               └─ DROP_POLICY_IN
+//              ├─ REMOTE ──> encap               └─ DROP_POLICY_IN, DROP_RATE
 //              ├─ UPLINK ──> leave
 //              └─ DROP_NO_UPLINK, DROP_ERROR
 #pragma once
 #include "../include/stage.h"
 #include "firewall.h"
+#include "limit.h"
 #include "wrap.h"
 
 enum {
@@ -114,6 +115,8 @@ static __always_inline int arrive(struct __sk_buff *skb, struct packet *p)
 		if (why)
 			return drop_at(p, number, why, p->place.identity);
 	}
+	if (p->place.flags & PORT_LIMITED && !within_rate(skb, number, WAY_IN))
+		return drop_at(p, number, DROP_RATE, p->place.identity);
 	return deliver(skb, p, number, p->place.body);
 }
 

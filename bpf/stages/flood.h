@@ -75,6 +75,10 @@ static __always_inline void flood_port(struct __sk_buff *skb, struct packet *p, 
 			return;
 		}
 	}
+	if (to->flags & PORT_LIMITED && !within_rate(skb, number, WAY_IN)) {
+		drop_at(p, number, DROP_RATE, to->identity);
+		return;
+	}
 	if (clone(skb, key->ifindex, to->body == BODY_VLAN ? key->vlan : 0))
 		drop_at(p, number, DROP_ERROR, to->identity);
 }

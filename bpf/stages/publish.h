@@ -58,6 +58,8 @@ static __always_inline int hand_in(struct __sk_buff *skb, struct packet *p, cons
 
 	mac_copy(macs, row->mac);
 	mac_copy(macs + 6, GATEWAY_MAC);
+	if (p->place.flags & PORT_LIMITED && !within_rate(skb, number, WAY_IN))
+		return drop_at(p, number, DROP_RATE, p->place.identity);
 	if (bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0))
 		return drop_at(p, number, DROP_ERROR, p->place.identity);
 	if (ifindex != LOOPBACK || p->place.body != BODY_VETH)

@@ -23,6 +23,7 @@ from bpf.packets import (
     udp,
 )  # fmt: skip
 from bpf.test_firewall import Full
+from bpf.test_limit import limit, sent
 from bpf.test_published import AT, FROM, come, publish
 from bpf.world import (
     BLUE,
@@ -108,6 +109,12 @@ def without_room(w: World) -> Sent:
         return full.send(frame(A, FAR, UDP, udp(3, 4)))
 
 
+def too_fast(w: World) -> Sent:
+    limit(w, A, r.Way.OUT, 8)
+    sent(w, A, B)
+    return sent(w, A, B)
+
+
 def by_two_published_ports(w: World) -> Sent:
     publish(w)
     publish(w, at=AT + 1)
@@ -146,6 +153,7 @@ REASONS: dict[str, Callable[[World], Sent]] = {
     "ERROR": to_a_link_that_is_gone,
     "NO_STAGE": without_a_stage,
     "NO_SERVICE": asks_too_often,
+    "RATE": too_fast,
     "TAKEN": by_two_published_ports,
     "UNTRACKED": without_room,
 }

@@ -34,7 +34,7 @@ MTU = 1450
 SIZES = {
     "ports": 64, "sources": 256, "networks": 1024, "members": 2048, "macs": 1024, "endpoints": 1024, "routes": 1024,
     "interfaces": 1024, "hosts": 64, "uplinks": 64, "policies": 4096, "prefixes": 1024, "flows": 4096,
-    "fragments": 512, "drops": 1024, "published": 64, "gateways": 64, "translations": 1024,
+    "fragments": 512, "drops": 1024, "published": 64, "gateways": 64, "translations": 1024, "rates": 64,
 }  # fmt: skip
 PREFIX = {RED: ("10.0.0.", "fd00::"), BLUE: ("10.0.1.", "fd00:0:0:1::"), GREY: ("192.168.7.", "fd07::"),
           CLEAR: ("10.0.4.", "fd04::")}  # fmt: skip

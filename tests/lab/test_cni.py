@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import crossway.plugins
 from crossway.lab import Lab
 from crossway.lab.place import Place
-from lab.stories import Object, dual, links, open_group, pings
+from lab.stories import Object, dual, links, open_group, pings, wait_for
 from lab.test_published import call, refused, serving
 
 PLUGIN = Path(crossway.plugins.__file__).with_name("crossway-cni")
@@ -231,6 +232,83 @@ def test_ports_of_pods_are_published(lab: Lab, runtime: Runtime) -> None:
     assert not [p for p in host.agent_client.status()["ports"] if p["published"]]
 
 
+# Sends as fast as it can for so many seconds; says how many bytes came at the other end.
+FLOW = """
+import socket, sys, threading, time
+kind, there, seconds = getattr(socket, sys.argv[1]), sys.argv[2], float(sys.argv[3])
+s = socket.socket(socket.AF_INET, kind)
+s.connect((there, 5000))
+s.settimeout(seconds)
+end = time.monotonic() + seconds
+try:
+    while time.monotonic() < end:
+        s.send(bytes(1200 if kind == socket.SOCK_DGRAM else 65536))
+except TimeoutError:
+    pass
+"""
+SINK = """
+import signal, socket, sys
+kind = getattr(socket, sys.argv[1])
+s = socket.socket(socket.AF_INET, kind)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('', 5000))
+if kind == socket.SOCK_STREAM:
+    s.listen()
+print('ready', flush=True)
+if kind == socket.SOCK_STREAM:
+    s, _ = s.accept()
+n = 0
+s.settimeout(5)
+try:
+    while d := s.recv(1 << 20):
+        n += len(d)
+        s.settimeout(0.5)
+except TimeoutError:
+    pass
+print(n)
+"""
+
+
+def through(src: Place, dst: Place, ip: str, kind: str, seconds: float) -> float:
+    """Return how many bits a second got through."""
+    sink = dst.popen(sys.executable, "-c", SINK, kind)
+    try:
+        assert sink.stdout is not None
+        assert sink.stdout.readline() == "ready\n"
+        src.exec(sys.executable, "-c", FLOW, kind, ip, str(seconds))
+        said, _ = sink.communicate(timeout=20)
+        return int(said) * 8 / seconds
+    finally:
+        sink.kill()
+        sink.communicate()
+
+
+def test_bandwidth_is_limited_each_way_and_over_a_restart(lab: Lab, runtime: Runtime) -> None:
+    slow, fast = lab.namespace("slow"), lab.namespace("fast")
+    down, up = 20_000_000, 8_000_000
+    limits = {"ingressRate": down, "ingressBurst": down // 10, "egressRate": up, "egressBurst": up // 10}
+    more: Object = {"runtimeConfig": {"bandwidth": limits}, "groups": "open"}
+    told = runtime.add(slow, **more)
+    assert runtime.add(slow, **more) == told
+    there = told["ips"][0]["address"].split("/")[0]
+    here = runtime.add(fast, groups="open")["ips"][0]["address"].split("/")[0]
+    assert runtime.call("CHECK", slow, prevResult=told, **more) == (0, None)
+    assert runtime.call("CHECK", slow, prevResult=told, groups="open")[1]["code"] == 101
+    for kind, least in (("SOCK_DGRAM", 0.85), ("SOCK_STREAM", 0.5)):
+        for rate, src, dst, ip in ((down, fast, slow, there), (up, slow, fast, here)):
+            got = through(src, dst, ip, kind, 1.5)
+            print(f"{kind} {rate / 1e6:g} Mbit/s: {got / 1e6:.1f}")
+            # 1.5 s and a burst of 0.1 s.
+            assert least < got / rate < 1.15, kind
+    assert {d["reason"] for d in runtime.host.agent_client.drops()} >= {"RATE"}
+    runtime.host.agent.restart()
+    assert wait_for(lambda: runtime.call("CHECK", slow, prevResult=told, **more) == (0, None), 5)
+    assert through(fast, slow, there, "SOCK_DGRAM", 1.0) < 1.3 * down
+    for pod in (slow, fast):
+        assert runtime.call("DEL", pod) == (0, None)
+    assert runtime.host.agent_client.status()["tables"]["rates"]["rows"] == 0
+
+
 WRONG = {
     "namespaces that are none": ("ADD", {"namespaces": {"shop": "main"}}, 7),
     "a version that is none": ("ADD", {"cniVersion": "0.1.0"}, 1),
@@ -247,7 +325,9 @@ WRONG = {
         {**mapped(hostPort=80, containerPort=80), "isDefaultGateway": False},
         7,
     ),
-    "bandwidth": ("ADD", {"runtimeConfig": {"bandwidth": {"ingressRate": 1000}}}, 100),
+    "a rate without a burst": ("ADD", {"runtimeConfig": {"bandwidth": {"ingressRate": 1000}}}, 7),
+    "a burst without a rate": ("ADD", {"runtimeConfig": {"bandwidth": {"egressBurst": 1000}}}, 7),
+    "a rate that is none": ("ADD", {"runtimeConfig": {"bandwidth": {"egressRate": "1M", "egressBurst": 1}}}, 7),
     "CNI_ARGS that are none": ("ADD", {"args_env": "x"}, 4),
     "an address that is none": ("ADD", {"args_env": "IP=here"}, 7),
     "no such command": ("GIVE", {}, 4),

@@ -13,7 +13,7 @@ import msgspec
 from crossway.errors import Invalid
 from crossway.kernel.links import Inside, Link, link_name
 from crossway.model import rows as r
-from crossway.plan.port import Body
+from crossway.plan.port import Body, Limit
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,15 @@ log = logging.getLogger(__name__)
 KINDS = {"veth": r.Body.VETH, "pair": r.Body.VETH, "host": r.Body.TAP, "tap": r.Body.TAP, "vlan": r.Body.VLAN}
 OWN = "/proc/self/ns/net"
 QUEUES_MAX = 256  # the kernel's own limit
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast a port may get and send: bits a second, and bits at once after a while of silence; 0: no limit."""
+
+    in_rate: int = 0
+    in_burst: int = 0
+    out_rate: int = 0
+    out_burst: int = 0
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +46,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     own: bool = False  # whether it is a tap that the agent made
     queues: int = 1  # of such a tap
     holder: str = ""  # for which machine it was plugged, if that is known
+    limits: Limits = Limits()
     inside: Inside | None = None  # how the link was set up inside the namespace, when last it was
 
     def same(self, other: Record) -> bool:
@@ -68,10 +78,23 @@ class Plug(msgspec.Struct, kw_only=True):
     holder: str = ""  # the machine that it is for
     default: bool | None = None  # whether the subnet's gateway is the way to everywhere; if not said, not for a host
     routes: tuple[str, ...] = ()  # prefixes to which it is the way
+    limits: Limits = Limits()
 
 
 def record_of(plug: Plug) -> Record:
     """Return the record of what is asked for; raises `Invalid` when something is missing."""
+    return msgspec.structs.replace(_record_of(plug), limits=_checked(plug.limits))
+
+
+def _checked(limits: Limits) -> Limits:
+    for way in ("in", "out"):
+        rate, burst = getattr(limits, f"{way}_rate"), getattr(limits, f"{way}_burst")
+        if rate < 0 or burst < 0 or (rate == 0) != (burst == 0):
+            raise Invalid(f"a limit of bandwidth needs a rate and a burst, not {rate} and {burst}")
+    return limits
+
+
+def _record_of(plug: Plug) -> Record:
     if plug.body == "veth":
         if not plug.netns:
             raise Invalid("a veth body needs netns")
@@ -127,7 +150,13 @@ def _link(name: str) -> str:
 
 def body_of(record: Record, link: Link) -> Body:
     """Return what the tables need to know of a body whose link is there."""
-    return Body(r.PortKey(link.ifindex, record.vlan), KINDS[record.body])
+    limits = record.limits
+    ways = ((r.Way.IN, limits.in_rate, limits.in_burst), (r.Way.OUT, limits.out_rate, limits.out_burst))
+    return Body(
+        r.PortKey(link.ifindex, record.vlan),
+        KINDS[record.body],
+        tuple((way, Limit(rate, burst)) for way, rate, burst in ways if rate),
+    )
 
 
 def adopted(port: str, link: Link) -> Record:

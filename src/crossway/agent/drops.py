@@ -41,6 +41,7 @@ WORDS = {
     "ERROR": "the kernel refused to pass it on",
     "NO_STAGE": "a part of the data plane is not loaded",
     "NO_SERVICE": "it asks for DHCP or a router advertisement too often, or faster than the agent answers",
+    "RATE": "the port sends or gets more than its limit of bandwidth",
     "TAKEN": "the client has a connection to the same port of the container by another published port already",
     "UNTRACKED": "it passed, but the table of flows was full: answers to it may be refused",
 }

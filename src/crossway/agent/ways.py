@@ -128,6 +128,7 @@ class Ways:
             "mac": mac,
             "addresses": addresses,
             "up": self._agent.state(port) == "up",
+            "limits": msgspec.to_builtins(record.limits),
         }
 
     async def answer_cni(self, body: bytes, _: Mapping[str, str]) -> Any:

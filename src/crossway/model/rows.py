@@ -44,6 +44,7 @@ class PortFlag(IntFlag):
     ADVERTISED = 4
     PUBLISHED = 8
     NAMES = 16
+    LIMITED = 32
     MOVED = 128
 
 
@@ -237,6 +238,16 @@ class Prefix(NamedTuple):
     number: int
 
 
+class RateKey(NamedTuple):
+    port: PortKey
+    way: int
+
+
+class Rate(NamedTuple):
+    bits: int
+    burst: int
+
+
 class FlowKey(NamedTuple):
     port: PortKey
     local: bytes
@@ -314,6 +325,7 @@ TABLES: dict[str, tuple[type, type]] = {
     "uplinks": (UplinkKey, int),
     "published": (PublishedKey, Published),
     "gateways": (GatewayKey, int),
+    "rates": (RateKey, Rate),
     "policies": (PolicyKey, Policy),
     "prefixes": (PrefixKey, Prefix),
     "generations": (int, int),

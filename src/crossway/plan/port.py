@@ -13,11 +13,19 @@ from crossway.plan.rows import Rows
 PORT_AND_MAC_BITS = 128
 
 
+class Limit(NamedTuple):
+    """How fast a port may get, or send: bits a second, and at once after a while of silence."""
+
+    rate: int
+    burst: int
+
+
 class Body(NamedTuple):
     """What stands for a port on this host: a device, the tag on it, and how it is delivered to."""
 
     key: r.PortKey
     kind: r.Body
+    limits: tuple[tuple[r.Way, Limit], ...] = ()
 
 
 class Seat(NamedTuple):
@@ -39,10 +47,25 @@ def flags_of(port: view.Port) -> int:
     return int(r.PortFlag.SECURED) if port.secured else 0
 
 
+def limited(body: Body) -> int:
+    """Return what the data plane must know of limits, as flags."""
+    return int(r.PortFlag.LIMITED) if body.limits else 0
+
+
+def rate_rows(body: Body) -> dict[r.RateKey, r.Rate]:
+    """Return how fast a port may get and send."""
+    most = 1 << 61  # nanoseconds that a clock of 63 bits can go back
+    return {
+        r.RateKey(body.key, way): r.Rate(limit.rate, min(limit.burst * 1_000_000_000 // limit.rate, most))
+        for way, limit in body.limits
+    }
+
+
 def place_of(port: view.Port, body: Body | None, underlay: bytes | None, moved: bool = False) -> r.Place | None:
     """Return where a port is to be reached; None if nowhere. *moved*: it was on this host, or will be."""
     if body is not None:
-        return r.Place(r.PlaceKind.LOCAL, int(body.kind), flags_of(port), identity=port.identity, port=body.key)
+        flags = flags_of(port) | limited(body)
+        return r.Place(r.PlaceKind.LOCAL, int(body.kind), flags, identity=port.identity, port=body.key)
     if underlay is not None:
         flags = int(r.PortFlag.MOVED) if moved else 0
         return r.Place(r.PlaceKind.REMOTE, flags=flags, identity=port.identity, underlay=underlay)
@@ -84,11 +107,13 @@ def port_rows(port: view.Port, network: view.Network, place: r.Place, body: Body
                 port.identity,
                 own,
                 int(body.kind),
-                flags_of(port) | services,
+                flags_of(port) | limited(body) | services,
                 network.mtu,
                 first_of_each(ips),
             )
         }
+        if body.limits:
+            rows["rates"] = rate_rows(body)
         if port.secured:
             rows["sources"] = source_rows(port, body.key, own, ips)
     return rows

@@ -18,6 +18,7 @@ ORDER = (
     "policies",
     "prefixes",
     "sources",
+    "rates",
     "hosts",
     "ports",
     "interfaces",

@@ -145,8 +145,6 @@ class Call:
         runtime = self.part("runtimeConfig") or {}
         if not isinstance(runtime, dict):
             raise Refusal(CONFIG, "runtimeConfig of the configuration is no object")
-        if runtime.get("bandwidth"):
-            raise Refusal(REFUSED, "capability bandwidth is not served: remove it from the configuration")
         network = self.said("network")
         if not isinstance(network, str) or not network:
             raise Refusal(CONFIG, "the configuration names no network", 'say "network": NAME or ID')
@@ -186,6 +184,24 @@ class Call:
         if told and self.conf.get("isDefaultGateway") is False:
             raise Refusal(CONFIG, "portMappings need the gateway by which the pod answers: isDefaultGateway is false")
         return [_mapping(one) for one in told]
+
+    def limits(self) -> dict[str, int]:
+        """Return how fast the pod may get and send, as the agent is told."""
+        runtime = self.part("runtimeConfig") or {}
+        told = (runtime.get("bandwidth") if isinstance(runtime, dict) else None) or {}
+        if not isinstance(told, dict):
+            raise Refusal(CONFIG, "runtimeConfig.bandwidth is no object")
+        limits: dict[str, int] = {}
+        for way, name in (("in", "ingress"), ("out", "egress")):
+            rate, burst = (told.get(f"{name}{what}") or 0 for what in ("Rate", "Burst"))
+            if type(rate) is not int or type(burst) is not int or min(rate, burst) < 0 or burst >> 3 >= 1 << 32:
+                raise Refusal(
+                    CONFIG, f"runtimeConfig.bandwidth: {name}Rate {rate!r} and {name}Burst {burst!r} cannot be"
+                )
+            if (rate == 0) != (burst == 0):
+                raise Refusal(CONFIG, f"runtimeConfig.bandwidth: {name}Rate and {name}Burst need each other")
+            limits |= {f"{way}_rate": rate, f"{way}_burst": burst}
+        return limits
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -266,7 +282,13 @@ def key_of(port: Object) -> tuple[str, str, str]:
 async def add(cni: Cni, call: Call) -> Any:
     """Make the port, plug it, and return what the pod has got."""
     wish, mappings, known = call.wish(), call.mappings(), await cni.known()
-    body = {"body": "veth", "netns": call.netns, "ifname": call.ifname, "default": call.conf.get("isDefaultGateway")}
+    body = {
+        "body": "veth",
+        "netns": call.netns,
+        "ifname": call.ifname,
+        "default": call.conf.get("isDefaultGateway"),
+        "limits": call.limits(),
+    }
     if call.key in known and (ports := await cni.ports(call)):
         network = await attach.one(cni.host, "network", wish.network, wish.project)
         if ports[0]["network_id"] != network["id"]:
@@ -334,6 +356,8 @@ async def check(cni: Cni, call: Call) -> None:
         raise Refusal(DIFFERS, f"port {ports[0]['id']} is not plugged on {cni.host.host}")
     if not body["up"]:
         raise Refusal(DIFFERS, f"port {ports[0]['id']} is down")
+    if call.limits() != body["limits"]:
+        raise Refusal(DIFFERS, f"{call.ifname} has limits of bandwidth {body['limits']}, not {call.limits()}")
     published = {(p["proto"], p["port"], p["address"], p["at"]) for p in cni.host.published(str(ports[0]["id"]))}
     for one in call.mappings():
         if (one["proto"], one["port"], one["address"], one["at"]) not in published:
