@@ -11,6 +11,7 @@ from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_
 from crossway.errors import Invalid
 from crossway.kernel.links import Link, link_name
 from crossway.model import rows as r
+from crossway.plan.port import Body
 
 PORT = "0f3c9a77-1f6e-4c5b-9f3e-0a1b2c3d4e5f"
 
@@ -59,9 +60,9 @@ def test_a_record_stays_in_its_directory(tmp_path: Path, id: str) -> None:
 
 def test_a_link_that_a_binding_names_is_delivered_to_by_its_kind() -> None:
     veth = Link(4, "lxc1", True, 1500, "", "veth", "")
-    assert body_of(adopted(PORT, veth), veth) == (r.PortKey(4), r.Body.VETH)
+    assert body_of(adopted(PORT, veth), veth) == Body(r.PortKey(4), r.Body.VETH)
     assert not adopted(PORT, veth).made  # it is somebody else's to remove
     tap = Link(5, "tap1", True, 1500, "", "tun", "")
-    assert body_of(adopted(PORT, tap), tap) == (r.PortKey(5), r.Body.TAP)
+    assert body_of(adopted(PORT, tap), tap) == Body(r.PortKey(5), r.Body.TAP)
     trunk = Link(6, "eth1", True, 1500, "", "", "")
-    assert body_of(Record(port=PORT, body="vlan", device="eth1", vlan=9), trunk) == (r.PortKey(6, 9), r.Body.VLAN)
+    assert body_of(Record(port=PORT, body="vlan", device="eth1", vlan=9), trunk) == Body(r.PortKey(6, 9), r.Body.VLAN)
