@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -154,3 +155,106 @@ def test_groups_by_label(engines: tuple[Lab, Engines]) -> None:
     assert wait_for(lambda: {p["name"] for p in attached(lab)} == {"aa", "bb", "cc", "dd"}, 5), groups
     assert wait_for(lambda: of("bb") == [closed["id"]], 5)
     assert of("cc") == of("dd") == of("aa") != [closed["id"]]
+
+
+def test_without_a_gateway_names_are_found_all_the_same(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, two) = engines
+    for n in (1, 2):
+        network = lab.client.create("network", name=f"alone{n}")
+        lab.client.create("subnet", network_id=network["id"], ip_version=4, cidr=f"10.3{n}.0.0/24", gateway_ip=None)
+        for each in (one, two):
+            create(each, f"alone{n}", *NULL, "-o", f"network=alone{n}", "-o", "groups=open")
+    one.run("alone1", "aa")
+    two.run("alone1", "bb")
+    two.run("alone2", "cc")
+    assert wait_for(lambda: resolved(one, "aa", "bb") == {address(two, "bb", "alone1")}, 5)
+    # An engine fails at a route that the container has already, which also a restarted agent must know.
+    one.host.agent.restart()
+    one.docker("network", "connect", "alone2", "aa")
+    assert wait_for(lambda: resolved(one, "aa", "cc") == {address(two, "cc", "alone2")}, 5)
+    one.docker("restart", "-t0", "aa")
+    for name, network in (("bb", "alone1"), ("cc", "alone2")):
+        wanted = {address(two, name, network)}
+        assert wait_for(lambda name=name, wanted=wanted: resolved(one, "aa", name) == wanted, 5), name
+    for each in (one, two):
+        each.clear()
+        each.docker("network", "rm", "alone1", "alone2")
+
+
+def test_what_is_killed_loses_no_name(engines: tuple[Lab, Engines]) -> None:
+    """Engine, agent and server: those who live go on, and know all when it is back."""
+    lab, (one, two) = engines
+    one.run("blue", "aa")
+    two.run("blue", "bb", "--network-alias", "db")
+    place = one.place("aa")
+    assert knows(one, "aa", "db", (two, "bb"))
+    wanted = resolved(one, "aa", "db")
+
+    # Where no server is, what is known is told.
+    lab.server.kill()
+    assert resolved(one, "aa", "db") == wanted
+    one.host.agent.kill()
+    assert resolved(one, "aa", "db") == set()
+    # An agent that begins without a server knows nothing; with one, all.
+    one.host.agent.start()
+    lab.server.start()
+    assert wait_for(lambda: resolved(one, "aa", "db") == wanted, 15)
+
+    # What happened while the agent was away it hears from the engine.
+    two.host.agent.kill()
+    two.docker("rename", "bb", "new")
+    two.host.agent.start()
+    assert wait_for(lambda: resolved(one, "aa", "new") == wanted, 10)
+
+    # The engine with which it runs ends: its container stays, with its names.
+    two.kill()
+    assert resolved(one, "aa", "new") == wanted
+    two.host.agent.kill()
+    two.host.agent.start()
+    assert wait_for(lambda: resolved(one, "aa", "new") == wanted, 10)
+    two.start()
+    assert resolved(one, "aa", "new") == wanted
+    two.run("blue", "later")
+    assert knows(one, "aa", "later", (two, "later"))
+    assert resolved(one, "aa", "new") == wanted
+    # An engine that was killed does not know the names of what it finds alive: the agent does.
+    assert wait_for(lambda: resolved(two, "later", "new") == wanted, 5)
+    assert wait_for(lambda: resolved(two, "later", "db") == wanted, 5)
+    assert place.path.exists()
+
+
+def test_an_engine_that_cannot_be_asked_is_missed_and_no_more(engines: tuple[Lab, Engines]) -> None:
+    _, (one, two) = engines
+    agent = one.host.agent
+    agent.restart()
+    one.run("blue", "aa")
+    two.run("blue", "bb")
+    assert knows(two, "bb", "aa", (one, "aa"))
+    agent.stop()
+    away = one.socket.with_suffix(".away")
+    one.socket.rename(away)
+    try:
+        agent.start()
+        # It is not missed before it wants something.
+        log = agent.log.read_text()
+        assert not log.rpartition("connected to")[2].count("cannot be asked")
+        asked = [
+            "docker",
+            "-H",
+            f"unix://{away}",
+            "run",
+            "-d",
+            "--network",
+            "blue",
+            "--name",
+            "cc",
+            "lab",
+            "sleep",
+            "600",
+        ]
+        subprocess.run(asked, check=True, capture_output=True)
+        assert wait_for(lambda: "cannot be asked what its containers are called" in agent.log.read_text(), 5)
+        assert "1 packets received" in two.docker("exec", "bb", "ping", "-c1", "-W2", "aa")
+    finally:
+        away.rename(one.socket)
+    assert knows(two, "bb", "cc", (one, "cc"))

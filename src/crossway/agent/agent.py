@@ -854,6 +854,7 @@ class Agent:
             "gateways": gateways,
             "mtu": inside.mtu,
             "routes": list(inside.routes),
+            "resolvers": list(self.plan.asked_at),
             "dns": list(dict.fromkeys(ip for subnet in subnets for ip in subnet.dns)),
             "device": link.name,
             "device_mac": link.mac,

@@ -60,7 +60,7 @@ class Plan:
         self._own: frozenset[str] = frozenset()  # addresses of this host, where something may be published
         self._outward: dict[str, int] = {}  # network with an uplink -> its number
         self._served: dict[int, int] = {}  # number of a network -> how many ports it has here
-        self._resolvers: tuple[str, ...] = ()
+        self.asked_at: tuple[str, ...] = ()  # whom ports of this host ask for names
         # Who must be looked at again when one of these changes.
         self._network_ports: dict[str, set[str]] = {}
         self._network_routers: dict[str, set[str]] = {}
@@ -166,7 +166,7 @@ class Plan:
 
     def resolvers(self, resolvers: Iterable[str]) -> None:
         """Take in whom ports of this host ask for names if nobody has told them otherwise."""
-        self._resolvers = tuple(resolvers)
+        self.asked_at = tuple(resolvers)
         self._networks.update(self._all(view.Network))
 
     def settle(self) -> dict[str, set[r.Key]]:
@@ -472,7 +472,7 @@ class Plan:
             rows = network_rows(network, self._floods.count(number), wide, uplink)
             if number in self._served:
                 subnets = [self._one(view.Subnet, subnet) for subnet in self._network_subnets.get(id, ())]
-                services = service_rows(network, filter(None, subnets), self._resolvers, wide=bool(wide))
+                services = service_rows(network, filter(None, subnets), self.asked_at, wide=bool(wide))
         self.ledger.claim(("network", id), rows)
         # Its name sorts behind those of ports and routers: what these have, they keep.
         self.ledger.claim(("service", id), services)

@@ -33,6 +33,8 @@ PORTS = "com.docker.network.portmap"
 GATEWAY = "com.docker.network.gateway"
 PROTOCOLS = {"tcp": 6, "udp": 17}
 NAMES = {6: "tcp", 17: "udp", 132: "SCTP"}
+SANDBOX = "sandbox"  # in the profile of the port by which its container finds whom the engine asks for names
+CONNECTED = 1  # a static route's type: without a next hop
 ANY = ("0.0.0.0/0", "::/0")
 GROUPS_LABEL = "crossway.groups"
 UNNAMED = "docker "  # how the name of a port begins whose container is not known yet
@@ -375,7 +377,22 @@ class Docker:
         }
         for gateway in plugged["gateways"]:
             answer["GatewayIPv6" if ":" in gateway else "Gateway"] = gateway
+        if "Gateway" not in answer:
+            answer["StaticRoutes"] += await self._ways_to(plugged["resolvers"], port, asked["SandboxKey"])
         return answer
+
+    async def _ways_to(self, resolvers: Iterable[str], port: Object, sandbox: str) -> list[dict[str, Any]]:
+        """Return routes by which a container without a gateway finds on its link whom the engine asks for names.
+
+        One of its networks must do: an engine fails at a route that is there.
+        """
+        ports = await attach.found(self._host, "port", device_owner=OWNER, binding__host_id=self._host.host)
+        if any(one["binding:profile"].get(SANDBOX) == sandbox for one in ports if one["id"] != port["id"]):
+            return []
+        profile = {**port["binding:profile"], SANDBOX: sandbox}
+        await self._host.ask("PUT", path_of("port", port["id"]), {"port": {"binding:profile": profile}})
+        # It asks by IPv4 where it can.
+        return [{"Destination": f"{ip}/32", "RouteType": CONNECTED} for ip in resolvers if ":" not in ip]
 
     async def leave(self, asked: dict[str, Any]) -> Any:
         for port in await self._ports(asked["EndpointID"]):
