@@ -256,6 +256,7 @@ def test_a_plugged_port_has_rows_link_and_file_and_an_unplugged_one_none(tell: T
             "mtu": 1400,
             "routes": [("0.0.0.0/0", "10.0.0.254")],
             "dns": [],
+            "resolvers": list(world.agent.plan.asked_at),
             "device": "cwaaaaaaaa000",
             "device_mac": "",
         }

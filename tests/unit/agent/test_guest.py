@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from bpf.packets import checksum
 from crossway.agent.guest import advert, dhcp, dhcpv6
+from crossway.agent.guest.desk import guest_of
 from crossway.agent.guest.facts import SLAAC, STATEFUL, STATELESS, Guest, Lease, Prefix
 from crossway.agent.guest.frame import BROADCAST, ICMPV6, UDP, Frame, build, parse
+from crossway.plan import view
+from crossway.plan.plan import Document, Plan
 from crossway.plan.service import SERVICE_IP, SERVICE_MAC
 
 MAC, ROUTER = bytes.fromhex("fa163e000001"), bytes.fromhex("fa163e0000fe")
@@ -236,3 +239,35 @@ def test_no_question_breaks_who_answers(noise: bytes, honest: Frame) -> None:
                 assert frame is None or parse(build(frame)) is not None
     parse(noise)
     parse(build(honest)[: len(noise)])
+
+
+@pytest.mark.parametrize(
+    ("version", "dns", "told"),
+    [
+        (4, (), ["169.254.169.254"]),
+        (4, ("9.9.9.9",), ["9.9.9.9"]),
+        (4, ("0.0.0.0",), []),
+        (6, (), ["fe80::a9fe:a9fe"]),
+        (6, ("fd00::53",), ["fd00::53"]),
+        (6, ("::",), []),
+    ],
+)
+def test_whom_a_guest_is_told_to_ask_for_names(version: int, dns: tuple[str, ...], told: list[str]) -> None:
+    net, ip = ("10.0.0.0/24", "10.0.0.5") if version == 4 else ("fd00::/64", "fd00::5")
+    plan = Plan("h1")
+    subnet = view.Subnet(id="s", network="n", cidr=net, dns=dns, dhcp=True, ra=SLAAC, mode=SLAAC)
+    port = view.Port(id="p", network="n", mac="fa:16:3e:00:00:01", addresses=(view.Address(ip, "s"),), host="h1")
+    plan.take([
+        Document("network", "n", view.Network(id="n", number=1, mtu=1450)),
+        Document("subnet", "s", subnet),
+        Document("port", "p", port),
+    ])  # fmt: skip
+    guest = guest_of(plan, port)
+    assert guest is not None
+    of = guest.leases[0] if version == 4 else guest.prefixes[0]
+    assert [str(ip) for ip in of.dns] == told
+    # Where no gateway leads there, a route on the link does.
+    if version == 4:
+        assert [(str(to), str(via)) for to, via in guest.leases[0].routes] == (
+            [] if dns else [("169.254.169.254/32", "0.0.0.0")]
+        )

@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TypeVar
 
 from crossway.agent.guest import advert, dhcp, dhcpv6, dns
 from crossway.agent.guest.facts import Guest, Lease, Prefix
@@ -22,8 +23,11 @@ from crossway.model.rows import PortKey
 from crossway.plan import view
 from crossway.plan.address import mac
 from crossway.plan.plan import Plan
+from crossway.plan.service import SERVICE_IP, SERVICE_IP6
 
 log = logging.getLogger(__name__)
+
+Ip = TypeVar("Ip", IPv4Address, IPv6Address)
 
 DOT1Q = 0x8100
 # Guests forget no router before 9000 s; they are told again long before that.
@@ -146,18 +150,25 @@ def guest_of(plan: Plan, port: view.Port) -> Guest | None:
         if isinstance(ip, IPv4Address) and isinstance(prefix, IPv4Network):
             leases.append(_lease(ip, prefix, subnet))
         elif isinstance(ip, IPv6Address) and isinstance(prefix, IPv6Network) and (subnet.ra or subnet.mode):
-            dns = tuple(d for d in map(ip_address, subnet.dns) if isinstance(d, IPv6Address))
-            prefixes.append(Prefix(ip, prefix, dns, subnet.ra, subnet.mode))
+            told = tuple(d for d in map(ip_address, subnet.dns or [SERVICE_IP6]) if isinstance(d, IPv6Address))
+            prefixes.append(Prefix(ip, prefix, _but_none(told), subnet.ra, subnet.mode))
     router = plan.router_at(port.network)
     return Guest(mac(port.mac), network.mtu, tuple(leases), tuple(prefixes), mac(router) if router else None)
 
 
 def _lease(ip: IPv4Address, prefix: IPv4Network, subnet: view.Subnet) -> Lease:
     gateway = IPv4Address(subnet.gateway) if subnet.gateway is not None else None
-    dns = tuple(d for d in map(ip_address, subnet.dns) if isinstance(d, IPv4Address))
+    told = tuple(d for d in map(ip_address, subnet.dns or [SERVICE_IP]) if isinstance(d, IPv4Address))
     routes = []
     for hop in subnet.routes:
         to, via = ip_network(hop.destination, strict=False), ip_address(hop.nexthop)
         if isinstance(to, IPv4Network) and isinstance(via, IPv4Address):
             routes.append((to, via))
-    return Lease(ip, prefix, gateway, dns, tuple(routes))
+    if gateway is None and not subnet.dns:
+        routes.append((IPv4Network(SERVICE_IP), IPv4Address(0)))  # on the link
+    return Lease(ip, prefix, gateway, _but_none(told), tuple(routes))
+
+
+def _but_none(servers: tuple[Ip, ...]) -> tuple[Ip, ...]:
+    """Return servers of names; the unspecified address says that there is to be none."""
+    return tuple(ip for ip in servers if not ip.is_unspecified)

@@ -70,7 +70,8 @@ def answer(asked: Frame, guest: Guest) -> Frame | None:
     body = bytes([reply]) + xid + _option(SERVER_ID, DUID)
     if CLIENT_ID in first:
         body += _option(CLIENT_ID, first[CLIENT_ID])
-    if servers := [ip.packed for p in serving for ip in p.dns]:
+    # One that is link-local is told by the router, since of here a guest would not know on which link.
+    if servers := [ip.packed for p in serving for ip in p.dns if not ip.is_link_local]:
         body += _option(DNS, b"".join(dict.fromkeys(servers)))
     speaker = link_local(guest.speaker)
     return Frame(guest.mac, guest.speaker, speaker, asked.src, UDP, SERVER, CLIENT, body + inside)
