@@ -3,10 +3,11 @@ PY := .venv/bin/python
 BPF := src/crossway/bpf/crossway.bpf.o
 CNI := src/crossway/plugins/crossway-cni
 LIBVIRT := src/crossway/plugins/crossway-libvirt
+PROBE := src/crossway/lab/battery/probe
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: cflags cni libvirt cycles demo test check fuzz bench bench-api bench-attach bpf setup lock tempest schemathesis
+.PHONY: battery probe cflags cni libvirt cycles demo test check fuzz bench bench-api bench-attach bpf setup lock tempest schemathesis
 
 setup:
 	@scripts/setup
@@ -22,6 +23,13 @@ src/crossway/plugins/crossway-%: src/crossway/plugins/%.c src/crossway/plugins/a
 	clang -std=gnu17 -static -Os -s -Wall -Wextra -Werror -o $@.tmp $<
 	@mv $@.tmp $@
 
+probe: $(PROBE)
+
+# Static as well: the same in a container, in a guest and on a server.
+$(PROBE): src/crossway/lab/battery/probe.c
+	clang -std=gnu17 -static -Os -s -Wall -Wextra -Werror -o $@.tmp $<
+	@mv $@.tmp $@
+
 cflags:
 	@echo $(CFLAGS)
 
@@ -33,6 +41,11 @@ $(BPF): $(wildcard bpf/*.c bpf/*/*.c bpf/*/*.h)
 demo: setup
 	@scripts/guest
 	@$(PY) -m crossway.lab.demo $(ARGS)
+
+# Every case over all pairs of container, guest and server: make battery ARGS='security'; PAGE=1 writes docs/battery.md
+battery: setup
+	@scripts/guest
+	@$(PY) -m crossway.lab.battery $(if $(PAGE),--page docs/battery.md) $(ARGS)
 
 test: setup
 	@$(PY) -m pytest $(ARGS)

@@ -13,7 +13,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +24,7 @@ from crossway.lab.process import last_words
 
 BOOT_SECONDS = 60.0
 MEMORY = 128  # MiB
+CHANNEL = "$(echo /dev/vport*p1)"  # the number is one more than it has network cards
 _numbers = itertools.count(1)
 
 
@@ -31,29 +32,44 @@ class Machine:
     """One QEMU: a guest that runs, or the place to which one is to come."""
 
     def __init__(
-        self, host: Host, image: Path, run: Path, mac: str, tap: str, incoming: str | None = None, queues: int = 1
+        self,
+        host: Host,
+        image: Path,
+        run: Path,
+        mac: str,
+        tap: str,
+        incoming: str | None = None,
+        queues: int = 1,
+        *,
+        more: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Start it on a host, with its network card on *tap* there; *incoming* (IP:PORT) waits for a guest.
 
-        With *queues* it has as many processors, and its card as many pairs of queues; so must the tap.
+        With *queues* it has as many processors, and its cards as many pairs of queues; so must the taps.
+        *more* are further cards, each a MAC and a tap.
         """
         name = f"guest{next(_numbers)}"
         self.host, self.mac, self.tap = host, mac, tap
-        self._log, self._line, self._qmp_path = (run / f"{name}.{what}" for what in ("log", "line", "qmp"))
+        self._log, self._line, self._channel, self._qmp_path = (
+            run / f"{name}.{what}" for what in ("log", "line", "channel", "qmp")
+        )
+        cards = enumerate([(mac, tap), *more])
         command = [
             *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi,tb-size=32", "-cpu", "max"),
             *("-m", str(MEMORY), "-smp", str(queues), "-display", "none", "-nodefaults", "-no-reboot"),
             *("-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd")),
-            *("-append", "console=ttyS0 quiet mitigations=off random.trust_cpu=on"),
+            *("-append", "console=ttyS0 quiet mitigations=off random.trust_cpu=on no_timer_check"),
             *("-serial", f"file:{self._log}", "-serial", f"unix:{self._line},server=on,wait=off"),
-            *("-netdev", f"tap,id=n0,ifname={tap},script=no,downscript=no" + (f",queues={queues}" * (queues > 1))),
-            *(
-                "-device",
-                f"virtio-net-pci,netdev=n0,mac={mac},romfile=" + f",mq=on,vectors={2 * queues + 2}" * (queues > 1),
-            ),
+            *(word for n, (mac, tap) in cards for word in (
+                "-netdev", f"tap,id=n{n},ifname={tap},script=no,downscript=no" + f",queues={queues}" * (queues > 1),
+                "-device", f"virtio-net-pci,netdev=n{n},mac={mac},romfile="
+                           + f",mq=on,vectors={2 * queues + 2}" * (queues > 1),
+            )),
+            *("-device", "virtio-serial-pci", "-chardev", f"socket,id=c0,path={self._channel},server=on,wait=off"),
+            *("-device", "virtserialport,chardev=c0"),
             *("-qmp", f"unix:{self._qmp_path},server=on,wait=off"),
             *(("-incoming", f"tcp:{incoming}") if incoming else ()),
-        ]
+        ]  # fmt: skip
         self._err = run / f"{name}.err"
         with self._err.open("wb") as said:
             self._process = host.popen(*command, stdout=subprocess.DEVNULL, stderr=said)
@@ -92,6 +108,10 @@ class Machine:
         if self._shell is None:
             self._shell = Shell(self._connect(self._line), self.host.name)
         return self._shell.run(command, seconds=seconds, check=check)
+
+    def channel(self) -> socket.socket:
+        """Return this end of what is CHANNEL in the guest."""
+        return self._connect(self._channel)
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """Ask QEMU by QMP."""

@@ -306,7 +306,7 @@ class Docker:
         options = {**options, **(options.get(GENERIC) or {})}
         wishes(options.get(PORTS) or ())  # what cannot be is told before anything is made
         given = [str(ip_interface(a).ip) for key in ("Address", "AddressIPv6") if (a := wanted.get(key))]
-        mac = wanted.get("MacAddress") or None
+        mac = wanted.get("MacAddress") or options.get("mac") or None
         network = {"id": net.network, "project_id": net.owner} if net.owner else None
         # Asked again, if the last answer was lost; or an address that was held for this endpoint.
         again, held, subnets = await asyncio.gather(
@@ -333,7 +333,7 @@ class Docker:
         port = await attach.make(self._host, wish, network)
         self._left(port["id"])
         self._endpoints[endpoint] = port
-        answer = {} if mac else {"MacAddress": port["mac_address"]}
+        answer = {} if wanted.get("MacAddress") else {"MacAddress": port["mac_address"]}
         for ip in port["fixed_ips"]:
             key = "AddressIPv6" if ":" in ip["ip_address"] else "Address"
             if not wanted.get(key) and key not in answer:

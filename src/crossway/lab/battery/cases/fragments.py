@@ -1,0 +1,47 @@
+"""Datagrams in fragments: what follows the first one follows its fate."""
+
+from __future__ import annotations
+
+from crossway.lab.battery import frames
+from crossway.lab.battery.pair import IMPATIENCE, PATIENCE, Pair, must, rule
+from crossway.lab.battery.registry import Way, case
+from crossway.lab.battery.tries import Ping, Udp, token
+
+BOTH = (4, 6)
+WAYS = (Way.SWITCHED, Way.ROUTED)
+
+
+@case("fragments", "a datagram of 4,000 bytes arrives whole", families=BOTH, ways=(*WAYS, Way.FAR))
+def large(pair: Pair, family: int) -> None:
+    pair.arrives(Udp(family, 5000, size=4000))
+
+
+@case("fragments", "a ping of 4,000 bytes is answered", families=BOTH, ways=WAYS)
+def ping(pair: Pair, family: int) -> None:
+    pair.arrives(Ping(family, 4000))
+
+
+@case("fragments", "a port that is admitted, and one that is not", families=BOTH, ways=WAYS)
+def policy(pair: Pair, family: int) -> None:
+    pair.only(
+        rule(family, "udp", 5000),
+        admits=[Udp(family, 5000, size=4000)],
+        refuses=[Udp(family, 5001, size=4000)],
+    )
+
+
+@case("fragments", "one whose first was not seen goes nowhere", families=BOTH)
+def orphan(pair: Pair, family: int) -> None:
+    source, target = pair.source, pair.target
+    own, to = source.ip(family), target.ip(family)
+    with (
+        source.probe.socket("packet", source.device, "0x88b6") as raw,
+        target.probe.socket("packet", target.device, "0x0003") as ear,
+    ):
+        mark = token()
+        raw.send(frames.udp(source.mac, target.mac, own, to, mark))
+        must(ear.find(lambda data: mark in data, PATIENCE), "what is in one piece does not arrive")
+        mark = token()
+        with pair.drop("FRAGMENT", source):
+            raw.send(frames.fragment(source.mac, target.mac, own, to, mark, 1400, int.from_bytes(mark[-4:])))
+            must(ear.find(lambda data: mark in data, IMPATIENCE) is None, "it arrives")
