@@ -20,8 +20,10 @@
 #include "stages/respond.h"
 #include "stages/route.h"
 
-// Take the outer VLAN tag off: its number, 0 if there is none, -1 if the tags
-// are none that a port may have.
+enum { TAG = 0xfff, NO_TAG = 0x1000 };
+
+// Take the outer VLAN tag off: its number, 0 if there is none, negative if the
+// tags are none that a port may have: who sends two is known by the outer one.
 static __always_inline int untag(struct __sk_buff *skb)
 {
 	__be16 tag;
@@ -29,18 +31,20 @@ static __always_inline int untag(struct __sk_buff *skb)
 
 	if (skb->vlan_present) {
 		if (skb->vlan_proto != bpf_htons(ETH_P_8021Q))
-			return -1;
+			return -NO_TAG;
 		vlan = skb->vlan_tci & 0xfff;
 	} else if (skb->protocol == bpf_htons(ETH_P_8021Q)) {
 		if (bpf_skb_load_bytes(skb, ETH_HLEN, &tag, 2))
-			return -1;
+			return -NO_TAG;
 		vlan = bpf_ntohs(tag) & 0xfff;
 	} else {
-		return skb->protocol == bpf_htons(ETH_P_8021AD) ? -1 : 0;
+		return skb->protocol == bpf_htons(ETH_P_8021AD) ? -NO_TAG : 0;
 	}
-	if (bpf_skb_vlan_pop(skb) || skb->vlan_present)
-		return -1;
-	return vlan ?: -1;
+	if (bpf_skb_vlan_pop(skb))
+		return -NO_TAG;
+	if (skb->vlan_present)
+		return vlan ? -vlan : -NO_TAG;
+	return vlan ?: -NO_TAG;
 }
 
 SEC("tc")
@@ -57,14 +61,18 @@ int from_workload(struct __sk_buff *skb)
 	if (!p)
 		return TC_ACT_SHOT;
 	vlan = untag(skb);
-	p->port = (struct port_key){ .ifindex = skb->ifindex, .vlan = vlan > 0 ? vlan : 0 };
+	p->port = (struct port_key){ .ifindex = skb->ifindex, .vlan = (vlan < 0 ? -vlan : vlan) & TAG };
 	p->flags = PACKET_LOCAL;
 	p->network = 0;
 	p->identity = 0;
 	p->place.kind = 0;
 	p->place.identity = 0;
 	port = bpf_map_lookup_elem(&ports, &p->port);
-	if (!port || vlan < 0) {
+	if (port && vlan < 0) {
+		parse(skb, p);
+		return drop(p, DROP_SPOOFED_VLAN);
+	}
+	if (!port) {
 		struct port_key untagged = { .ifindex = skb->ifindex };
 
 		parse(skb, p);

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from crossway.lab.battery.registry import BLOWS, CASES
 from crossway.lab.battery.run import OK, chosen, play
 from crossway.lab.battery.scene import Scene
 from crossway.lab.demo.__main__ import images

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 
+from crossway.client import Object
 from crossway.lab.battery import frames
 from crossway.lab.battery.frames import NOBODY_MAC
 from crossway.lab.battery.pair import IMPATIENCE, PATIENCE, Pair, must
@@ -16,8 +18,11 @@ ALL_MAC = "ff:ff:ff:ff:ff:ff"
 Lie = Callable[[Pair, bytes], bytes]
 
 
-def lie(name: str, reason: str) -> Callable[[Lie], Lie]:
-    """Register a lie: a frame with a mark in it by which it is known again."""
+def lie(name: str, reason: str, *, both: bool = False) -> Callable[[Lie], Lie]:
+    """Register a lie: a frame with a mark in it by which it is known again.
+
+    *both*: where it is let out, a secured port would not let it in either.
+    """
 
     def register(make: Lie) -> Lie:
         def told(pair: Pair) -> None:
@@ -31,7 +36,10 @@ def lie(name: str, reason: str) -> Callable[[Lie], Lie]:
                     raw.send(make(pair, mark))
                     return ear.find(lambda data: mark in data, seconds) is not None
 
-                with pair.changed(pair.source, port_security_enabled=False, security_groups=[]):
+                free: Object = {"port_security_enabled": False, "security_groups": []}
+                with ExitStack() as stack:
+                    for card in (pair.source, pair.target) if both else (pair.source,):
+                        stack.enter_context(pair.changed(card, **free))
                     must(heard(PATIENCE), "without port security it does not arrive")
                 with pair.drop(reason, pair.source):
                     must(not heard(IMPATIENCE), "it arrives")
@@ -111,7 +119,7 @@ def rogue_redirect(pair: Pair, mark: bytes) -> bytes:
     return frames.icmp6(source.mac, target.mac, source.link_local, target.ip6, body)
 
 
-@lie("neither IP nor ARP", "NOT_IP")
+@lie("neither IP nor ARP", "NOT_IP", both=True)
 def not_ip(pair: Pair, mark: bytes) -> bytes:
     return frames.ethernet(pair.source.mac, pair.target.mac, frames.LOCAL_EXPERIMENTAL, mark + bytes(40))
 
