@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossway.client import Object
-from crossway.errors import Unavailable
+from crossway.client import Object, path_of
+from crossway.errors import Conflict, Unavailable
 from crossway.lab.battery.probe import PROGRAM, Channel, Probe
 from crossway.lab.docker import IMAGE, Engine
 from crossway.lab.guest import CHANNEL, Machine, tap
@@ -21,6 +22,7 @@ from crossway.lab.server import Server
 RACK = "rack"
 KINDS = ("container", "guest", "server")
 _vlans = itertools.count(100)
+_doors = itertools.count(4000)  # where guests that move come in
 
 
 class Card:
@@ -136,10 +138,14 @@ class Container(Body):
 
     kind = "container"
 
-    def __init__(self, lab: Lab, name: str, engine: Engine, wishes: Sequence[Wish]) -> None:
-        super().__init__(lab, name, engine.host)
-        self._engine, self._wishes = engine, list(wishes)
+    def __init__(self, lab: Lab, name: str, host: Host, engines: Mapping[str, Engine], wishes: Sequence[Wish]) -> None:
+        super().__init__(lab, name, host)
+        self._engines, self._wishes = engines, list(wishes)
         self._begin()
+
+    @property
+    def _engine(self) -> Engine:
+        return self._engines[self.host.name]
 
     def _begin(self) -> None:
         first, *others = self._wishes
@@ -180,6 +186,17 @@ class Container(Body):
         self.has_addresses()
         self.active()
 
+    def move(self, host: Host) -> None:
+        """Start it elsewhere, with the same addresses, MACs and groups."""
+        groups = {name: self.lab.client.show("port", card.port)["security_groups"] for name, card in self.cards.items()}
+        self.probe.close()
+        self._engine.docker("rm", "-f", self.name)
+        self.host = host
+        self._begin()
+        for name, ids in groups.items():
+            self.lab.client.update("port", self.cards[name].port, security_groups=ids)
+        self.settled()
+
 
 class Guest(Body):
     """A QEMU guest with Debian's kernel."""
@@ -219,6 +236,28 @@ class Guest(Body):
     def attach(self, network: str) -> None:
         self.host.agent_client.plug(self.cards[network].port, tap=f"{self.name}-{network}")
         self.active(network)
+
+    def move(self, host: Host) -> None:
+        """Move it live, as a compute service does."""
+        client, left = self.lab.client, self.machine
+        bindings = [f"{path_of('port', card.port)}/bindings" for card in self.cards.values()]
+        for path in bindings:
+            client.ask("POST", path, {"binding": {"host": host.name}})
+        where = f"{host.underlay}:{next(_doors)}"
+        there = self._machine(host, where)
+        self.probe.close()
+        left.migrate(where)
+        for path in bindings:
+            # If what the guest sends from there has not said so already.
+            with contextlib.suppress(Conflict):
+                client.ask("PUT", f"{path}/{host.name}/activate")
+        self.machine, gone, self.host = there, self.host, host
+        left.stop()
+        self._speak()
+        self.active()
+        for path, network in zip(bindings, self.cards, strict=True):
+            client.ask("DELETE", f"{path}/{gone.name}")
+            gone.exec("ip", "link", "delete", f"{self.name}-{network}", check=False)
 
     def renumber(self, card: Card, ip: str) -> None:
         self.probe.run(f"udhcpc -q -n -t 20 -T 1 -i {card.device} -s /dhcp")
@@ -270,6 +309,18 @@ class Metal(Body):
     def attach(self, network: str) -> None:
         self.lab.client.update("port", self.cards[network].port, **{"binding:host_id": self.host.name})
         self.active(network)
+
+    def move(self, host: Host) -> None:
+        """Have another edge host serve it."""
+        client, gone = self.lab.client, self.host
+        for card in self.cards.values():
+            path = f"{path_of('port', card.port)}/bindings"
+            client.ask("POST", path, {"binding": {"host": host.name}})
+            client.ask("PUT", f"{path}/{host.name}/activate")
+        self.host = host
+        self.active()
+        for card in self.cards.values():
+            client.ask("DELETE", f"{path_of('port', card.port)}/bindings/{gone.name}")
 
     def renumber(self, card: Card, ip: str) -> None:
         assert self.server is not None

@@ -78,7 +78,8 @@ class Pair:
             self.give(card, group)
             yield group
         finally:
-            self.give(card, self.scene.open)
+            # A container that was started elsewhere has another port.
+            self.give(card.body.cards[card.network], self.scene.open)
             self.client.delete("security_group", group)
 
     def group(self, *rules: Object, stateful: bool = True) -> str:

@@ -104,7 +104,7 @@ class Scene:
         wishes = [self._wish(kind, number, network) for network in ("lan", "left" if number == 1 else "right")]
         made: Body
         if kind == "container":
-            made = Container(self.lab, name, self.engines[host.name], wishes)
+            made = Container(self.lab, name, host, self.engines, wishes)
         elif kind == "guest":
             made = Guest(self.lab, name, host, image, wishes)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crossway.lab.battery.pair import Pair, eventually, must
+from crossway.lab.battery.pair import Pair, eventually, must, rule
 from crossway.lab.battery.registry import blow, case
 from crossway.lab.battery.scene import Scene
 from crossway.lab.battery.tries import Ping, Tcp, Udp
@@ -37,6 +37,23 @@ def attached_again(pair: Pair) -> None:
     target = pair.target = pair.target.body.cards[target.network]
     must((target.ip4, target.mac) == before, f"it was {before} and is {(target.ip4, target.mac)}")
     pair.arrives(Ping(4), Tcp(6, 5000))
+
+
+@case("life of a port", "moves to another host and back, with its addresses and its groups")
+def moved(pair: Pair) -> None:
+    body = pair.target.body
+    home = body.host
+    away = next(host for host in pair.lab.hosts if host is not home)
+    tries = (Udp(4, 5000), Tcp(6, 5000))
+    pair.arrives(*tries, Udp(4, 5001))
+    with pair.policy(pair.target, rule(4, "udp", 5000), rule(6, "tcp", 5000)):
+        for host in (away, home):
+            body.move(host)
+            pair.target = body.cards[pair.target.network]
+            at = pair.client.show("port", pair.target.port)["binding:host_id"]
+            must(at == host.name, f"its port is bound to {at or 'no host'}")
+            pair.arrives(*tries)
+            pair.stopped(Udp(4, 5001), by="POLICY_IN", at=pair.target)
 
 
 @blow("under traffic", "all agents are stopped and started again")
