@@ -210,9 +210,12 @@ class Call:
 
 
 def _mapping(one: Mapping[str, Any]) -> dict[str, Any]:
-    proto, address = str(one.get("protocol") or "tcp").lower(), one.get("hostIP") or ""
+    # containerd writes HostPort: plugins in Go do not look at the case of a name.
+    folded = {name.lower(): value for name, value in one.items()}
+    one = {name: folded.get(name.lower()) for name in ("hostPort", "containerPort", "protocol", "hostIP")}
+    proto, address = str(one["protocol"] or "tcp").lower(), one["hostIP"] or ""
     for name in ("hostPort", "containerPort"):
-        number = one.get(name)
+        number = one[name]
         if type(number) is not int or not 0 < number < 65536:
             raise Refusal(CONFIG, f"{name} of runtimeConfig.portMappings is {number!r}, no number of a port")
     if proto not in ("tcp", "udp"):
