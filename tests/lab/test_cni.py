@@ -359,6 +359,15 @@ def test_what_is_no_network_namespace_is_told(lab: Lab, runtime: Runtime, path: 
     assert f"{path} is no network namespace" in told["msg"]
 
 
+def test_a_host_is_no_pod(lab: Lab, runtime: Runtime) -> None:
+    before = runtime.host.exec("ip", "route").stdout
+    status, told = runtime.call("ADD", Place("host", str(runtime.host.path)))
+    assert (status, told["code"]) == (1, 7)
+    assert "own network namespace" in told["msg"]
+    assert runtime.host.exec("ip", "route").stdout == before
+    assert "eth0" not in links(runtime.host)
+
+
 def test_the_version_is_told_without_an_agent(runtime: Runtime) -> None:
     told = {"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]}
     assert runtime.call("VERSION", agent="/nonexistent") == (0, told)

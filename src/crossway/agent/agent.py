@@ -29,7 +29,7 @@ import msgspec
 
 from crossway.agent import drops, handover, sweep
 from crossway.agent.api import Api
-from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_of
+from crossway.agent.body import OWN, Plug, Record, Records, adopted, body_of, record_of
 from crossway.agent.edge import Edges
 from crossway.agent.guest import names
 from crossway.agent.guest.desk import Desk
@@ -676,6 +676,8 @@ class Agent:
         netns = netns_of(record.netns or "/proc/self/ns/net") if record.made else None
         binding = None
         try:
+            if record.body == "veth" and netns is not None and os.path.samestat(os.fstat(netns), os.stat(OWN)):
+                raise Invalid(f"{record.netns} is this host's own network namespace, not a workload's")
             await self._remover.gone(record.device)
             record = self._check(record)
             known = self.plan.port(id)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from ipaddress import ip_address, ip_interface
 from typing import Any
 
@@ -40,27 +41,37 @@ class Refusal(Exception):
         self.told = {"code": code, "msg": message, "details": details}
 
 
+def parts(raw: bytes) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return environment and configuration of a call."""
+    head, mark, text = raw.partition(b"\0\0") if not raw.startswith(b"\0") else (b"", b"\0", raw[1:])
+    if not mark:
+        raise Refusal(IO, "the call has no configuration")
+    try:
+        pairs = (entry.partition("=") for entry in head.decode().split("\0") if entry)
+    except UnicodeDecodeError as fault:
+        raise Refusal(ENVIRONMENT, "the environment is not UTF-8", str(fault)) from None
+    try:
+        conf = msgspec.json.decode(text)
+    except (ValueError, RecursionError) as fault:  # also of what is no UTF-8
+        raise Refusal(DECODE, "cannot decode the configuration", str(fault)) from None
+    if not isinstance(conf, dict):
+        raise Refusal(DECODE, "the configuration is no object")
+    return {name: value for name, _, value in pairs}, conf
+
+
+def version_of(conf: Mapping[str, Any]) -> str:
+    """Return the version of the specification that a configuration is written in."""
+    version = conf.get("cniVersion") or ""
+    if version not in VERSIONS:
+        raise Refusal(VERSION, f"cniVersion {version!r} is not supported", f"supported: {', '.join(VERSIONS)}")
+    return str(version)
+
+
 class Call:
     """One call of the plugin: its environment and its configuration, checked."""
 
-    def __init__(self, raw: bytes) -> None:
-        head, mark, text = raw.partition(b"\0\0")
-        pairs = (entry.partition("=") for entry in head.decode(errors="surrogateescape").split("\0") if entry)
-        environment = {name: value for name, _, value in pairs}
-        if not mark:
-            raise Refusal(IO, "the call has no configuration")
-        self.version = VERSIONS[-1]
-        try:
-            conf = msgspec.json.decode(text)
-        except msgspec.DecodeError as fault:
-            raise Refusal(DECODE, "cannot decode the configuration", str(fault)) from None
-        if not isinstance(conf, dict):
-            raise Refusal(DECODE, "the configuration is no object")
-        self.conf: dict[str, Any] = conf
-        self.version = str(conf.get("cniVersion") or "")
-        if self.version not in VERSIONS:
-            told, self.version = self.version, VERSIONS[-1]
-            raise Refusal(VERSION, f"cniVersion {told!r} is not supported", f"supported: {', '.join(VERSIONS)}")
+    def __init__(self, environment: Mapping[str, str], conf: dict[str, Any], version: str) -> None:
+        self.conf, self.version = conf, version
         self.command = environment.get("CNI_COMMAND", "")
         if self.command not in COMMANDS:
             raise Refusal(ENVIRONMENT, f"CNI_COMMAND {self.command!r} is not known")
@@ -92,7 +103,8 @@ class Call:
         if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*", self.container):
             raise Refusal(ENVIRONMENT, f"CNI_CONTAINERID {self.container!r} is no id")
         ifname = self.ifname
-        if len(ifname.encode()) > 15 or ifname in (".", "..") or re.search(r"[/:\s]", ifname):
+        # The kernel would put a number in place of a %.
+        if len(ifname.encode()) > 15 or ifname in (".", "..") or re.search(r"[/:%\s]", ifname):
             raise Refusal(ENVIRONMENT, f"CNI_IFNAME {ifname!r} is no name of an interface")
 
     @staticmethod
@@ -140,14 +152,32 @@ class Call:
                   for key, value in found.items()}  # fmt: skip
         return {"network": self.conf.get("network"), "project": self.conf.get("project"), **filled}
 
+    def before(self) -> dict[str, Any]:
+        """Return what earlier plugins of the chain, or the ADD that is checked, have said; of the shape that it has."""
+        result = self.part("prevResult") or {}
+        entries = {"interfaces": ("name",), "ips": ("address",), "routes": ("dst",)}
+        fine = isinstance(result, dict) and all(
+            isinstance(found := result.get(name) or [], list)
+            and all(isinstance(one, dict) and all(isinstance(one.get(key), str) for key in keys) for one in found)
+            for name, keys in entries.items()
+        )
+        if not fine or not isinstance(result.get("dns") or {}, dict):
+            raise Refusal(CONFIG, "prevResult of the configuration is no result")
+        return dict(result)
+
     def wish(self) -> Wish:
         """Return the port that this call is for."""
         runtime = self.part("runtimeConfig") or {}
         if not isinstance(runtime, dict):
             raise Refusal(CONFIG, "runtimeConfig of the configuration is no object")
-        network = self.said("network")
+        network, project = self.said("network"), self.said("project")
         if not isinstance(network, str) or not network:
             raise Refusal(CONFIG, "the configuration names no network", 'say "network": NAME or ID')
+        if not isinstance(project, str | None):
+            raise Refusal(CONFIG, f"project {project!r} of the configuration is no name")
+        for name, kind, what in (("isDefaultGateway", bool, "true or false"), ("dns", dict, "an object")):
+            if not isinstance(self.conf.get(name), kind | None):
+                raise Refusal(CONFIG, f"{name} of the configuration is not {what}")
         try:
             ips = listed(
                 runtime.get("ips")
@@ -165,7 +195,7 @@ class Call:
         space, pod = self.args.get("K8S_POD_NAMESPACE"), self.args.get("K8S_POD_NAME")
         return Wish(
             network=network,
-            project=self.said("project"),
+            project=project or None,
             owner=OWNER,
             id=self.container,
             name=f"{space}/{pod}" if space and pod else f"{self.container[:12]}/{self.ifname}",
@@ -221,10 +251,17 @@ def _mapping(one: Mapping[str, Any]) -> dict[str, Any]:
     if proto not in ("tcp", "udp"):
         raise Refusal(REFUSED, f"port {one['containerPort']} of {proto} cannot be published: only tcp and udp can")
     try:
-        address = str(ip_address(address)) if address else ""
+        address = str(ip_address(str(address))) if address else ""
     except ValueError:
         raise Refusal(CONFIG, f"hostIP of runtimeConfig.portMappings is {address!r}, no address") from None
     return {"proto": proto, "port": one["containerPort"], "address": address, "at": one["hostPort"]}
+
+
+class _Turn:
+    """Whose turn it is with an interface, and how many want it."""
+
+    def __init__(self) -> None:
+        self.lock, self.wanted = asyncio.Lock(), 0
 
 
 class Cni:
@@ -232,6 +269,7 @@ class Cni:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self._turns: dict[tuple[str, str, str], _Turn] = {}
         # Interfaces that may have ports: all that has none is not looked up before its port is made.
         self._known: set[tuple[str, str, str]] | None = None
         self._asked = asyncio.Lock()
@@ -240,9 +278,11 @@ class Cni:
         """Answer one call: what is printed, None for nothing; a fault begins with its code."""
         version = VERSIONS[-1]
         try:
-            call = Call(raw)
-            version = call.version
-            return await COMMANDS[call.command](self, call)
+            environment, conf = parts(raw)
+            version = version_of(conf)
+            call = Call(environment, conf, version)
+            async with self._turn(call.key):
+                return await COMMANDS[call.command](self, call)
         except Refusal as refusal:
             return {**refusal.told, "cniVersion": version}
         except Fault as fault:
@@ -250,6 +290,19 @@ class Cni:
             if isinstance(fault, NotFound) and fault.__dict__.get("kind") == "network namespace":
                 code = GONE
             return {"code": code, "msg": str(fault), "details": fault.type, "cniVersion": version}
+
+    @asynccontextmanager
+    async def _turn(self, key: tuple[str, str, str]) -> AsyncIterator[None]:
+        """Do one thing after the other for an interface: a runtime that waited too long for ADD says DEL meanwhile."""
+        turn = self._turns.setdefault(key, _Turn())
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[key]
 
     async def known(self) -> set[tuple[str, str, str]]:
         """Return the interfaces that may have ports here, also such as an agent before this one made."""
@@ -284,6 +337,7 @@ def key_of(port: Object) -> tuple[str, str, str]:
 
 async def add(cni: Cni, call: Call) -> Any:
     """Make the port, plug it, and return what the pod has got."""
+    call.before()
     wish, mappings, known = call.wish(), call.mappings(), await cni.known()
     body = {
         "body": "veth",
@@ -312,7 +366,7 @@ async def add(cni: Cni, call: Call) -> Any:
 
 def result(call: Call, plugged: Object) -> Object:
     """Return the success type, behind what earlier plugins of the chain have said."""
-    before = call.part("prevResult") or {}
+    before = call.before()
     interfaces = list(before.get("interfaces") or [])
     host_end = {"name": plugged["device"], "mac": plugged["device_mac"]}
     pod_end = {"name": plugged["ifname"], "mac": plugged["mac"], "sandbox": call.netns}
@@ -348,8 +402,8 @@ async def delete(cni: Cni, call: Call) -> None:
 
 async def check(cni: Cni, call: Call) -> None:
     """Find that the pod's interface is as it was given, or say what differs."""
-    before = call.part("prevResult")
-    if not isinstance(before, dict):
+    before = call.before()
+    if not before:
         raise Refusal(CONFIG, "CHECK needs prevResult")
     ports = await cni.ports(call)
     if not ports:
@@ -369,17 +423,22 @@ async def check(cni: Cni, call: Call) -> None:
     numbers = [n for n, i in enumerate(interfaces) if i.get("name") == call.ifname and i.get("sandbox")]
     if not numbers:
         raise Refusal(DIFFERS, f"prevResult has no interface {call.ifname}")
-    if (mac := interfaces[numbers[0]].get("mac")) and mac.lower() != body["mac"]:
+    if (mac := interfaces[numbers[0]].get("mac")) and str(mac).lower() != body["mac"]:
         raise Refusal(DIFFERS, f"{call.ifname} has MAC {body['mac']}, not {mac}")
     wanted = {i["address"] for i in before.get("ips") or [] if i.get("interface") in numbers}
-    missing = {str(ip_interface(i)) for i in wanted} - {str(ip_interface(i)) for i in body["addresses"]}
+    try:
+        missing = {str(ip_interface(i)) for i in wanted} - {str(ip_interface(i)) for i in body["addresses"]}
+    except ValueError as fault:
+        raise Refusal(CONFIG, f"prevResult: {fault}") from None
     if missing:
         raise Refusal(DIFFERS, f"{call.ifname} lacks {', '.join(sorted(missing))}")
 
 
 async def collect(cni: Cni, call: Call) -> None:
     """Take away all ports of this configuration that no valid attachment names."""
-    named = call.conf.get("cni.dev/valid-attachments", call.conf.get("cni.dev/attachments"))
+    names = [name for name in ("cni.dev/valid-attachments", "cni.dev/attachments") if name in call.conf]
+    # A runtime in Go that has none says null.
+    named = (call.conf[names[0]] or []) if names else None
     if not isinstance(named, list):
         raise Refusal(CONFIG, "GC needs cni.dev/valid-attachments")
     try:
