@@ -221,9 +221,10 @@ class Call:
         told = (runtime.get("bandwidth") if isinstance(runtime, dict) else None) or {}
         if not isinstance(told, dict):
             raise Refusal(CONFIG, "runtimeConfig.bandwidth is no object")
+        folded = _folded(told)
         limits: dict[str, int] = {}
         for way, name in (("in", "ingress"), ("out", "egress")):
-            rate, burst = (told.get(f"{name}{what}") or 0 for what in ("Rate", "Burst"))
+            rate, burst = (folded.get(f"{name}{what}") or 0 for what in ("rate", "burst"))
             if type(rate) is not int or type(burst) is not int or min(rate, burst) < 0 or burst >> 3 >= 1 << 32:
                 raise Refusal(
                     CONFIG, f"runtimeConfig.bandwidth: {name}Rate {rate!r} and {name}Burst {burst!r} cannot be"
@@ -239,9 +240,13 @@ class Call:
         return self.container, self.ifname, self.name
 
 
+def _folded(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by names in small letters: containerd writes HostPort, as plugins in Go do not look at case."""
+    return {name.lower(): value for name, value in told.items()}
+
+
 def _mapping(one: Mapping[str, Any]) -> dict[str, Any]:
-    # containerd writes HostPort: plugins in Go do not look at the case of a name.
-    folded = {name.lower(): value for name, value in one.items()}
+    folded = _folded(one)
     one = {name: folded.get(name.lower()) for name in ("hostPort", "containerPort", "protocol", "hostIP")}
     proto, address = str(one["protocol"] or "tcp").lower(), one["hostIP"] or ""
     for name in ("hostPort", "containerPort"):

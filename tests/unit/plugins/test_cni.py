@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from crossway.client import Object
-from crossway.plugins.cni import Cni
+from crossway.plugins.cni import Call, Cni
 
 NETWORK: Object = {"id": "n1", "name": "pods", "project_id": "red", "shared": False}
 
@@ -201,6 +201,16 @@ def test_what_earlier_plugins_said_is_kept() -> None:
     assert told["interfaces"][0] == {"name": "net0"}
     assert [ip["interface"] for ip in told["ips"]] == [0, 2]
     assert (told["routes"][0], told["dns"]) == ({"dst": "192.0.2.0/24"}, {"domain": "x"})
+
+
+def test_names_of_capabilities_are_as_any_runtime_writes_them() -> None:
+    for fold in (str, str.lower, lambda name: name[0].upper() + name[1:]):
+        bandwidth = {fold(name): 8000 for name in ("ingressRate", "ingressBurst")}
+        mapping = {fold("hostPort"): 8080, fold("containerPort"): 80, fold("protocol"): "TCP", fold("hostIP"): ""}
+        conf = {**CONF, "runtimeConfig": {"bandwidth": bandwidth, "portMappings": [mapping]}}
+        call = Call(CALL, conf, "1.1.0")
+        assert call.limits() == {"in_rate": 8000, "in_burst": 8000, "out_rate": 0, "out_burst": 0}
+        assert call.mappings() == [{"proto": "tcp", "port": 80, "address": "", "at": 8080}]
 
 
 def test_garbage_is_answered() -> None:
