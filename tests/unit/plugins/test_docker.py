@@ -60,7 +60,7 @@ class Agent:
 
     async def plug(self, wish: Mapping[str, Any]) -> Object:
         self.bodies.add(wish["port"])
-        return {"ifname": wish["ifname"], "routes": [], "gateways": []}
+        return {"ifname": wish["ifname"], "routes": [], "gateways": [], "resolvers": []}
 
     async def unplug(self, port: str) -> None:
         self.bodies.discard(port)
@@ -103,7 +103,7 @@ def begun(engine: Engine) -> None:
 
 def joined(engine: Engine) -> None:
     begun(engine)
-    engine.say("NetworkDriver.Join", NetworkID="n", EndpointID="e")
+    engine.say("NetworkDriver.Join", NetworkID="n", EndpointID="e", SandboxKey="/run/docker/netns/s")
 
 
 def left(engine: Engine) -> None:
