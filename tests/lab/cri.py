@@ -97,7 +97,7 @@ class Cri:
 
     def __init__(self, host: Host, root: Path) -> None:
         self.host, self.root = host, root
-        for name in ("plugins", "configurations", "state", "run"):
+        for name in ("plugins", "configurations", "state", "run", "cni"):
             (root / name).mkdir()
         shutil.copy2(Path(crossway.plugins.__file__).with_name("crossway-cni"), root / "plugins")
         shutil.copy2("/usr/lib/cni/loopback", root / "plugins")  # which it calls by itself
@@ -118,7 +118,8 @@ containerd = {{ snapshotter = "native" }}
         subprocess.run(["mount", "--bind", root / "state", root / "state"], check=True)
         subprocess.run(["mount", "--make-shared", root / "state"], check=True)
         script = "\n".join([
-            "mount --make-private $(findmnt --noheadings --output TARGET --target /run)",
+            "for place in /run /var; do mount --make-private $(findmnt -no TARGET --target $place); done",
+            f"mkdir -p /var/lib/cni && mount --bind {root}/cni /var/lib/cni",
             f"mkdir -p /run/containerd && mount --bind {root}/run /run/containerd",
             f"exec containerd -c {root}/config.toml",
         ])  # fmt: skip
