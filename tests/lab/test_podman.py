@@ -30,7 +30,7 @@ class Podman:
     def __init__(self, host: Host, root: Path) -> None:
         self.host, self.root = host, root
         plugin = {"type": "crossway-cni", "agent": host.socket, "network": "pods", "groups": ["open"],
-                  "capabilities": {"portMappings": True, "ips": True}}  # fmt: skip
+                  "capabilities": {"portMappings": True, "ips": True, "mac": True}}  # fmt: skip
         conf = {"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]}
         (root / "networks").mkdir()
         (root / "networks" / "pods.conflist").write_text(json.dumps(conf))
@@ -96,7 +96,9 @@ def test_a_container_of_podman_reaches_another_host_and_leaves_nothing(lab: Lab,
 def test_a_container_of_podman_is_stopped_and_started_again(lab: Lab, podman: Podman) -> None:
     network, group = lab.client.find("network", "pods"), lab.client.find("security_group", "open")
     peer = lab.workload(lab.hosts[1], network, groups=[group])
-    podman("run", "-d", "--name", "web", "--network", "pods", "--ip", "10.1.0.99", "localhost/busybox", "sleep", "600")
+    # With a MAC of its own, who spoke with it before need not learn another.
+    own = ("--ip", "10.1.0.99", "--mac-address", "02:00:00:00:00:99")
+    podman("run", "-d", "--name", "web", "--network", "pods", *own, "localhost/busybox", "sleep", "600")
     assert wait_for(lambda: pings(peer, "10.1.0.99"))
     podman("stop", "--time", "0", "web")
     nothing_left(lab)
