@@ -131,6 +131,7 @@ def test_a_host_with_a_port_knows_the_network_and_its_peers(api: Api, host: Make
         "device": "tap7",
         "link": None,
         "owner": "compute:nova",
+        "project": one.objects["port", own]["project"],
         "names": ["a", "web", "db"],
         "workload": "w",
     }

@@ -33,6 +33,10 @@ def address(engine: Engine, container: str, network: str, key: str = "IPAddress"
     return str(told["NetworkSettings"]["Networks"][network][key])
 
 
+def endpoint(engine: Engine, container: str, network: str) -> str:
+    return address(engine, container, network, "EndpointID")
+
+
 def pings(engine: Engine, container: str, ip: str) -> bool:
     return "1 packets received" in engine.docker("exec", container, "ping", "-c1", "-W2", ip, check=False)
 
@@ -98,6 +102,31 @@ def test_fixed_addresses_and_networks_made_on_the_fly(engines: tuple[Lab, Engine
         each.docker("network", "rm", "fly")
     assert attached(lab) == []
     assert left(lab) == set()
+
+
+def test_what_is_inspected_is_what_the_server_says(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, _) = engines
+    dual(lab, "seen", 8)
+    own = ("--ipam-driver", "crossway", "--ipam-opt", "network=seen")
+    for name, options in (("plain", ("--ipam-driver", "null")), ("four", own), ("both", (*own, "--ipv6"))):
+        create(one, name, *options, "-o", "network=seen", "-o", "groups=open")
+        one.run(name, f"in-{name}")
+        told = json.loads(one.docker("network", "inspect", name))[0]
+        port = next(p for p in attached(lab) if p["device_id"] == endpoint(one, f"in-{name}", name))
+        (seen,) = told["Containers"].values()
+        ips = {i["ip_address"] for i in port["fixed_ips"]}
+        assert {ip.partition("/")[0] for ip in (seen["IPv4Address"], seen["IPv6Address"]) if ip} == ips
+        assert len(ips) == (1 if name == "four" else 2)
+        assert seen["MacAddress"] == port["mac_address"]
+        assert seen["Name"] == f"in-{name}"
+        cidrs = [] if name == "plain" else ["10.8.0.0/24", "fd00:8::/64"][: len(ips)]
+        shown = [c["Subnet"] for c in told["IPAM"]["Config"]]
+        assert shown == (cidrs or ["0.0.0.0/0"])
+        if cidrs:
+            assert told["IPAM"]["Config"][0]["Gateway"] == "10.8.0.1"
+    one.clear()
+    one.docker("network", "rm", "plain", "four", "both")
+    assert attached(lab) == []
 
 
 def test_a_router_that_tells_of_itself_does_not_come_before_the_engine(engines: tuple[Lab, Engines]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -70,8 +71,9 @@ def scene() -> Iterator[Scene]:
             # `web` is at the same address for both, the other one at its tenant's own.
             for name, last in (("web", 5 + host), (f"only-{tenant}", 20 + 10 * TENANTS.index(tenant) + host)):
                 ips = f"10.9.0.{last},fd00:9::{last}"
+                network = f'name=app,"driver-opt=ips={ips}",alias={name}-{host}'
                 each.docker(
-                    *("run", "-d", "--network", f'name=app,"driver-opt=ips={ips}"', "--name", name, "lab"),
+                    *("run", "-d", "--network", network, "--name", name, "lab"),
                     *("sh", "-c", f"mkdir /srv; echo {tenant} >/srv/name; httpd -p '[::]:80' -h /srv; sleep 600"),
                 )
         yield Scene(lab, engines, networks)
@@ -124,9 +126,14 @@ def test_nor_named_nor_seen(scene: Scene) -> None:
                 theirs = ("--ipam-driver", "null", "-o", *options, "theirs")
                 said = mine.docker("network", "create", "-d", "crossway", *theirs, check=False)
                 assert "could not be found" in said or f"of project {tenant}" in said
-            # An engine asks others for names that it does not know, and waits long for their answer.
-            assert not scene.says(tenant, host, f"timeout 3 ping -c1 only-{other}")[0]
             assert scene.says(tenant, host, f"timeout 3 ping -c1 only-{tenant}")[0]
+            # What is on the other host is found by name as well, and what is the other's on neither.
+            for at in range(2):
+                _, said = scene.says(tenant, host, f"timeout 3 wget -qO- http://web-{at}/name")
+                assert said.split() == [tenant, "went-well"]
+                for name in (f"only-{other}", f"only-{other}-{at}", *scene.ips(other, at, f"only-{other}")):
+                    _, said = scene.says(tenant, host, f"timeout 3 nslookup {name}")
+                    assert not re.search(r"^Name:|name = ", said, re.MULTILINE), said
     assert scene.lab.client.list("ports", device_owner="container:docker", project_id="red")
 
 

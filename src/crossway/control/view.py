@@ -303,6 +303,7 @@ def _port(port: Port, cloud: Cloud) -> Shape:
         "device": port.device,
         "link": port.link,
         "owner": port.device_owner,
+        "project": port.project_id,
         "names": port.names,
         "workload": port.workload,
     }

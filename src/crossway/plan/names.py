@@ -8,7 +8,10 @@ Key = tuple[str, ...]
 
 
 class Names:
-    """The ports of each name and of each address on a network, and those of each workload."""
+    """The ports of each name and of each address, as others of their network and project may know them; and kin.
+
+    A network may be shared: whoever has a port there could else call it as others call theirs.
+    """
 
     def __init__(self) -> None:
         self._ports: dict[Key, set[str]] = {}
@@ -24,13 +27,13 @@ class Names:
         for key in after - before:
             self._ports.setdefault(key, set()).add(new.id if new else "")
 
-    def named(self, network: str, name: str) -> set[str]:
-        """Return the ports of a network that have a name."""
-        return self._ports.get(("name", network, name), set())
+    def named(self, by: view.Port, name: str) -> set[str]:
+        """Return the ports with a name that a port may know."""
+        return self._ports.get(("name", by.network, by.project, name), set())
 
-    def at(self, network: str, ip: str) -> set[str]:
-        """Return the ports of a network that have an address, and a name."""
-        return self._ports.get(("ip", network, ip), set())
+    def at(self, by: view.Port, ip: str) -> set[str]:
+        """Return the ports with an address, and a name, that a port may know."""
+        return self._ports.get(("ip", by.network, by.project, ip), set())
 
     def kin(self, port: view.Port) -> set[str]:
         """Return the ports of the workload that a port is of."""
@@ -40,9 +43,10 @@ class Names:
 def _keys(port: view.Port | None) -> set[Key]:
     if port is None:
         return set()
-    keys: set[Key] = {("name", port.network, name) for name in port.names}
+    of = (port.network, port.project)
+    keys: set[Key] = {("name", *of, name) for name in port.names}
     if keys:
-        keys |= {("ip", port.network, address.ip) for address in port.addresses}
+        keys |= {("ip", *of, address.ip) for address in port.addresses}
     if port.workload:
         keys.add(("workload", port.workload))
     return keys

@@ -89,6 +89,7 @@ class Port(Object, frozen=True, kw_only=True):
     device: str | None = None
     link: Link | None = None
     owner: str = ""
+    project: str = ""
     names: tuple[str, ...] = ()
     workload: str = ""  # whose port it is, where one workload has several
 

@@ -37,6 +37,7 @@ PORTS = [
     a_port("off", 4, names=("off",), up=False),
     a_port("both-n", 5, host="h1", names=("both",), workload="w"),
     a_port("both-m", 6, "m", host="h1", names=("both",), workload="w"),
+    a_port("guest", 8, names=("guest", "web"), project="other"),
     a_port("liar", 7, "o", host="h2", names=("liar",), workload="w"),
 ]
 
@@ -75,6 +76,8 @@ def told(plan: Plan, name: str, type: str = "A", by: str = "me") -> list[str] | 
         ("off", "A", []),
         ("me", "A", ["10.0.0.1"]),
         ("secret", "A", None),
+        ("guest", "A", None),
+        ("8.0.0.10.in-addr.arpa", "PTR", None),
         ("nobody", "A", None),
         ("2.0.0.10.in-addr.arpa", "PTR", ["web1."]),
         ("9.0.0.10.in-addr.arpa", "PTR", None),

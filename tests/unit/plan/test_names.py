@@ -27,6 +27,7 @@ ports = st.builds(
     addresses=st.lists(st.builds(view.Address, st.sampled_from(["10.0.0.1", "fd00::1"]), st.just("s"))).map(tuple),
     names=st.lists(st.sampled_from(["web", "db"])).map(tuple),
     workload=st.sampled_from(["", "w"]),
+    project=st.sampled_from(["red", "green"]),
 )
 
 
@@ -40,12 +41,12 @@ def test_names_as_they_come_and_go_are_those_of_the_ports_that_are_there(steps: 
             have.pop(id, None)
         else:
             have[id] = new
-    for network in "mn":
-        here = [p for p in have.values() if p.network == network]
+    for by in have.values():
+        near = [p for p in have.values() if (p.network, p.project) == (by.network, by.project)]
         for name in ("web", "db"):
-            assert names.named(network, name) == {p.id for p in here if name in p.names}
+            assert names.named(by, name) == {p.id for p in near if name in p.names}
         for at in ("10.0.0.1", "fd00::1"):
-            assert names.at(network, at) == {p.id for p in here if p.names and at in {a.ip for a in p.addresses}}
+            assert names.at(by, at) == {p.id for p in near if p.names and at in {a.ip for a in p.addresses}}
     for port in have.values():
         assert names.kin(port) == {port.id} | {p.id for p in have.values() if port.workload and p.workload == "w"}
 

@@ -139,31 +139,29 @@ class Names:
 
 def lookup(plan: Plan, port: view.Port, asked: dns.Question) -> bytes | None:
     """Return the answer to what is asked of a port's networks; None if it is not for them to say."""
-    networks = {kin.network for id in plan.names.kin(port) if (kin := plan.port(id)) is not None and plan.is_here(kin)}
-    networks.add(port.network)
+    kin = [one for one in _ports(plan, plan.names.kin(port)) if plan.is_here(one) or one is port]
     if asked.type == dns.PTR and (ip := dns.address_of(asked.name)) is not None:
-        names = [name for one in _ports(plan, networks, lambda n: plan.names.at(n, ip)) for name in one.names[:1]]
-        return dns.answer(asked, _pointers(names)) if names else None
-    ports = _ports(plan, networks, lambda network: _named(plan, network, asked.name))
-    if not ports:
+        found = _ports(plan, {id for by in kin for id in plan.names.at(by, ip)})
+        return dns.answer(asked, _pointers(one.names[0] for one in found)) if found else None
+    found = _ports(plan, {id for by in kin for id in _named(plan, by, asked.name)})
+    if not found:
         return None
-    ips = list(dict.fromkeys(address.ip for one in ports for address in one.addresses if one.up))
+    ips = list(dict.fromkeys(address.ip for one in found for address in one.addresses if one.up))
     random.shuffle(ips)  # who takes the first takes another one each time
     version = {dns.A: 4, dns.AAAA: 6}.get(asked.type, 0)
     return dns.answer(asked, [ip.packed for ip in map(ip_address, ips) if ip.version == version])
 
 
-def _named(plan: Plan, network: str, name: str) -> set[str]:
-    """Return the ports of a network that have a name, alone or in the network's domain."""
-    found, known = plan.names.named(network, name), plan.network(network)
-    domain = known.domain.rstrip(".") if known is not None else ""
+def _named(plan: Plan, by: view.Port, name: str) -> set[str]:
+    """Return the ports that a port may know by a name, alone or in the domain of its network."""
+    found, network = plan.names.named(by, name), plan.network(by.network)
+    domain = network.domain.rstrip(".") if network is not None else ""
     if not found and domain and name.endswith(f".{domain}"):
-        found = plan.names.named(network, name.removesuffix(f".{domain}"))
+        found = plan.names.named(by, name.removesuffix(f".{domain}"))
     return found
 
 
-def _ports(plan: Plan, networks: Iterable[str], find: Callable[[str], set[str]]) -> list[view.Port]:
-    ids = {id for network in networks for id in find(network)}
+def _ports(plan: Plan, ids: Iterable[str]) -> list[view.Port]:
     return [port for id in sorted(ids) if (port := plan.port(id)) is not None]
 
 
