@@ -74,17 +74,20 @@ static __always_inline struct port_key port_of(__u64 number)
 	return (struct port_key){ .ifindex = number, .vlan = number >> 32 };
 }
 
+// Where counting begins: not on the stack, at whose deep end packets are counted.
+const struct drop_record NOTHING_YET = {};
+
 // Count a packet at a port (`port_number`, 0 for none) with what it was.
 __noinline int count(struct packet *p, __u64 port, __u32 why, __u32 identity, __u32 remote_identity)
 {
 	struct drop_key key = { .port = port_of(port), .why = why };
-	struct drop_record first = {}, *r;
+	struct drop_record *r;
 
 	if (!p)
 		return 0;
 	r = bpf_map_lookup_elem(&drops, &key);
 	if (!r) {
-		bpf_map_update_elem(&drops, &key, &first, BPF_NOEXIST);
+		bpf_map_update_elem(&drops, &key, &NOTHING_YET, BPF_NOEXIST);
 		r = bpf_map_lookup_elem(&drops, &key);
 		if (!r)
 			return 0;

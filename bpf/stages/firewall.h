@@ -221,15 +221,22 @@ __noinline int read_quoted(struct __sk_buff *skb, struct packet *p, struct quote
 }
 
 // Name the flow of a quoted packet, as its port sees it: *way* is the error's.
-static __always_inline struct flow_key quoted_flow(const struct quoted *q, __u64 port, __u32 way)
+static __always_inline void name_quoted(struct flow_key *key, const struct quoted *q, __u64 port, __u32 way)
 {
-	struct flow_key key = { .port = port_of(port), .proto = q->proto };
-
-	key.local = way == WAY_IN ? q->src : q->dst;
-	key.remote = way == WAY_IN ? q->dst : q->src;
-	key.local_port = way == WAY_IN ? q->src_port : q->dst_port;
-	key.remote_port = way == WAY_IN ? q->dst_port : q->src_port;
-	return key;
+	key->port = port_of(port);
+	if (way == WAY_IN) {
+		key->local = q->src;
+		key->remote = q->dst;
+		key->local_port = q->src_port;
+		key->remote_port = q->dst_port;
+	} else {
+		key->local = q->dst;
+		key->remote = q->src;
+		key->local_port = q->dst_port;
+		key->remote_port = q->src_port;
+	}
+	key->proto = q->proto;
+	__builtin_memset(key->pad, 0, sizeof(key->pad));
 }
 
 // Return whether an ICMP error is about a packet of a flow of this port.
@@ -241,34 +248,35 @@ __noinline int is_related(struct __sk_buff *skb, struct packet *p, __u64 port, _
 
 	if (!p || !read_quoted(skb, p, &q))
 		return 0;
-	key = quoted_flow(&q, port, way);
+	name_quoted(&key, &q, port, way);
 	f = bpf_map_lookup_elem(&flows, &key);
 	return f && is_alive(f, q.proto, p->now) && !(f->flags & FLOW_REVOKED) && f->identity == identity &&
 	       f->generation == generation_of(identity);
 }
 
-// Name the flow of a packet, as its port sees it.
-static __always_inline struct flow_key flow_of(const struct packet *p, __u64 port, __u32 way)
+// Name the flow of a packet, as its port sees it. In place: copies would stand on
+// a stack of 512 bytes in all.
+static __always_inline void name_flow(struct flow_key *key, const struct packet *p, __u64 port, __u32 way)
 {
-	struct flow_key key = { .port = port_of(port), .proto = p->proto };
-
+	key->port = port_of(port);
 	if (way == WAY_OUT) {
-		key.local = p->src;
-		key.remote = p->dst;
-		key.local_port = p->src_port;
-		key.remote_port = p->dst_port;
+		key->local = p->src;
+		key->remote = p->dst;
+		key->local_port = p->src_port;
+		key->remote_port = p->dst_port;
 	} else {
-		key.local = p->dst;
-		key.remote = p->src;
-		key.local_port = p->dst_port;
-		key.remote_port = p->src_port;
+		key->local = p->dst;
+		key->remote = p->src;
+		key->local_port = p->dst_port;
+		key->remote_port = p->src_port;
 	}
-	return key;
+	key->proto = p->proto;
+	__builtin_memset(key->pad, 0, sizeof(key->pad));
 }
 
 static __always_inline struct flow *find_flow(const struct packet *p, __u64 port, __u32 way, struct flow_key *key)
 {
-	*key = flow_of(p, port, way);
+	name_flow(key, p, port, way);
 	return bpf_map_lookup_elem(&flows, key);
 }
 

@@ -12,14 +12,15 @@
 
 static __always_inline struct translation *find_translation(const struct packet *p, struct flow_key *key)
 {
-	*key = flow_of(p, port_number(&p->port), WAY_OUT);
+	name_flow(key, p, port_number(&p->port), WAY_OUT);
 	return bpf_map_lookup_elem(&translations, key);
 }
 
 static __always_inline struct translation *find_quoted(const struct packet *p, const struct quoted *q)
 {
-	struct flow_key key = quoted_flow(q, port_number(&p->port), WAY_OUT);
+	struct flow_key key;
 
+	name_quoted(&key, q, port_number(&p->port), WAY_OUT);
 	return bpf_map_lookup_elem(&translations, &key);
 }
 
