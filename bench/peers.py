@@ -53,7 +53,7 @@ def bare(spaces: Spaces) -> Path:
     return Path("bare veth", "same", client, server, SERVER)
 
 
-def _underlay(spaces: Spaces, name: str) -> tuple[Place, Place]:
+def underlay(spaces: Spaces, name: str) -> tuple[Place, Place]:
     one, two = spaces.add(f"{name}1"), spaces.add(f"{name}2")
     cable(one, "under0", two, "under0")
     one.script([f"address add {UNDERLAY[0]}/24 dev under0"])
@@ -72,7 +72,7 @@ def kernel_vxlan(spaces: Spaces) -> Path:
 
     Routed, since that was leaner than a bridge of the two: 23.9 and 24.3 µs a TCP round trip on one core.
     """
-    one, two = _underlay(spaces, "vxlan")
+    one, two = underlay(spaces, "vxlan")
     client, server = spaces.add("vxlan-c"), spaces.add("vxlan-s")
     ends = ((one, 1, 2, *UNDERLAY, client), (two, 2, 1, UNDERLAY[1], UNDERLAY[0], server))
     for host, n, other, own, remote, place in ends:
@@ -86,7 +86,7 @@ def kernel_vxlan(spaces: Spaces) -> Path:
 
 def bare_vxlan(spaces: Spaces) -> Path:
     """The least there is across hosts: the ends are in the hosts' own namespaces and speak into the VXLAN device."""
-    one, two = _underlay(spaces, "floor")
+    one, two = underlay(spaces, "floor")
     for host, own, other, ip in ((one, *UNDERLAY, CLIENT), (two, UNDERLAY[1], UNDERLAY[0], SERVER)):
         _vxlan(host, own, other, f"{ip}/24")
     return Path("VXLAN, no veth", "cross", one, two, SERVER)
@@ -132,7 +132,7 @@ COMMIT
 """
 
 
-def _docker_host(host: Place, subnet: str, containers: dict[str, Place], published: str | None = None) -> None:
+def docker_host(host: Place, subnet: str, containers: dict[str, Place], published: str | None = None) -> None:
     host.script(
         ["link add docker0 type bridge", f"address add {subnet}.1/24 dev docker0", "link set docker0 up"],
         ["net/ipv4/ip_forward=1", "net/bridge/bridge-nf-call-iptables=1"],
@@ -155,16 +155,16 @@ def _docker_host(host: Place, subnet: str, containers: dict[str, Place], publish
 def docker(spaces: Spaces) -> Path:
     """(c) Two containers of one Docker host, on its bridge."""
     host, client, server = spaces.add("docker"), spaces.add("docker-c"), spaces.add("docker-s")
-    _docker_host(host, SUBNET, {CLIENT: client, SERVER: server})
+    docker_host(host, SUBNET, {CLIENT: client, SERVER: server})
     return Path("Docker", "same", client, server, SERVER)
 
 
 def docker_published(spaces: Spaces) -> Path:
     """(c) A container asks for a port that another host has published: masqueraded there, translated here."""
-    one, two = _underlay(spaces, "dockers")
+    one, two = underlay(spaces, "dockers")
     client, server = spaces.add("dockers-c"), spaces.add("dockers-s")
-    _docker_host(one, "10.78.1", {"10.78.1.2": client})
-    _docker_host(two, "10.78.2", {"10.78.2.2": server}, published="10.78.2.2")
+    docker_host(one, "10.78.1", {"10.78.1.2": client})
+    docker_host(two, "10.78.2", {"10.78.2.2": server}, published="10.78.2.2")
     return Path("Docker", "cross", client, server, UNDERLAY[1])
 
 
@@ -281,7 +281,7 @@ def bridge(spaces: Spaces, rules: int) -> Path:
 def bridge_vxlan(spaces: Spaces, rules: int) -> Path:
     """(d) A port on each of two hosts whose bridges VXLAN joins."""
     name = f"bridges{rules}"
-    one, two = _underlay(spaces, name)
+    one, two = underlay(spaces, name)
     client, server = spaces.add(f"{name}-c"), spaces.add(f"{name}-s")
     _bridge_host(one, [(client, CLIENT, MACS[0])], rules, UNDERLAY)
     _bridge_host(two, [(server, SERVER, MACS[1])], rules, (UNDERLAY[1], UNDERLAY[0]))

@@ -4,6 +4,7 @@
 //
 //     respond ── firewall(egress) ─┬─> the client, by its neighbour or gateway
 //        │                         └─> the host's own loopback
+//        ├─ DROP_TOO_BIG ── report
 //        └─ DROP_POLICY_OUT, DROP_ERROR
 #pragma once
 #include "../include/stage.h"
@@ -35,6 +36,20 @@ __noinline int is_response(struct __sk_buff *skb, struct packet *p)
 	if (p->flags & PACKET_ERROR)
 		return read_quoted(skb, p, &q) && find_quoted(p, &q);
 	return is_published_proto(p->proto) && find_translation(p, &key);
+}
+
+// Return whether a packet is larger than the device's MTU, and tell that to the port.
+static __always_inline bool is_too_big(struct __sk_buff *skb, struct packet *p, __u32 ifindex)
+{
+	__u32 mtu = 0;
+
+	if (bpf_check_mtu(skb, ifindex, &mtu, 0, 0) < 0 || p->size <= mtu)
+		return false;
+	refuse(p, DROP_TOO_BIG, TOO_BIG);
+	p->answer_mtu = mtu;
+	p->entry = p->network;  // its gateway tells it
+	p->router = NO_ROUTER;
+	return true;
 }
 
 // Out of the host, or to the host's own loopback.
@@ -95,6 +110,10 @@ int respond(struct __sk_buff *skb)
 	if (p->now - t->seen > SECOND)
 		t->seen = p->now;
 	to = *t;
+	if (is_too_big(skb, p, to.ifindex)) {
+		drop(p, p->why);
+		return p->flags & PACKET_WHOLE ? go(skb, p, REPORT) : TC_ACT_SHOT;
+	}
 	error = set_end(skb, p, 1, &to.host, to.host_port);
 	if (!addr_equal(&to.client, &p->dst))
 		error |= set_end(skb, p, 0, &to.client, p->dst_port);

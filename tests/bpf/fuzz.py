@@ -57,6 +57,7 @@ from bpf.packets import (
     tcp,
     udp,
 )  # fmt: skip
+from bpf.test_published import AT, CLIENT, FROM, HOST, publish, quoted
 from bpf.world import (
     AWAY,
     BARE,
@@ -64,6 +65,7 @@ from bpf.world import (
     DEVICES,
     FAR,
     GREY,
+    NEIGHBOUR,
     PUBLIC,
     RED,
     STOLEN,
@@ -79,6 +81,7 @@ from bpf.world import (
     direct_world,
     frame,
     gateway,
+    own_mac,
     wrapped,
 )  # fmt: skip
 from crossway.kernel.bpf import CONTEXT, CONTEXT_SIZE, OK, REDIRECT, SHOT, _TestRun, lib
@@ -302,6 +305,20 @@ def fault(frame: bytes, who: Who) -> str | None:
 
 # ---- Runs.
 
+
+def callers() -> list[bytes]:
+    """Return good frames for what A has published, and ICMP errors about its answers."""
+    found = []
+    for v, kind, (error, type, code) in ((4, IPV4, (ICMP, 3, 4)), (6, IPV6, (ICMPV6, 2, 0))):
+        told = icmp(type, code, bytes(4), quoted(v, HOST[v], CLIENT[v], TCP, AT, FROM, 200))
+        bodies = [(TCP, tcp(FROM, AT)), (UDP, udp(FROM, AT)), (TCP, tcp(FROM, AT + 1)), (error, echo(v)), (error, told)]
+        for proto, body in bodies:
+            found.append(eth(bytes(6), NEIGHBOUR, kind, ip(CLIENT[v], HOST[v], proto, body)))
+    part = ip(CLIENT[4], HOST[4], UDP, udp(FROM, AT, bytes(40)), id=7, fragment=MF)
+    found.append(eth(bytes(6), NEIGHBOUR, IPV4, part))
+    return found
+
+
 FATES = {"from_workload": {SHOT, REDIRECT, STOLEN}, "from_overlay": {SHOT, REDIRECT, STOLEN},
          "from_uplink": {OK, SHOT, REDIRECT}}  # fmt: skip
 
@@ -323,6 +340,8 @@ class Fuzz:
         self.fds = {hook: self.w.bpf._program(hook) for hook in FATES}
         self.index = {name: if_nametoindex(name) for name in DEVICES}
         self.corpus = seeds()
+        publish(self.w)
+        self.callers, self.own = callers(), own_mac()
 
     def run(self, hook: str, frame: bytes, device: str, cb: tuple[int, int, int] = (0, 0, 0), gso: int = 0) -> int:
         """Return the verdict, -1 if the kernel refuses to try."""
@@ -343,7 +362,7 @@ class Fuzz:
         frame = mutate(rng, self.corpus)
         dice = rng.random()
         gso = 0
-        wraps = False
+        wraps = published = False
         who: Who | None = None
         cb = (0, 0, 0)
         if dice < 0.6:
@@ -371,6 +390,9 @@ class Fuzz:
         else:
             hook, device = "from_uplink", "uplink"
             frame = rng.choice((PUBLIC.mac, frame[:6])) + frame[6:12] + b"\x81\0\0\7" + frame[12:]
+            if rng.random() < 0.4:  # for the host itself, where A has something published
+                frame, published = mutate(rng, self.callers), True
+                frame = self.own + frame[6:]
         verdict = self.run(hook, frame, device, cb, gso)
         self.done += 1
         if verdict < 0:
@@ -386,7 +408,9 @@ class Fuzz:
         if verdict == REDIRECT:
             out = self.w.in_flight()["out"]
             allowed = LINKS[who.network if who else GREY if hook == "from_uplink" else cb[0]]
-            if wraps:
+            if published:
+                allowed = {"da"}
+            elif wraps:
                 allowed = LINKS[RED] | LINKS[CLEAR]
             if hook != "from_workload":
                 allowed = allowed - {"vxlan", "uplink"}

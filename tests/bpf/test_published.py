@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from ipaddress import ip_address
 from socket import if_nametoindex
 from typing import Any
@@ -322,6 +323,24 @@ def test_from_the_host_itself_only_what_fits(w: World) -> None:
     publish(w)
     assert come(w, 4, UDP, udp(FROM, AT, bytes(1500)), HOST[4], device="lo").drop == "TOO_BIG"
     assert come(w, 4, UDP, udp(FROM, AT, bytes(1500))).passed
+
+
+@BOTH
+def test_an_answer_that_is_too_large_for_the_clients_link_is_told(w: World, v: int) -> None:
+    publish(w)
+    # As each network has it, of the agent's own host.
+    foot = r.Interface(GATEWAY_MAC, (r.pack_ip(GATEWAY.ip4), r.pack_ip(GATEWAY.ip6)))
+    w.put("interfaces", {r.InterfaceKey(RED, 0): foot})
+    come(w, v, TCP, tcp(FROM, AT))
+    subprocess.run(["ip", "link", "set", "uplink", "mtu", "1300"], check=True)
+    try:
+        done = answer(w, v, TCP, tcp(LISTENS, FROM, ACK, bytes(1300)))
+    finally:
+        subprocess.run(["ip", "link", "set", "uplink", "mtu", "1500"], check=True)
+    told = Packet(done.packet)
+    assert (done.drop, done.to, told.src, told.dst) == ("TOO_BIG", A.device, GATEWAY.ip(v), A.ip(v))
+    assert (told.icmp, struct.unpack_from("!I", told.payload, 4)[0]) == (TOO_BIG[v][1:], 1300)
+    assert inner(told) == (A.ip(v), CLIENT[v], (LISTENS, FROM))
 
 
 def test_a_gateway_that_no_router_is_answers(w: World) -> None:

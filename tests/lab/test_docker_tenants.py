@@ -12,7 +12,7 @@ import pytest
 from crossway.errors import Unavailable
 from crossway.lab import Lab
 from crossway.lab.docker import Engine, engine
-from lab.stories import Object, open_group
+from lab.stories import Object, open_group, wait_for
 from lab.test_docker import address, attached, create, left, pings
 
 TENANTS = ("red", "green")
@@ -122,3 +122,28 @@ def test_a_container_reaches_neither_the_sockets_nor_the_api(
         assert "open" not in said.split()
     red.clear()
     red.docker("network", "rm", "app")
+
+
+def test_a_tenant_is_refused_what_another_has_published_and_not_told_of_it(
+    tenants: tuple[Lab, dict[str, Engine], dict[str, Object]],
+) -> None:
+    lab, engines, _ = tenants
+    for each in engines.values():
+        create(each, "pub", "--ipam-driver", "null", "-o", "network=app", "-o", "groups=open")
+    engines["red"].run("pub", "secret", "-p", "8080:80")
+    for at in ("8080", "9090"):
+        held = lab.hosts[0].popen("busybox", "nc", "-l", "-p", "9090")
+        try:
+            assert wait_for(lambda: ":9090" in lab.hosts[0].exec("ss", "-ltn").stdout, 5)
+            with pytest.raises(Unavailable, match=rf"port {at}/tcp of this host is [a-z ]+,? by others") as told:
+                engines["green"].run("pub", "other", "-p", f"{at}:80")
+            assert "secret" not in str(told.value)
+        finally:
+            held.kill()
+            held.communicate()
+        engines["green"].docker("rm", "-f", "other")
+    with pytest.raises(Unavailable, match=r"8080/tcp of this host is published already, by .*port"):
+        engines["red"].run("pub", "other", "-p", "8080:80")
+    for each in engines.values():
+        each.clear()
+        each.docker("network", "rm", "pub")

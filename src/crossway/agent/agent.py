@@ -636,13 +636,13 @@ class Agent:
             await self.servers.ask("DELETE", path_of("port", port))
         self._locks.pop(port, None)
 
-    async def publish(self, port: str, wishes: Sequence[Wished], by: str) -> None:
+    async def publish(self, port: str, wishes: Sequence[Wished], by: str, project: str = "") -> None:
         """Publish these of a port at addresses of this host instead of what it has published there."""
         async with self._locks.setdefault(port, asyncio.Lock()):
             if port not in self._records and wishes:
                 raise Conflict(f"port {port} has no body on {self.host}: it is to be plugged first")
             try:
-                self.published.publish(port, wishes, by)
+                self.published.publish(port, wishes, by, project)
             finally:
                 self.settle()
 

@@ -55,6 +55,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     port: str
     by: str
     publications: tuple[Publication, ...]
+    project: str = ""  # whose engine asked for it; "": one that may know of all
 
 
 class Agent(Protocol):
@@ -109,10 +110,10 @@ class Published:
             for p in (kept.publications if kept else ())
         ]
 
-    def publish(self, port: str, wishes: Sequence[Wished], by: str) -> None:
+    def publish(self, port: str, wishes: Sequence[Wished], by: str, project: str = "") -> None:
         """Publish these for a port instead of what it has published; all of them, or none.
 
-        The caller has the tables brought up to date.
+        The caller has the tables brought up to date. *project*: the one that asks, which is told of no other's.
         """
         if not wishes:
             self.withdraw(port)
@@ -129,14 +130,14 @@ class Published:
         taken: list[Publication] = []
         try:
             for wished in wishes:
-                taken.append(self._take(wished, doors, taken, held))
+                taken.append(self._take(wished, doors, taken, held, project))
         except BaseException:
             for one in held:
                 one.close()
             if before is not None:
                 self._put(before, self._hold_again(before))
             raise
-        self._put(Kept(port=port, by=by, publications=tuple(taken)), held)
+        self._put(Kept(port=port, by=by, publications=tuple(taken), project=project), held)
 
     def _put(self, kept: Kept, held: list[socket.socket]) -> None:
         self._write(kept)
@@ -188,7 +189,12 @@ class Published:
     # Which number.
 
     def _take(
-        self, wished: Wished, doors: Mapping[int, Door], taken: Sequence[Publication], held: list[socket.socket]
+        self,
+        wished: Wished,
+        doors: Mapping[int, Door],
+        taken: Sequence[Publication],
+        held: list[socket.socket],
+        project: str,
     ) -> Publication:
         """Hold a number of the host's that is free for all families in which something is published there."""
         families = [family for family in _families(wished.address) if family in doors]
@@ -199,13 +205,13 @@ class Published:
             publication = Publication(PROTOCOLS[wished.proto], wished.address, at, wished.port)
             try:
                 for family in families:
-                    self._check_free(publication, taken)
+                    self._check_free(publication, taken, project)
                     mine.append(_held(publication, family))
                     publication = publication._replace(at=mine[0].getsockname()[1])
             except (OSError, Conflict) as refused:
                 for one in mine:
                     one.close()
-                fault = _why(refused, publication)
+                fault = _why(refused, publication, secret=bool(project))
                 continue
             held += mine
             return publication
@@ -213,8 +219,12 @@ class Published:
             raise Conflict(f"no port from {wished.at} to {wished.until} is free: {fault}")
         raise fault or Conflict("no port is free")
 
-    def _check_free(self, publication: Publication, taken: Sequence[Publication]) -> None:
-        others = [(kept.by, p) for kept in self._kept.values() for p in kept.publications]
+    def _check_free(self, publication: Publication, taken: Sequence[Publication], project: str) -> None:
+        others = [
+            (kept.by if project in ("", kept.project) else "others", p)
+            for kept in self._kept.values()
+            for p in kept.publications
+        ]
         for by, other in [*others, *(("the same container", p) for p in taken)]:
             if (other.proto, other.at) == (publication.proto, publication.at) and _meet(publication, other):
                 raise Conflict(f"port {_told(publication)} of this host is published already, by {by}")
@@ -330,11 +340,14 @@ def _held(publication: Publication, family: int) -> socket.socket:
     return held
 
 
-def _why(refused: Exception, publication: Publication) -> Fault:
+def _why(refused: Exception, publication: Publication, *, secret: bool) -> Fault:
+    """Return what whoever asks is told; with *secret*, not who has it instead."""
     if isinstance(refused, Fault):
         return refused
     if isinstance(refused, OSError) and refused.errno == errno.EADDRINUSE:
-        return Conflict(f"port {_told(publication)} of this host is in use by {_holder(publication)}")
+        return Conflict(
+            f"port {_told(publication)} of this host is in use by {'others' if secret else _holder(publication)}"
+        )
     if isinstance(refused, OSError) and refused.errno == errno.EADDRNOTAVAIL:
         return Invalid(f"{publication.address} is no address of this host")
     return Conflict(f"port {_told(publication)} of this host cannot be had: {refused}")

@@ -47,7 +47,7 @@ class Bodies(Protocol):
     servers: Servers
     published: Published
 
-    async def publish(self, port: str, wishes: Sequence[Wished], by: str) -> None: ...
+    async def publish(self, port: str, wishes: Sequence[Wished], by: str, project: str = "") -> None: ...
     async def plug(self, plug: Plug, *, bound: bool = False) -> Any: ...
     async def unplug(self, port: str) -> None: ...
     async def detach(self, port: str) -> None: ...
@@ -103,9 +103,9 @@ class Ways:
         """Take a port's body away, then delete the port."""
         await self._agent.detach(port)
 
-    async def publish(self, port: str, wishes: Iterable[Mapping[str, Any]], by: str) -> None:
+    async def publish(self, port: str, wishes: Iterable[Mapping[str, Any]], by: str, project: str = "") -> None:
         """Publish ports at addresses of this host instead of what was published there: all of them, or none."""
-        await self._agent.publish(port, msgspec.convert(list(wishes), list[Wished]), by)
+        await self._agent.publish(port, msgspec.convert(list(wishes), list[Wished]), by, project)
 
     def published(self, port: str) -> Objects:
         """Return what a port has published at addresses of this host."""

@@ -42,8 +42,11 @@ class Host(Protocol):
     async def unplug(self, port: str) -> None:
         """Take a port's body away; the port stays bound."""
 
-    async def publish(self, port: str, wishes: Iterable[Mapping[str, Any]], by: str) -> None:
-        """Publish ports at addresses of this host instead of what was published there: all of them, or none."""
+    async def publish(self, port: str, wishes: Iterable[Mapping[str, Any]], by: str, project: str = "") -> None:
+        """Publish ports at addresses of this host instead of what was published there: all of them, or none.
+
+        *project*: the one that asks, if it may not hear of others.
+        """
 
     def published(self, port: str) -> Objects:
         """Return what a port has published at addresses of this host: proto, address, at, port."""

@@ -403,7 +403,7 @@ class Docker:
     async def publish(self, asked: dict[str, Any]) -> Any:
         if wished := wishes((asked.get("Options") or {}).get(PORTS) or ()):
             port = await self._port(asked)
-            await self._host.publish(port["id"], wished, f"{port['name']} (port {port['id']})")
+            await self._host.publish(port["id"], wished, f"{port['name']} (port {port['id']})", self._only or "")
         return {}
 
     async def revoke(self, asked: dict[str, Any]) -> Any:
