@@ -15,6 +15,7 @@ import struct
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,12 @@ containerd = {{ snapshotter = "native" }}
         subprocess.run(words, check=True, capture_output=True)
 
     def configure(self, *others: dict[str, Any], **more: Any) -> None:
-        plugin = {"type": "crossway-cni", "agent": self.host.socket, "capabilities": {"portMappings": True}, **more}
+        plugin = {
+            "type": "crossway-cni",
+            "agent": self.host.socket,
+            "capabilities": {"portMappings": True, "bandwidth": True},
+            **more,
+        }
         conf = {"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin, *others]}
         (self.root / "configurations" / "10-crossway.conflist").write_text(json.dumps(conf))
         assert wait_for(self._ready), process.last_words(self.root / "log")
@@ -164,12 +170,15 @@ containerd = {{ snapshotter = "native" }}
             raise Refused(said)
         return fields(done.stdout[5:])
 
-    def run(self, pod: str, space: str = "default", **published: int) -> str:
+    def run(
+        self, pod: str, space: str = "default", annotations: Mapping[str, str] | None = None, **published: int
+    ) -> str:
         """Begin a pod's sandbox as a kubelet does; return its id. *published*: ports of the pod, tcp80=8080."""
         config: Message = {
             1: {1: pod, 2: f"uid-{pod}", 3: space},
             2: pod,
             5: [{2: int(name.removeprefix("tcp")), 3: at} for name, at in published.items()],
+            7: [{1: name, 2: value} for name, value in (annotations or {}).items()],
             8: {2: {1: {2: 1}}},  # a network of its own, as processes and all else
         }
         return str(self.ask("RunPodSandbox", {1: config})[1][0].decode())

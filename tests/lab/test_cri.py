@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -99,8 +100,11 @@ def test_pods_end_after_their_agent_was_away(lab: Lab, hosts: list[Cri]) -> None
     nothing_left(lab, hosts)
 
 
-def test_a_port_of_a_pod_is_published(lab: Lab, hosts: list[Cri]) -> None:
-    id = hosts[0].run("shop", tcp80=8080)
+def test_a_port_of_a_pod_is_published_and_its_bandwidth_limited(lab: Lab, hosts: list[Cri]) -> None:
+    id = hosts[0].run("shop", annotations={"kubernetes.io/egress-bandwidth": "10M"}, tcp80=8080)
+    (port,) = lab.client.list("port", device_id=id)
+    body = json.loads((lab.hosts[0].run / "bodies" / f"{port['id']}.json").read_text())
+    assert (body["limits"]["out_rate"], body["limits"]["in_rate"]) == (10_000_000, 0)
     place, _ = hosts[0].place(id)
     server = place.popen("busybox", "nc", "-ll", "-p", "80", "-e", "echo", "hello", stdout=subprocess.DEVNULL)
     try:
