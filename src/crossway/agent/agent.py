@@ -1005,6 +1005,10 @@ class Agent:
         record = self._named.get(port)
         return record.device if record is not None else None
 
+    def claim(self, port: str) -> None:
+        """Have all hosts know at once that a port is here, and the server."""
+        self._edges.take(port)
+
     def bring(self, port: str) -> None:
         """Have the server say that a port is here that was taken."""
         self._moves.bring(port)

@@ -43,7 +43,7 @@ MISSED = 4  # echoes in a row that a host does not answer when it is taken for d
 DOUBTED = 2  # when others are asked whether they hear it
 LATELY_SECONDS = 10.0  # for which a host that has answered is one to be missed
 SEEN_SECONDS = 0.15  # for which another's word that it hears a host counts
-CALM_SECONDS, RESTLESS = 10.0, 6  # a port that has just gone over goes again after twice as many, and so on
+CALM_SECONDS, RESTLESS = 5.0, 6  # a port that has just gone over goes again after twice as many, and so on
 ANNOUNCE_SECONDS, PATIENT_SECONDS, LATER_SECONDS = 1.0, 60.0, 10.0
 WITNESSES = 3  # hosts beside the edges that are asked as well, to know who is cut off
 STREAM_SECONDS, WHOLE_SECONDS, FORGET_SECONDS = 0.2, 10.0, 35.0
@@ -218,7 +218,7 @@ class Edges:
             self._ports.add(id)
         else:
             self._ports.discard(id)
-            for kept in (self._known, self._told, self._telling, self._asked, self._were, self._moved):
+            for kept in (self._known, self._told, self._asked, self._were, self._moved):
                 kept.pop(id, None)
             for id, host in [who for who in self._unsettled if who[0] == id]:
                 del self._unsettled[id, host]
@@ -345,7 +345,7 @@ class Edges:
             return
         elif self._pulse.silent(hosts[at], missed) and time.monotonic() - self._seen.get(at, 0.0) > SEEN_SECONDS:
             log.warning("host %s is silent: taking port %s", at, id)
-            self._take(id)
+            self.take(id)
         elif self._pulse.silent(hosts[at], DOUBTED):
             for address in witnesses:
                 self._say(address, Said(id, seek=at))
@@ -384,8 +384,8 @@ class Edges:
             self._asked[id] = now
         return due
 
-    def _take(self, id: str) -> None:
-        """Serve a port from now on, and have everybody know."""
+    def take(self, id: str) -> None:
+        """Serve a port from now on, of a server or not, and have everybody know."""
         turn = max(self._turns.get(id, (0, ""))[0] + 1, time.time_ns() // MILLISECOND)
         self._turns[id] = turn, self._agent.host
         self._place(id, self._agent.host)
@@ -439,7 +439,7 @@ class Edges:
 
     def _heard(self, name: str, source: str, said: Said) -> None:
         port = self._agent.plan.port(said.port)
-        if port is None or port.link is None:
+        if port is None or (port.link is None and not said.at):
             return
         if said.seen:
             # Anybody may have been asked.
@@ -471,7 +471,7 @@ class Edges:
             self._place(said.port, own)
         elif said.take and ours and at != own and self._carried(self._agent.device_of(said.port)):
             log.info("port %s: taken for %s", said.port, name)
-            self._take(said.port)
+            self.take(said.port)
 
     def _seek(self, id: str, host: str, asker: str) -> None:
         """Ask a host for an echo, for another that does not hear it."""

@@ -2,7 +2,8 @@
 
     old host ── connections, each second ──> server ──> new host
                                               "take" ──> carried from now on
-    guest ── RARP ──> new host: carried, and fetched
+    guest ── RARP ──> new host ── "it is here" ──> all hosts, at once (UDP, as edges do)
+                               ── taken, activate ──> server
 
 Docs: docs/protocols.md.
 """
@@ -46,6 +47,7 @@ class Carrier(Protocol):
     def link(self, name: str) -> Link | None: ...
     def record(self, port: str) -> Record | None: ...
     def hand_in(self, port: str, flows: bytes) -> None: ...
+    def claim(self, port: str) -> None: ...
     async def flows(self, ports: Mapping[str, r.PortKey]) -> dict[str, dict[r.FlowKey, r.Flow]]: ...
 
 
@@ -164,8 +166,11 @@ class Moves:
         if port is not None and port.mac == mac:
             self._ears.stop(id)
             log.info("the guest of port %s is here", id)
-            self._carry(id)
-            self.bring(id)
+            # By way of the server its hosts would hear of it some ten milliseconds later.
+            if self._agent.host in port.waiting and id in self._agent.plan.local_bodies():
+                self._agent.claim(id)
+            else:
+                self.bring(id)
 
     def told(self, ports: Iterable[str]) -> None:
         """Take note of ports whose connections another host has told."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from crossway.kernel.bpf import detach
 from crossway.kernel.links import OVERLAY, Links, port_of
 
 VXLAN_PORT = 4789
+NICE = -10  # what workloads do with the processors is not to keep their network waiting
 
 
 def run(
@@ -35,6 +37,9 @@ def run(
     their links and the agent's socket answers.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    with suppress(OSError):  # not permitted everywhere; who has said otherwise is obeyed
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) or NICE)
 
     async def until_told() -> None:
         task = asyncio.ensure_future(serve(servers, host, underlay, physnets, run_dir, vxlan_port, ready_fd))

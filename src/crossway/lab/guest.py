@@ -90,13 +90,19 @@ class Machine:
         self._process.kill()
         self._process.wait()
 
-    def booted(self, seconds: float = BOOT_SECONDS) -> Self:
-        """Wait until the guest has its address."""
+    def awake(self, seconds: float = BOOT_SECONDS) -> Self:
+        """Wait until the guest can be told what to do."""
         end = time.monotonic() + seconds
         while "guest: ready" not in self._log.read_text(errors="replace"):  # who speaks before is not heard
             if time.monotonic() > end or self._process.poll() is not None:
                 raise Unavailable(f"a guest on {self.host.name} does not boot: {last_words(self._log)}")
             time.sleep(0.05)
+        return self
+
+    def booted(self, seconds: float = BOOT_SECONDS) -> Self:
+        """Wait until the guest has its address."""
+        end = time.monotonic() + seconds
+        self.awake(seconds)
         while "bound" not in self.run("ls /tmp"):
             if time.monotonic() > end:
                 raise Unavailable(f"a guest on {self.host.name} has no address: {self.run('cat /tmp/dhcp.log')}")
