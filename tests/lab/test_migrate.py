@@ -62,7 +62,7 @@ def migrate(
     # If nobody has said so, the guest says that it is there.
     assert wait_for(lambda: lab.client.show("port", id)["binding:host_id"] == host.name, seconds=5)
     lab.client.wait("port", id)
-    assert wait_for(lambda: there.happened("RESUME"))
+    assert wait_for(lambda: there.happened("RESUME"), 30)
     # QEMU does not always tell that the guest has stopped: its downtime is the least that it was.
     stopped = guest.happened("STOP")
     stood = (there.happened("RESUME") - stopped) * 1000 if stopped else downtime
