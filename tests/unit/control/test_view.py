@@ -68,7 +68,21 @@ class Story:
 
     def happen(self) -> None:
         what = self.pick(
-            ["create", "create", "bind", "bind", "delete", "link", "unlink", "regroup", "rule", "bulk", "up", "dhcp"]
+            [
+                "create",
+                "create",
+                "bind",
+                "bind",
+                "delete",
+                "link",
+                "unlink",
+                "regroup",
+                "rule",
+                "bulk",
+                "up",
+                "dhcp",
+                "renumber",
+            ]
         )
         world, cloud = self.world, self.world.cloud
         host = self.pick(["", *HOSTS, *HOSTS, "unregistered"])
@@ -100,6 +114,12 @@ class Story:
         elif what == "up":
             network = self.pick(self.networks)
             world.change(network, admin_state_up=not world.again(network).admin_state_up)
+        elif what == "renumber":
+            network = self.pick(self.networks)
+            number = self.draw(st.integers(5000, 5009))
+            free = all(other.number != number for other in cloud.networks.rows.values())
+            if free and not any(port.host for port in cloud.ports.by("network_id", network.id)):
+                world.change(network, provider__segmentation_id=number)
         elif what == "dhcp":
             subnet = self.pick(self.subnets)
             world.change(subnet, enable_dhcp=not world.again(subnet).enable_dhcp)
