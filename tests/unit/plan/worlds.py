@@ -128,11 +128,12 @@ def networks(draw: Any, id: str) -> view.Network:
     physnet = draw(st.sampled_from([None, "physnet1", "physnet2"]))
     return view.Network(
         id=id,
-        number=NETWORKS.index(id) + 10,
+        # An operator may give a network another VNI or VLAN.
+        number=NETWORKS.index(id) + draw(st.sampled_from([10, 10, 110])),
         mtu=draw(st.sampled_from([1400, 9000])),
         type="vlan" if physnet else "vxlan",
         physnet=physnet,
-        segment=7 if physnet else None,
+        segment=draw(st.sampled_from([7, 7, 8])) if physnet else None,
         up=draw(st.integers(0, 4)) > 0,
     )
 
