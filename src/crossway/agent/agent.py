@@ -982,6 +982,10 @@ class Agent:
         """Tell guests of their routers: what changed soon, the rest now and then."""
         await asyncio.sleep(ADVERTISE_SECONDS)
         if self._synced:
+            # Who began under another resolv.conf still asks whom that named.
+            if fresh := set(names.asked_at()) - set(self.plan.asked_at):
+                self.plan.resolvers([*self.plan.asked_at, *sorted(fresh)])
+                self._apply()
             news, self._news = self._news, False
             self._desk.advertise(news)
 

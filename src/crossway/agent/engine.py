@@ -18,7 +18,7 @@ import msgspec
 
 from crossway.agent.server import Ended, Server
 from crossway.client import Object
-from crossway.errors import Fault
+from crossway.errors import Fault, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +73,12 @@ class Engine:
                 told = msgspec.json.decode(await self._get(f"/containers/{quote(id)}/json"))
                 if isinstance(told, dict) and told.get("Id"):
                     await self._listener.learn(told)
-            except Fault as fault:
+            except Unavailable as fault:
                 log.warning("container %s: %s", id[:12], fault)
                 self._due[id] = None
                 await asyncio.sleep(AGAIN_SECONDS)
+            except Fault as fault:
+                log.warning("container %s cannot be known by its names: %s", id[:12], fault)
             except (Ended, msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError) as fault:
                 # One that has just gone, or an engine that has: it tells of all when it is back.
                 log.debug("container %s: %s", id[:12], fault)

@@ -16,12 +16,14 @@ import msgspec
 from crossway import settings
 from crossway.agent.body import Plug, Record
 from crossway.agent.engine import Engine
+from crossway.agent.guest import names
 from crossway.agent.published import Published, Wished
 from crossway.client import Object, Objects
 from crossway.errors import Fault, Invalid
 from crossway.kernel import netlink as nl
 from crossway.kernel.links import netns_of
 from crossway.kernel.netlink import Netlink, attr, attrs
+from crossway.plan.service import SERVICE_IP
 from crossway.plugins.cni import Cni
 from crossway.plugins.docker import IDLE_SECONDS, Docker
 from crossway.plugins.libvirt import Libvirt
@@ -182,6 +184,11 @@ class Ways:
             if "/" in project or project.startswith("."):
                 raise Invalid(f"{project!r} in {settings.DOCKER_PROJECTS.variable} cannot be part of a socket's name")
             engines[run / f"docker-{project}.sock"] = Docker(self, run / "docker" / project, project)
+        if names.is_asked_outside():
+            log.info(
+                "resolv.conf names a server at a loopback address alone: an engine asks that from outside its "
+                "containers. For names of other hosts' containers, start it with --dns %s", SERVICE_IP
+            )  # fmt: skip
         for docker in engines.values():
             if path := where.get(docker.project):
                 self._engines.append(Engine(path, docker))

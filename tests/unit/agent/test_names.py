@@ -284,3 +284,16 @@ def test_a_server_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CROSSWAY_RESOLVERS", "resolver.example")
     with pytest.raises(Invalid, match=r"'resolver\.example' is no address"):
         names.own()
+
+
+@pytest.mark.parametrize(
+    ("conf", "outside"),
+    [("", False), ("nameserver 192.0.2.53\n", False), ("nameserver 127.0.0.53\n", False),
+     ("nameserver 127.0.0.1\n", True), ("nameserver 127.0.0.1\nnameserver 192.0.2.53\n", False)],
+)  # fmt: skip
+def test_whether_engines_ask_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conf: str, outside: bool
+) -> None:
+    (tmp_path / "conf").write_text(conf)
+    monkeypatch.setattr(names, "RESOLV_CONF", tmp_path / "conf")
+    assert names.is_asked_outside() is outside

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from crossway.client import Object
-from crossway.plugins.docker import GENERIC, IDLE_SECONDS, Docker
+from crossway.plugins.docker import GENERIC, IDLE_SECONDS, Docker, labelled
 
 NETWORK = "3f1f3c3e-0000-4000-8000-000000000001"
 SUBNET = "3f1f3c3e-0000-4000-8000-000000000002"
@@ -146,3 +146,64 @@ def test_an_address_that_is_kept_is_given_back(engine: Engine) -> None:
 def test_a_connection_that_was_lost_is_a_fault_that_is_told(engine: Engine) -> None:
     told = asyncio.run(engine.docker.route("IpamDriver.RequestPool")(b"", {}))
     assert told["Err"] == told["Error"]
+
+
+# What containers are called.
+
+
+def container(labels: Mapping[str, str] | None = None, **network: Any) -> Object:
+    """Return what an engine says of a container with the endpoint e."""
+    return {
+        "Id": "c" * 64,
+        "Name": "/web-1",
+        "Config": {"Hostname": "host", "Labels": labels},
+        "NetworkSettings": {"Networks": {"blue": {"EndpointID": "e", **network}, "bridge": {"EndpointID": ""}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("network", "names"),
+    [
+        ({"Aliases": None}, ["web-1", "c" * 12, "host"]),
+        ({"Aliases": ["web", "c" * 12]}, ["web-1", "web", "c" * 12, "host"]),
+        # Docker 26 and newer.
+        ({"Aliases": ["web"], "DNSNames": ["web-1", "web", "c" * 12, "host"]}, ["web-1", "web", "c" * 12, "host"]),
+    ],
+)
+def test_a_port_is_called_what_its_container_is(engine: Engine, network: dict[str, Any], names: list[str]) -> None:
+    joined(engine)
+    (port,) = engine.agent.ports.values()
+    port["binding:profile"]["sandbox"] = "s"
+    asyncio.run(engine.docker.learn(container(**network)))
+    assert port["name"] == "web-1"
+    assert port["binding:profile"] == {"names": names, "workload": "c" * 64, "sandbox": "s"}
+    # Told again, it is nothing new.
+    port["revision"] = 1
+    asyncio.run(engine.docker.learn(container(**network)))
+    assert port["revision"] == 1
+
+
+def test_a_container_without_a_port_here_and_one_that_says_nothing_are_passed_over(engine: Engine) -> None:
+    joined(engine)
+    (port,) = engine.agent.ports.values()
+    before = dict(port)
+    asyncio.run(engine.docker.learn(container(EndpointID="other")))
+    asyncio.run(engine.docker.learn({"Id": "x", "Name": "/x", "NetworkSettings": None}))
+    assert port == before
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "wanted"),
+    [
+        ({}, None, ()),
+        (None, None, ()),
+        ({"crossway.groups": "web, db"}, None, ("web", "db")),
+        ({"crossway.groups": "web"}, {"ips": "10.0.0.5"}, ("web",)),
+        ({"crossway.groups": "web"}, {"groups": "other"}, ()),
+    ],
+)
+def test_a_label_says_the_groups_unless_the_network_was_given_with_some(
+    labels: dict[str, str] | None, options: dict[str, str] | None, wanted: tuple[str, ...]
+) -> None:
+    told = container(labels, DriverOpts=options)
+    assert labelled(told, told["NetworkSettings"]["Networks"]["blue"]) == wanted

@@ -80,6 +80,12 @@ def asked_at() -> list[str]:
     return list(dict.fromkeys([*handed, *chosen]))
 
 
+def is_asked_outside() -> bool:
+    """Return whether engines ask the name servers of this host's resolv.conf from the host, where no port is."""
+    servers = said(RESOLV_CONF)
+    return bool(servers) and servers != [STUB] and all(ip_address(ip).is_loopback for ip in servers)
+
+
 class Names:
     """Answers what the ports of one host ask for; *send* takes an answer to a port."""
 
