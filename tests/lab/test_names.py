@@ -62,6 +62,9 @@ def test_names_across_hosts_both_ways(engines: tuple[Lab, Engines]) -> None:
     assert "1 packets received" in one.docker("exec", "aa", "ping", "-c1", "-W2", "bb")
     back = one.docker("exec", "aa", "nslookup", address(two, "bb", "blue"))
     assert "name = bb" in back
+    # Where the host's name server is one that only the host can ask, an engine is told of this one.
+    one.run("blue", "told", "--dns", "169.254.169.254")
+    assert knows(one, "told", "bb", (two, "bb"))
     # A name that nobody has is soon known to be none.
     assert resolved(one, "aa", "nobody") == set()
 

@@ -186,8 +186,8 @@ class Ways:
             engines[run / f"docker-{project}.sock"] = Docker(self, run / "docker" / project, project)
         if names.is_asked_outside():
             log.info(
-                "resolv.conf names a server at a loopback address alone: an engine asks that from outside its "
-                "containers. For names of other hosts' containers, start it with --dns %s", SERVICE_IP
+                "resolv.conf names no server but at a loopback address, which engines ask from outside containers: "
+                "for names of other hosts' containers, start yours with --dns %s", SERVICE_IP
             )  # fmt: skip
         for docker in engines.values():
             if path := where.get(docker.project):

@@ -24,6 +24,7 @@ from crossway.lab import process
 from crossway.lab.place import Place
 from crossway.lab.process import Process, last_words
 from crossway.lab.state import netns_of, run_of
+from crossway.plan.service import SERVICE_IP
 
 if TYPE_CHECKING:
     from crossway.lab.lab import Host, Lab
@@ -61,6 +62,9 @@ class Engine:
 
     def start(self) -> None:
         """Start the engine; return when it answers."""
+        # All of the agent comes with it, which takes long.
+        from crossway.agent.guest.names import is_asked_outside
+
         run = self.root / "run"
         (run / "plugins").mkdir(parents=True, exist_ok=True)
         plugin = run / "plugins" / "crossway.sock"
@@ -74,6 +78,7 @@ class Engine:
             *("--data-root", f"{self.root}/data", "--exec-root", f"{self.root}/exec", "--pidfile", f"{self.root}/pid"),
             *("-H", f"unix://{self.socket}", "--live-restore", "--storage-driver", "vfs"),
             *("--cgroup-parent", f"/{self._label}", "--exec-opt", "native.cgroupdriver=cgroupfs"),
+            *(["--dns", str(SERVICE_IP)] if is_asked_outside() else []),
             *([] if self.bridge else ["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]),
         )
         self._engine = process.start(command, log=self.log)

@@ -288,7 +288,7 @@ def test_a_server_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("conf", "outside"),
-    [("", False), ("nameserver 192.0.2.53\n", False), ("nameserver 127.0.0.53\n", False),
+    [("", True), ("nameserver 192.0.2.53\n", False), ("nameserver 127.0.0.53\n", False),
      ("nameserver 127.0.0.1\n", True), ("nameserver 127.0.0.1\nnameserver 192.0.2.53\n", False)],
 )  # fmt: skip
 def test_whether_engines_ask_from_outside(

@@ -81,9 +81,9 @@ def asked_at() -> list[str]:
 
 
 def is_asked_outside() -> bool:
-    """Return whether engines ask the name servers of this host's resolv.conf from the host, where no port is."""
+    """Return whether engines find no name server in this host's resolv.conf but those to be asked from the host."""
     servers = said(RESOLV_CONF)
-    return bool(servers) and servers != [STUB] and all(ip_address(ip).is_loopback for ip in servers)
+    return servers != [STUB] and all(ip_address(ip).is_loopback for ip in servers)
 
 
 class Names:
