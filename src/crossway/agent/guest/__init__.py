@@ -1,5 +1,6 @@
-"""What a guest asks when it boots, and what it is told: DHCP, DHCPv6, router advertisements.
+"""What a guest asks, and what it is told: DHCP, DHCPv6, router advertisements, names.
 
-Each module turns a question's bytes into an answer's; none of them touches a
-socket. `desk` reads questions off the data plane and sends the answers.
+Each module turns a question's bytes into an answer's, without a socket. `desk`
+reads questions off the data plane and sends the answers; `names` asks others
+for what it does not know.
 """
