@@ -91,9 +91,10 @@ _CALLED = {
     "log": "LogResource",
     "quota": "TenantQuota",
     "resource": "HTTP",
+    "network_ip_availability": "Network",
 }
 # Words that clients know spelled otherwise.
-_SPELLED = {"floatingip": "FloatingIP", "ip": "IP", "ndp": "NDP"}
+_SPELLED = {"floatingip": "FloatingIP", "subnetpool": "SubnetPool", "ip": "IP", "ndp": "NDP"}
 
 
 def _camel(kind: str) -> str:

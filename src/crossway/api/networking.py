@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
@@ -32,6 +33,8 @@ BULK_MAX = 10_000
 JSON = ("*/*", "application/json", "application/*")
 # Objects that are encoded before others have their turn.
 TOGETHER = 1_000
+# What If-Match names; other tags than ours are no business of ours.
+REVISION = re.compile(r"revision_number=(\d{1,18})\b", re.ASCII)
 Verb = Callable[[Decision], Any]
 Handler = Callable[[Request, Place, Caller], Awaitable[Response]]
 
@@ -234,7 +237,7 @@ class Networking:
 
         def verb(decision: Decision) -> Any:
             policy.update(decision, caller, collection, at.id, asked[kind.name])
-            return change(decision, caller, at.id, given)
+            return change(decision, caller, at.id, given) if given else self._seen(at, caller)
 
         return self._one(collection, await decide(self.cloud, self._matching(request, at, verb)), caller, 200)
 
@@ -280,7 +283,7 @@ class Networking:
         if request.method in ("PUT", "POST"):
             asked = await body(request)
             if not isinstance(asked, dict) or asked.keys() != {"tags"}:
-                raise Invalid("The body should be {'tags': […]}")
+                raise Invalid("The body should be {'tags': […]}", type="InvalidInput")
             wanted = checked(asked["tags"])
         more = request.method == "POST"
         tags = await self._tag(at, caller, lambda old: (*old, *wanted) if more else wanted)
@@ -307,11 +310,12 @@ class Networking:
     def _matching(self, request: Request, at: Place, verb: Verb) -> Verb:
         """Have the verb done only if the resource is at the revision that If-Match names."""
         wanted = request.headers.get("if-match")
-        if wanted is None:
+        if wanted is None or "revision_number" not in wanted:
             return verb
-        name, _, number = wanted.partition("=")
-        if name != "revision_number" or not number.isdecimal():
-            raise Invalid(f"If-Match '{wanted}' should be revision_number=NUMBER")
+        found = REVISION.search(wanted)
+        if found is None:
+            raise Invalid(f"Bad if-match request: '{wanted}' should be revision_number=NUMBER.", type="BadRequest")
+        number = found[1]
 
         def match(decision: Decision) -> Any:
             found = decision.read(self.shapes.table(at.collection), at.id)

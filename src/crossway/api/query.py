@@ -16,7 +16,7 @@ from crossway.control.caller import Caller, anywhere, sees, shared, visible
 from crossway.control.cloud import Bucket, Cloud, Table
 from crossway.control.collection import Collection
 from crossway.errors import Invalid, NotFound
-from crossway.model.check import Check, boolean
+from crossway.model.check import UUID, Check, boolean
 from crossway.model.resource import Attribute, unfit
 
 Params = Iterable[tuple[str, str]]
@@ -65,6 +65,8 @@ def read(collection: Collection, params: Params, caller: Caller) -> Query:
         elif name == "sort_dir":
             directions.append(value)
         else:
+            # Ids are kept in lower case.
+            value = value.lower() if name == "id" and UUID.fullmatch(value) else value
             query.filters.setdefault(name, []).append(value)
     if directions and len(directions) != len(keys):
         raise Invalid(f"The number of sort_keys ({len(keys)}) and sort_dirs ({len(directions)}) must be same")

@@ -14,6 +14,7 @@ from crossway.control.cloud import Cloud, Step, Table
 from crossway.control.collection import Action, Collection
 from crossway.control.collections import COLLECTIONS, every
 from crossway.control.policy import hidden
+from crossway.model.check import UUID
 from crossway.model.resource import Resource
 
 # Encoded objects that are kept of one collection for one kind of eyes; beyond, it begins anew.
@@ -71,7 +72,9 @@ def place(path: str) -> Place | None:
 def _within(collection: Collection, parent: str, rest: list[str]) -> Place | None:
     if not rest:
         return Place(collection, parent)
-    id, rest = f"{parent}.{rest[0]}" if collection.within else rest[0], rest[1:]
+    id, rest = rest[0].lower() if UUID.fullmatch(rest[0]) else rest[0], rest[1:]
+    if collection.within:
+        id = f"{parent}.{id}"
     if not rest:
         return Place(collection, parent, id)
     name = rest[0]

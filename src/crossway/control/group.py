@@ -21,7 +21,7 @@ from crossway.model.rule import RULE
 
 def create(decision: Decision, caller: Caller, given: Given) -> Group:
     project = project_of(caller, given)
-    if given["name"] == DEFAULT:
+    if given["name"].lower() == DEFAULT:
         raise Conflict("Default security group already exists.", type="SecurityGroupDefaultAlreadyExists")
     default(decision, project)
     return _create(decision, {**given, "project_id": project})
@@ -44,11 +44,11 @@ def default(decision: Decision, project: str) -> str:
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Group:
     cloud = decision.cloud
     old: Group = seen(cloud, caller, "security_group", id, decision.read(cloud.groups, id))
-    if given.get("name", old.name) != old.name and DEFAULT in (old.name, given["name"]):
-        raise Conflict(
-            "Default security group cannot be renamed, nor another take its name.",
-            type="SecurityGroupCannotUpdateDefault",
-        )
+    if given.get("name", old.name) != old.name:
+        if given["name"].lower() == DEFAULT:
+            raise Conflict("Default security group already exists.", type="SecurityGroupDefaultAlreadyExists")
+        if old.name == DEFAULT:
+            raise Conflict("Default security group cannot be renamed.", type="SecurityGroupCannotUpdateDefault")
     if "stateful" in given and given["stateful"] != old.stateful and cloud.ports.ids("security_groups", id):
         raise Conflict(
             f"Security Group {id} in use by ports: its statefulness cannot change.", type="SecurityGroupInUse"

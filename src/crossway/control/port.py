@@ -23,6 +23,8 @@ from crossway.model.group import Group
 from crossway.model.network import Network
 from crossway.model.port import (
     DOWN,
+    IMMEDIATE,
+    NONE,
     PORT,
     ROUTER_GATEWAY,
     ROUTER_INTERFACE,
@@ -73,6 +75,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Port:
             "security_groups": groups,
             "tags": _tags(given["tags"]),
             "profile": _profile(given["profile"], given["hardware_offload_type"], given["trusted"]),
+            "ip_allocation": NONE if given["fixed_ips"] == () else IMMEDIATE,
             **bound_as(given["host"] or ""),
         },
     )

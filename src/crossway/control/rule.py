@@ -44,7 +44,10 @@ def create(decision: Decision, caller: Caller, given: Given) -> Rule:
     for other in cloud.rules.ids("meaning", rule.meaning):
         raise _exists(other)
     if _unique_key(rule) in decision.transaction.puts:
-        raise _exists(decision.transaction.puts[_unique_key(rule)].decode())
+        raise Conflict(
+            f"Duplicate Security Group Rule in POST: as {decision.transaction.puts[_unique_key(rule)].decode()}.",
+            type="DuplicateSecurityGroupRuleInPost",
+        )
     insert(decision, rule)
     touch(decision, Group, group.id)
     return rule
@@ -90,7 +93,7 @@ def check(rule: Rule) -> None:
     if sum(map(bool, (rule.remote_group_id, rule.remote_ip_prefix, rule.remote_address_group_id))) > 1:
         raise Invalid(
             "Only one of remote_ip_prefix, remote_group_id or remote_address_group_id may be provided.",
-            type="SecurityGroupRemoteGroupAndRemoteIpPrefix",
+            type="SecurityGroupMultipleRemoteEntites",
         )
     prefix = rule.normalized_cidr
     if prefix and ipaddress.ip_network(prefix).version != (4 if rule.ethertype == IPV4 else 6):

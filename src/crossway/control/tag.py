@@ -26,7 +26,10 @@ def set_tags(
     old: Resource = owned(decision.cloud, caller, kind, id, decision.read(table, id))
     tags = tuple(sorted(set(turn(old.tags))))
     if len(tags) > MOST:
-        raise Invalid(f"The number of tags exceed the per-resource limit of {MOST}: there would be {len(tags)}.")
+        raise Invalid(
+            f"The number of tags exceed the per-resource limit of {MOST}: there would be {len(tags)}.",
+            type="BadRequest",
+        )
     if tags != old.tags:
         decision.put(table, changed(old, {"tags": tags}))
     return tags
@@ -35,9 +38,9 @@ def set_tags(
 def checked(value: object) -> tuple[str, ...]:
     """Return tags that were asked for, each once; raise Invalid if they can't be."""
     if value is None:
-        raise Invalid("Invalid input for tags. Reason: 'None' is not a list.")
+        raise Invalid("Invalid input for tags. Reason: 'None' is not a list.", type="InvalidInput")
     try:
         tags: tuple[str, ...] = list_of(text(LONGEST))(value)
     except ValueError as error:
-        raise Invalid(f"Invalid input for tags. Reason: {error}.") from None
+        raise Invalid(f"Invalid input for tags. Reason: {error}.", type="InvalidInput") from None
     return tags

@@ -17,7 +17,8 @@ C = TypeVar("C", bound=Check)
 Schema = dict[str, Any]
 
 UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
-MAC = re.compile(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", re.IGNORECASE)
+# In twos (or ones) between colons or hyphens, in fours between dots, or without anything between.
+MAC = re.compile(r"[0-9a-f]{1,2}([:-][0-9a-f]{1,2}){5}|([0-9a-f]{4}\.){2}[0-9a-f]{4}|[0-9a-f]{12}", re.IGNORECASE)
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.IGNORECASE)
 NAME_MAX = 255
 BOOLEANS: Mapping[Any, bool] = {
@@ -27,7 +28,11 @@ BOOLEANS: Mapping[Any, bool] = {
 
 
 class Unlike(ValueError):
-    """A value that is not of the kind at all; clients know it from one that is not allowed."""
+    """A value that is not of the kind at all; clients know it from one that is not allowed, by its *type*."""
+
+    def __init__(self, reason: str, type: str = "InvalidInput") -> None:
+        super().__init__(reason)
+        self.type = type
 
 
 def says(schema: Mapping[str, Any]) -> Callable[[C], C]:
@@ -52,9 +57,10 @@ def anything(value: Any) -> Any:
 
 @says({"type": "string", "format": "uuid"})
 def uuid(value: Any) -> str:
+    """Return a UUID in lower case, as all are kept."""
     if not isinstance(value, str) or not UUID.fullmatch(value):
         raise ValueError(f"'{value}' is not a valid UUID")
-    return value
+    return value.lower()
 
 
 @says({"type": "boolean"})
@@ -185,6 +191,15 @@ def cidr(value: Any) -> str:
         raise Unlike(f"'{value}' is not a valid IP subnet; should be ADDRESS/LENGTH") from None
 
 
+@says(schema_of(cidr))
+def network_cidr(value: Any) -> str:
+    """Return a prefix that names no host in it."""
+    prefix = cidr(value)
+    if ipaddress.ip_interface(value).ip != ipaddress.ip_network(prefix).network_address:
+        raise ValueError(f"'{value}' is not a valid CIDR; should be {prefix}")
+    return prefix
+
+
 @says({"type": "string", "examples": ["10.0.0.0/24", "fd00::1"]})
 def ip_or_cidr(value: Any) -> str:
     """Return an address or a prefix as it was meant: a lone address stays one."""
@@ -199,12 +214,14 @@ def ip_or_cidr(value: Any) -> str:
         raise ValueError(f"'{value}' is neither a valid IP address, nor is it a valid IP subnet") from None
 
 
-@says({"type": "string", "pattern": "^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$"})
+@says({"type": "string", "pattern": f"^({MAC.pattern.replace('a-f', 'A-Fa-f')})$"})
 def mac(value: Any) -> str:
     """Return a unicast MAC address in lower case with colons."""
     if not isinstance(value, str) or not MAC.fullmatch(value):
         raise ValueError(f"'{value}' is not a valid MAC address")
-    canonical = value.lower().replace("-", ":")
+    parts = re.split("[:-]", value.lower())
+    digits = "".join(part.zfill(2) for part in parts) if len(parts) > 1 else parts[0].replace(".", "")
+    canonical = ":".join(digits[at : at + 2] for at in range(0, 12, 2))
     if int(canonical[:2], 16) & 1 or canonical == "00:00:00:00:00:00":
         raise ValueError(f"'{value}' is not the MAC address of one station")
     return canonical
@@ -217,7 +234,10 @@ def list_of(inner: Check, unique: bool = True) -> Check:
             return ()
         if not isinstance(value, list | tuple):
             raise ValueError(f"'{value}' is not a list")
-        checked = tuple(inner(item) for item in value)
+        try:
+            checked = tuple(inner(item) for item in value)
+        except Unlike as error:  # as one of a list it is a value that is not allowed
+            raise ValueError(str(error)) from None
         if unique:
             seen: list[Any] = []
             for item in checked:
@@ -251,7 +271,10 @@ def mapping(required: Mapping[str, Check], optional: Mapping[str, Check] | None 
             )
         if missing := required.keys() - value.keys():
             raise ValueError(f"Expected keys not found: {', '.join(sorted(missing))} in '{value}'")
-        return {key: members[key](item) for key, item in value.items()}
+        try:
+            return {key: members[key](item) for key, item in value.items()}
+        except Unlike as error:
+            raise ValueError(str(error)) from None
 
     return check
 

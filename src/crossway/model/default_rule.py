@@ -8,7 +8,8 @@ import msgspec
 
 from crossway.model.check import boolean, one_of, or_none, says, schema_of, uuid
 from crossway.model.resource import Kind, Resource, attribute
-from crossway.model.rule import EGRESS, INGRESS, IPV4, Rule, ethertype, normal, port_value, prefix, protocol
+from crossway.model.rule import EGRESS, INGRESS, IPV4, Rule, ethertype, normal, port_value, protocol
+from crossway.model.rule import remote as remote_prefix
 from crossway.model.who import ADMIN, ANYONE
 
 # Stands for the group that a rule comes to belong to.
@@ -30,7 +31,7 @@ class DefaultRule(Resource, frozen=True, kw_only=True, gc=False):
     port_range_max: Annotated[int | None, attribute(port_value, put=False, default=None, filter_check=port_value)] = (
         None
     )
-    remote_ip_prefix: Annotated[str | None, attribute(or_none(prefix), put=False, default=None)] = None
+    remote_ip_prefix: Annotated[str | None, attribute(remote_prefix, put=False, default=None)] = None
     remote_group_id: Annotated[str | None, attribute(remote, put=False, default=None)] = None
     remote_address_group_id: Annotated[str | None, attribute(or_none(uuid), put=False, default=None)] = None
     used_in_default_sg: Annotated[bool, attribute(boolean, put=False, default=False)] = False

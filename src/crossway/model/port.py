@@ -43,6 +43,8 @@ from crossway.model.who import (
 ACTIVE, DOWN = "ACTIVE", "DOWN"
 ROUTER_INTERFACE = "network:router_interface"
 ROUTER_GATEWAY = "network:router_gateway"
+# How a port came by its addresses: it has some, or asked for none.
+IMMEDIATE, NONE = "immediate", "none"
 # Options that say "none" by being empty.
 MAY_BE_EMPTY = ("router", "classless-static-route")
 VNIC_TYPES = (
@@ -103,6 +105,19 @@ def wish(value: object) -> Wish:
     if not any(given.values()):
         raise ValueError(f"'{value}' names neither ip_address nor subnet_id")
     return Wish(**given)
+
+
+WISHES = list_of(wish, unique=False)
+
+
+@says(schema_of(WISHES))
+def wishes(value: object) -> tuple[Wish, ...]:
+    """Check what addresses are asked for: several of one subnet, but none twice."""
+    asked: tuple[Wish, ...] = WISHES(value)
+    named = [one.ip_address for one in asked if one.ip_address]
+    if again := next((ip for ip in named if named.count(ip) > 1), None):
+        raise ValueError(f"Duplicate items in the list: '{again}'")
+    return asked
 
 
 def line(longest: int) -> Check:
@@ -192,7 +207,7 @@ class Port(
     fixed_ips: Annotated[
         tuple[FixedIp, ...],
         attribute(
-            list_of(wish),
+            wishes,
             sort=False,
             create=OF_NETWORK | PARENT_SHARED,
             update=OF_NETWORK,
@@ -211,7 +226,7 @@ class Port(
     status: Annotated[str, told()] = DOWN
     device_id: Annotated[str, attribute(text(255), default="")] = ""
     device_owner: Annotated[str, attribute(text(255), default="", set_by=OF_NETWORK, guards=of_network)] = ""
-    ip_allocation: Annotated[str, told()] = "immediate"
+    ip_allocation: Annotated[str, told()] = IMMEDIATE
     host: Annotated[str, attribute(or_none(text(255)), default="", set_by=SERVICE, see=SERVICE)] = ""
     profile: Annotated[
         dict[str, Any], attribute(dictionary, default={}, set_by=SERVICE, see=SERVICE, filter=False, sort=False)

@@ -162,6 +162,8 @@ class Kind(Generic[R]):
         """Check what POST, or PUT if *update*, was given; raise Invalid naming the attribute."""
         if not isinstance(body, dict):
             raise Invalid(f"Invalid input for {self.name}. Reason: '{body}' is not a dictionary.")
+        if body.get("tenant_id", body.get("project_id")) != body.get("project_id", body.get("tenant_id")):
+            raise Invalid("'project_id' and 'tenant_id' do not match")
         given: Given = {} if update else dict(self._defaults)
         for wire, value in body.items():
             declared = self.names.get(wire)
@@ -197,7 +199,7 @@ class Kind(Generic[R]):
 
 def unfit(name: str, error: ValueError) -> Invalid:
     """Return the fault of a value that an attribute or a filter cannot have."""
-    return Invalid(f"Invalid input for {name}. Reason: {error}.", type="InvalidInput" * isinstance(error, Unlike))
+    return Invalid(f"Invalid input for {name}. Reason: {error}.", type=error.type if isinstance(error, Unlike) else "")
 
 
 def _filter_check(type: Any) -> Check | None:
@@ -227,5 +229,7 @@ def now() -> str:
 
 
 def changed(resource: R, given: Mapping[str, Any]) -> R:
-    """Return the resource with what is *given*, one revision on."""
+    """Return the resource with what is *given*, one revision on; itself if that is nothing new."""
+    if given and all(getattr(resource, name) == value for name, value in given.items()):
+        return resource
     return msgspec.structs.replace(resource, **given, updated_at=now(), revision_number=resource.revision_number + 1)

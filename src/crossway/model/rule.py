@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import cidr, ip_or_cidr, one_of, or_none, says, schema_of, text
+from crossway.model.check import Unlike, cidr, ip_or_cidr, one_of, or_none, says, schema_of, text
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER
 
@@ -44,6 +44,7 @@ PROTOCOLS = {
     "vrrp": 112,
 }
 # Those by number that are of IPv6 alone; 0 is hop-by-hop options there, and any protocol elsewhere.
+INVALID_PORT = "SecurityGroupInvalidPortValue"
 IPV6_ONLY = frozenset(
     PROTOCOLS[name] for name in ("ipv6-encap", "ipv6-frag", "ipv6-icmp", "ipv6-nonxt", "ipv6-opts", "ipv6-route")
 )
@@ -57,7 +58,10 @@ def protocol(value: Any) -> str | None:
     named = str(value).lower()
     if named in PROTOCOLS or (named.isdecimal() and int(named) <= 255):
         return named
-    raise ValueError(f"'{value}' is not a protocol: should be a number from 0 to 255 or one of {sorted(PROTOCOLS)}")
+    raise Unlike(
+        f"'{value}' is not a protocol: should be a number from 0 to 255 or one of {sorted(PROTOCOLS)}",
+        "SecurityGroupRuleInvalidProtocol",
+    )
 
 
 @says({"enum": [IPV4, IPV6]})
@@ -65,7 +69,7 @@ def ethertype(value: Any) -> str:
     for known in (IPV4, IPV6):
         if isinstance(value, str) and value.lower() == known.lower():
             return known
-    raise ValueError(f"'{value}' is not in ['{IPV4}', '{IPV6}']")
+    raise Unlike(f"'{value}' is not in ['{IPV4}', '{IPV6}']", "SecurityGroupRuleInvalidEtherType")
 
 
 @says({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 65535}, {"type": "null"}]})
@@ -76,17 +80,26 @@ def port_value(value: Any) -> int | None:
     try:
         number = int(value)
     except (TypeError, ValueError):
-        raise ValueError(f"'{value}' is not an integer") from None
+        raise Unlike(f"'{value}' is not an integer", INVALID_PORT) from None
     if isinstance(value, bool) or not 0 <= number <= 65535:
-        raise ValueError(f"Invalid value for port {value}: should be from 0 to 65535")
+        raise Unlike(f"Invalid value for port {value}: should be from 0 to 65535", INVALID_PORT)
     return number
 
 
 @says(schema_of(ip_or_cidr))
 def prefix(value: Any) -> str:
     """Return a prefix as it was meant, with the host that it may name; an address alone is its own prefix."""
-    ip_or_cidr(value)
+    try:
+        ip_or_cidr(value)
+    except ValueError as error:
+        raise Unlike(str(error), "InvalidCIDR") from None
     return ipaddress.ip_interface(value).with_prefixlen
+
+
+@says(schema_of(or_none(prefix)))
+def remote(value: Any) -> str | None:
+    """Return a prefix, or None where nothing is said; clients say that by an empty one too."""
+    return None if value is None or value == "" else prefix(value)
 
 
 class Rule(Resource, frozen=True, kw_only=True, gc=False):
@@ -101,7 +114,7 @@ class Rule(Resource, frozen=True, kw_only=True, gc=False):
     port_range_max: Annotated[int | None, attribute(port_value, put=False, default=None, filter_check=port_value)] = (
         None
     )
-    remote_ip_prefix: Annotated[str | None, attribute(or_none(prefix), put=False, default=None)] = None
+    remote_ip_prefix: Annotated[str | None, attribute(remote, put=False, default=None)] = None
     remote_group_id: Annotated[str | None, attribute(or_none(text(255)), put=False, default=None)] = None
     remote_address_group_id: Annotated[str | None, attribute(or_none(text(255)), put=False, default=None)] = None
     normalized_cidr: Annotated[str | None, told()] = None

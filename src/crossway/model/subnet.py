@@ -15,6 +15,7 @@ from crossway.model.check import (
     ip_version,
     list_of,
     mapping,
+    network_cidr,
     one_of,
     or_none,
     says,
@@ -45,7 +46,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     nexthop: str
 
 
-POOL, ROUTE = mapping({"start": ip, "end": ip}), mapping({"destination": cidr, "nexthop": ip})
+POOL, ROUTE = mapping({"start": ip, "end": ip}), mapping({"destination": network_cidr, "nexthop": ip})
 
 
 @says(schema_of(POOL))

@@ -666,7 +666,7 @@ def test_a_group_that_a_port_gets_meanwhile_stays_as_it_is(world: World, known: 
         ({"remote_ip_prefix": "10.0.0.0/8", "ethertype": "IPv6"}, "SecurityGroupRuleParameterConflict", 400),
         (
             {"remote_ip_prefix": "10.0.0.0/8", "remote_group_id": ABSENT},
-            "SecurityGroupRemoteGroupAndRemoteIpPrefix",
+            "SecurityGroupMultipleRemoteEntites",
             400,
         ),
         ({"remote_group_id": ABSENT}, "SecurityGroupNotFound", 404),
