@@ -283,8 +283,29 @@ def test_if_match(alice: Api) -> None:
     assert alice.error("PUT", path, body, want=412, headers=wrong)["type"] == "RevisionNumberConstraintFailed"
     alice("PUT", path, body, headers=right)
     alice.error("DELETE", path, want=412, headers=right)
-    alice.error("DELETE", path, want=400, headers={"If-Match": "*"})
+    for said in ("revision_number=", "revision_number=x"):
+        assert alice.error("DELETE", path, want=400, headers={"If-Match": said})["type"] == "BadRequest"
+    for other in ("*", '"an-etag-of-another"', 'W/"x", "revision_number=2"'):
+        assert alice("PUT", path, body, headers={"If-Match": other})["network"]["revision_number"] == 2
     alice("DELETE", path, headers={"If-Match": "revision_number=2"})
+
+
+def test_a_put_that_changes_nothing_is_no_revision(alice: Api) -> None:
+    path = f"/v2.0/networks/{alice.make('network', name='n')['id']}"
+    made = alice("GET", path)["network"]
+    for body in ({}, {"name": "n"}, {"name": "n", "admin_state_up": "true", "description": ""}):
+        assert alice("PUT", path, {"network": body})["network"] == made
+    assert alice("PUT", path, {"network": {"name": "m"}})["network"]["revision_number"] == 2
+
+
+def test_ids_are_taken_in_upper_case_too(alice: Api) -> None:
+    network = alice.make("network")
+    id = network["id"].upper()
+    assert alice("GET", f"/v2.0/networks/{id}")["network"] == network
+    assert listed(alice, f"networks?id={id}") == [network]
+    port = alice.make("port", network_id=id)
+    assert port["network_id"] == network["id"]
+    alice("DELETE", f"/v2.0/ports/{port['id'].upper()}")
 
 
 def test_tags(alice: Api) -> None:

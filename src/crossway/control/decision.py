@@ -95,8 +95,6 @@ class Decision:
         id = new.id  # type: ignore[attr-defined]
         key = f"{table.name}/{id}"
         if not self.makes(table, id):
-            if table.rows.get(id) is new:
-                return  # Nothing has changed.
             self.transaction.same[key] = table.modified[id]
         self._make(table, id, new)
         self.transaction.puts[key] = ENCODER.encode(new)
