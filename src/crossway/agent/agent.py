@@ -260,8 +260,10 @@ class Agent:
             began = time.perf_counter()
             documents = self._decoded(batch)
             before = list(self.plan.objects["port"]) if whole else []
+            ports = [d.id for d in documents if d.kind == "port"]
+            were = [self.plan.port(id) for id in ports]
             self.plan.take(documents, whole=whole)
-            self._consider(dict.fromkeys([*before, *(d.id for d in documents if d.kind == "port")]))
+            self._consider(dict.fromkeys([*before, *ports]))
             self._moves.told(d.id for d in documents if d.kind == "handover" and d.object is not None)
             if whole:
                 self._consider(list(self._records))
@@ -273,6 +275,7 @@ class Agent:
             if any(d.kind in ("identity", "host", "network") for d in documents):
                 self._judge.update(self._states)
             self._apply()
+            self._desk.neighbours.changed(were, [self.plan.port(id) for id in ports])
             self._refurnish(documents)
             log.debug("revision %d: %d documents in %.1f ms", revision, len(batch), 1e3 * (time.perf_counter() - began))
             self._report.set()

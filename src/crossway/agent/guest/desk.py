@@ -19,6 +19,7 @@ from crossway.agent.guest import advert, dhcp, dhcpv6, dns
 from crossway.agent.guest.facts import Guest, Lease, Prefix
 from crossway.agent.guest.frame import UDP, Frame, build, parse
 from crossway.agent.guest.names import Names
+from crossway.agent.guest.neighbours import Neighbours
 from crossway.model.rows import PortKey
 from crossway.plan import view
 from crossway.plan.address import mac
@@ -50,6 +51,7 @@ class Desk:
         self._due = 0.0
         self._told: dict[str, tuple[float, bytes]] = {}  # port -> when it was told of routers, and what
         self._names = Names(plan, self._answer)
+        self.neighbours = Neighbours(plan, self._send)
 
     def close(self) -> None:
         self._names.close()
