@@ -36,12 +36,18 @@ def nothing_passed_yet(w: World) -> None:
 
 @pytest.mark.parametrize("who", [A, TAP], ids=["veth", "tap"])
 def test_a_port_sends_its_burst_and_then_no_more(w: World, who: Who) -> None:
-    limit(w, who, r.Way.OUT, 8 * 2000, 2.5)  # 5,000 bytes at once
+    limit(w, who, r.Way.OUT, 8 * 20, 250)  # 5,000 bytes at once
     told = [sent(w, who, B).drop for _ in range(20)]
     assert told[:5] == [None] * 5
     assert told[7:] == ["RATE"] * 13
-    time.sleep(0.6)
-    assert sent(w, who, B).passed
+
+
+def test_a_bucket_fills_again(w: World) -> None:
+    limit(w, A, r.Way.OUT, 8 * 1000, 0.001)
+    assert sent(w, A, B).passed
+    assert sent(w, A, B).drop == "RATE"
+    time.sleep(1.1)
+    assert sent(w, A, B).passed
 
 
 @pytest.mark.parametrize("who", [B, TAP, TAGGED], ids=["veth", "tap", "VLAN"])
