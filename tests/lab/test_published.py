@@ -379,18 +379,25 @@ def test_a_killed_engine_whose_container_ends_leaves_nothing(story: tuple[Lab, E
     docker.run("blue", "other", "-p", "8080:80")
 
 
-def test_another_network_of_the_container_publishes_nothing(story: tuple[Lab, Engine]) -> None:
+@pytest.mark.parametrize(("other", "prefix"), [("green", 2), ("aqua", 3)])
+def test_what_is_published_is_of_the_network_that_is_the_way_out(
+    story: tuple[Lab, Engine], other: str, prefix: int
+) -> None:
     lab, docker = story
     host = lab.hosts[0]
-    dual(lab, "green", 2)
-    docker.docker("network", "create", "-d", "crossway", "--ipam-driver", "null", "-o", "network=green", "green")
+    dual(lab, other, prefix)
+    docker.docker("network", "create", "-d", "crossway", "--ipam-driver", "null", "-o", f"network={other}", other)
     docker.run("blue", "web", "-p", "8080:80")
-    docker.docker("network", "connect", "green", "web")
+    docker.docker("network", "connect", other, "web")
     with serving(docker.place("web"), 80):
+        # Docker's way out is the network whose name sorts first.
+        (port,) = [p for p in host.agent_client.status()["ports"] if p["published"]]
+        assert port["network"] == lab.client.find("network", min("blue", other))["id"]
         assert call(lab.control, host.underlay, 8080) == "198.18.0.1"
-        docker.docker("network", "disconnect", "green", "web")
+        assert call(host, "::1", 8080)
+        docker.docker("network", "disconnect", other, "web")
         assert call(lab.control, host.underlay, 8080) == "198.18.0.1"
-    docker.docker("network", "rm", "green")
+    docker.docker("network", "rm", other)
 
 
 def test_what_is_published_is_shown(story: tuple[Lab, Engine]) -> None:
