@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import time
@@ -130,6 +131,12 @@ def refused(place: Place, host: str, port: int, proto: str = "tcp") -> bool:
     """Return whether a caller is told that nobody listens."""
     done = place.exec(sys.executable, "-c", CLIENT, proto, host, str(port), "10", "", check=False)
     return "ConnectionRefusedError" in done.stderr
+
+
+def crossway(lab: Lab, *words: str) -> str:
+    """Run a command for the lab; return what it said."""
+    command = [sys.executable, "-m", "crossway", *words, "--lab", lab.name]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def published(host: Host) -> list[dict[str, Any]]:
@@ -411,10 +418,17 @@ def test_a_port_of_any_body_is_published(story: tuple[Lab, Engine]) -> None:
     host = lab.hosts[0]
     bare = lab.workload(host, lab.client.find("network", "blue"))
     try:
-        host.agent_client.publish(bare.id, {"proto": "tcp", "port": 80, "at": 8080})
+        told = crossway(lab, "port", "publish", bare.id, "8080:80", f"{host.underlay}:8100-8101:80/udp", "--json")
+        assert [(p["proto"], p["address"], p["at"], p["port"]) for p in json.loads(told)] == [
+            ("tcp", "", 8080, 80),
+            ("udp", host.underlay, 8100, 80),
+        ]
         with serving(bare, 80):
             assert call(lab.control, host.underlay, 8080) == "198.18.0.1"
-        host.agent_client.publish(bare.id)
+            assert call(lab.control, host.underlay, 8100, "udp") == "198.18.0.1"
+        with pytest.raises(subprocess.CalledProcessError):
+            crossway(lab, "port", "publish", bare.id, "80")
+        crossway(lab, "port", "publish", bare.id)
         assert published(host) == []
     finally:
         bare.delete()

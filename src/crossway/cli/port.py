@@ -215,6 +215,46 @@ def unplug_port(
     agent(host, lab, run).unplug(found["id"])
 
 
+@app.command("publish")
+def publish_port(
+    port: Name,
+    what: Annotated[list[str] | None, typer.Argument(
+        metavar="[ADDRESS:]NUMBER[-NUMBER]:PORT[/udp]",
+        help="Where on the host, and which port: 8080:80, 127.0.0.1:53:53/udp, [::]:8000-8010:80.")] = None,
+    host: HostName = None,
+    run: Run = None,
+    server: Server = None,
+    lab: LabName = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Publish ports of a plugged port at its host's own addresses, in place of what is published of it now."""
+    ask = client(server, lab)
+    found = ask.find("port", port)
+    wished = [_publication(text) for text in what or ()]
+    on = agent(host or (found.get("binding:host_id") if lab else None), lab, run)
+    show.table(on.publish(found["id"], *wished), _PUBLISHED, json, f"nothing of port {port} is published")
+
+
+_PUBLISHED: list[show.Column] = [
+    ("PROTOCOL", lambda p: p["proto"]),
+    ("ADDRESS", lambda p: p["address"] or "all"),
+    ("NUMBER", lambda p: p["at"]),
+    ("PORT", lambda p: p["port"]),
+]
+
+
+def _publication(text: str) -> dict[str, Any]:
+    """Read what is to be published, as Docker's `-p` has it."""
+    import re
+
+    found = re.fullmatch(r"(?:(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):)?(\d+)(?:-(\d+))?:(\d+)(?:/(tcp|udp))?", text)
+    if found is None:
+        raise Invalid(f"{text!r} is nothing that can be published, such as 8080:80 or 127.0.0.1:53:53/udp")
+    six, four, at, until, port, proto = found.groups()
+    return {"proto": proto or "tcp", "port": int(port), "address": six or four or "", "at": int(at),
+            "until": int(until or at)}  # fmt: skip
+
+
 @app.command("move")
 def move_port(
     port: Name,
