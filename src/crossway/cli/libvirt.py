@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import typer
 
 from crossway import settings
 from crossway.cli.options import LabName, Run, Server, client
-from crossway.errors import Invalid, NotFound
+from crossway.errors import Forbidden, Invalid, NotFound
 
 app = typer.Typer(help="libvirt: its domains have ports.", no_args_is_help=True)
 
@@ -70,8 +71,8 @@ def show_interface(
     found = ask.find("port", port)
     mtu = ask.show("network", found["network_id"])["mtu"]
     name = dev or "tap" + found["id"].replace("-", "")[:11]
-    if len(name.encode()) > 15:
-        raise Invalid(f"--dev {name} is longer than the 15 bytes that a link's name may have")
+    if len(name.encode()) > 15 or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise Invalid(f"--dev {name} is no name of a tap: at most 15 letters, digits, '_', '.' and '-'")
     driver = f"  <driver name='qemu' queues='{queues}'/>\n" if queues > 1 else ""
     print(
         f"<interface type='ethernet'>\n  <mac address='{found['mac_address']}'/>\n"
@@ -81,10 +82,13 @@ def show_interface(
 
 def _put(path: Path, content: bytes) -> None:
     """Write an executable file; who starts it meanwhile gets the old one or the new one."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if path.exists() and path.read_bytes() == content and os.access(path, os.X_OK):
-        return
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    part.chmod(0o755)
-    part.replace(path)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if path.exists() and path.read_bytes() == content and os.access(path, os.X_OK):
+            return
+        part.write_bytes(content)
+        part.chmod(0o755)
+        part.replace(path)
+    except OSError as fault:
+        raise Forbidden(f"cannot write {path}: {fault.strerror}") from None

@@ -9,7 +9,7 @@ import pytest
 
 import crossway.plugins
 from crossway.cli.libvirt import install_hook, remove_hook
-from crossway.errors import Invalid
+from crossway.errors import Forbidden, Invalid
 from crossway.plugins.libvirt import NAMESPACE, Card, card_of, read
 
 ID = "3f1f3c3e-0000-4000-8000-000000000001"
@@ -103,6 +103,14 @@ def test_the_hook_is_put_beside_others_and_again_changes_nothing(tmp_path: Path,
     remove_hook(tmp_path)
     remove_hook(tmp_path)
     assert [path.name for path in hook.parent.rglob("*") if path.is_file()] == ["another"]
+
+
+def test_where_no_hook_can_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "etc").write_text("no directory")
+    with pytest.raises(Forbidden, match=r"cannot write .*/etc/libvirt/hooks/crossway-libvirt: "):
+        install_hook(tmp_path)
+    with pytest.raises(Invalid, match="should be a path from the root"):
+        install_hook(tmp_path, run="here")
 
 
 @pytest.mark.parametrize(
