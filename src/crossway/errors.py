@@ -91,6 +91,7 @@ _CALLED = {
     "log": "LogResource",
     "quota": "TenantQuota",
     "resource": "HTTP",
+    "port_association": "LocalIPAssociation",
     "network_ip_availability": "Network",
 }
 # Words that clients know spelled otherwise.

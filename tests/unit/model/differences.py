@@ -25,6 +25,8 @@ In general:
 - The gateway of an IPv6 subnet is its first address after the one that is all routers' (`fd00::1` of `fd00::/64`, where Neutron takes `fd00::`), unless `gateway_ip` says so.
 - A port of a router, and what it is of, is changed through the router alone: `device_id`, `device_owner` and DELETE are refused with 409 where Neutron lets them be changed.
 - Bindings to several hosts are for every port, not only for those of virtual machines.
+- Lists of anything with times take `changed_since`.
+- What groups are by default is a `security_group_default_statefulness`, as the SDK has it; Neutron fails on that body, and on its own.
 - `marker` without `limit` is the place where the list begins; Neutron takes no notice of it.
 - `sort_dir` may be left out for each of several `sort_key`s.
 - HEAD answers as GET does; what is not possible on a collection is 405, where Neutron says 404 of some.
