@@ -247,7 +247,7 @@ except TimeoutError:
     pass
 """
 SINK = """
-import signal, socket, sys
+import socket, sys, time
 kind = getattr(socket, sys.argv[1])
 s = socket.socket(socket.AF_INET, kind)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -258,26 +258,29 @@ print('ready', flush=True)
 if kind == socket.SOCK_STREAM:
     s, _ = s.accept()
 n = 0
-s.settimeout(5)
+s.settimeout(10)
 try:
     while d := s.recv(1 << 20):
+        last = time.monotonic()
+        first = first if n else last
         n += len(d)
-        s.settimeout(0.5)
+        s.settimeout(2)
 except TimeoutError:
     pass
-print(n)
+print(n, last - first)
 """
 
 
-def through(src: Place, dst: Place, ip: str, kind: str, seconds: float) -> float:
-    """Return how many bits a second got through."""
+def through(src: Place, dst: Place, ip: str, kind: str, seconds: float) -> tuple[float, float]:
+    """Return how many bits got through, and in how many seconds."""
     sink = dst.popen(sys.executable, "-c", SINK, kind)
     try:
         assert sink.stdout is not None
         assert sink.stdout.readline() == "ready\n"
         src.exec(sys.executable, "-c", FLOW, kind, ip, str(seconds))
         said, _ = sink.communicate(timeout=20)
-        return int(said) * 8 / seconds
+        amount, took = said.split()
+        return int(amount) * 8, float(took)
     finally:
         sink.kill()
         sink.communicate()
@@ -294,18 +297,21 @@ def test_bandwidth_is_limited_each_way_and_over_a_restart(lab: Lab, runtime: Run
     here = runtime.add(fast, groups="open")["ips"][0]["address"].split("/")[0]
     assert runtime.call("CHECK", slow, prevResult=told, **more) == (0, None)
     assert runtime.call("CHECK", slow, prevResult=told, groups="open")[1]["code"] == 101
-    for kind, least in (("SOCK_DGRAM", 0.85), ("SOCK_STREAM", 0.5)):
-        for rate, src, dst, ip in ((down, fast, slow, there), (up, slow, fast, here)):
-            got = through(src, dst, ip, kind, 1.5)
-            print(f"{kind} {rate / 1e6:g} Mbit/s: {got / 1e6:.1f}")
-            # 1.5 s and a burst of 0.1 s.
-            assert least < got / rate < 1.15, kind
-    assert {d["reason"] for d in runtime.host.agent_client.drops()} >= {"RATE"}
-    runtime.host.agent.restart()
-    assert wait_for(lambda: runtime.call("CHECK", slow, prevResult=told, **more) == (0, None), 5)
-    assert through(fast, slow, there, "SOCK_DGRAM", 1.0) < 1.3 * down
-    for pod in (slow, fast):
-        assert runtime.call("DEL", pod) == (0, None)
+    try:
+        for kind in ("SOCK_DGRAM", "SOCK_STREAM"):
+            for rate, src, dst, ip in ((down, fast, slow, there), (up, slow, fast, here)):
+                bits, took = through(src, dst, ip, kind, 1.5)
+                print(f"{kind} {rate / 1e6:g} Mbit/s: {bits / 1e6:.1f} Mbit in {took:.2f} s")
+                # At most the burst of 0.1 s and what the time allows; how much less depends on the machine.
+                assert 0.3 * rate < bits < rate * (took + 0.1) * 1.1, kind
+        assert {d["reason"] for d in runtime.host.agent_client.drops()} >= {"RATE"}
+        runtime.host.agent.restart()
+        assert wait_for(lambda: runtime.call("CHECK", slow, prevResult=told, **more) == (0, None), 5)
+        bits, took = through(fast, slow, there, "SOCK_DGRAM", 1.0)
+        assert bits < down * (took + 0.1) * 1.1
+    finally:
+        for pod in (slow, fast):
+            assert runtime.call("DEL", pod) == (0, None)
     assert runtime.host.agent_client.status()["tables"]["rates"]["rows"] == 0
 
 
