@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import gateway, identity, outside, qos
+from crossway.control import gateway, ha, identity, outside, qos
 from crossway.control import port as ports
 from crossway.control.address import number
 from crossway.control.agent import nobody_schedules
@@ -68,6 +68,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Router:
         _check_proxy(decision, router)
     qos.refer(decision, caller, id, None, router.qos_policy_id)
     decision.create(decision.cloud.routers, router)
+    ha.follow(decision, None, router)
     return router
 
 
@@ -93,6 +94,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Router:
         _check_routes(decision, router)
     qos.refer(decision, caller, id, old.qos_policy_id, router.qos_policy_id)
     decision.put(decision.cloud.routers, router)
+    ha.follow(decision, old, router)
     return router
 
 
@@ -109,6 +111,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
         decision.release(f"flavored/{router.flavor_id}/{id}")
     decision.delete(decision.cloud.routers, id)
     decision.release(f"claim/router/{router.number}")
+    ha.follow(decision, router, None)
 
 
 def add_extraroutes(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
@@ -488,6 +491,7 @@ ROUTERS = Collection(
         "extraroute-atomic": "Atomically add/remove extra routes",
         "l3-ext-ndp-proxy": "Router support to enable NDP proxy",
         "l3-flavors": "Router Flavor Extension",
+        "l3-ha": "HA Router extension",
         "l3-port-ip-change-not-allowed": "Prevent L3 router ports IP address change extension",
         "qos-gateway-ip": "Router gateway IP QoS",
         "router": "Neutron L3 Router",

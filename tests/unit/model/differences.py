@@ -136,7 +136,6 @@ NOT_SERVED: dict[str, tuple[bool, str]] = {}
 NOT_ANNOUNCED = {
     "agent-resources-synced": "Nothing is told to Placement.",
     "dhcp_agent_scheduler": "There is no DHCP agent to schedule: each host answers its own ports.",
-    "l3-ha": "There is no network on which routers watch over each other: every host routes. `ha` is taken.",
     "l3_agent_scheduler": "There is no L3 agent to schedule: each host routes for its own ports.",
     "segments-peer-subnet-host-routes": (
         "Hosts carry the first segment of a network, so no subnet has peers on other segments to route to."
