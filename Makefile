@@ -7,7 +7,7 @@ PROBE := src/crossway/lab/battery/probe
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: battery probe cflags cni libvirt cycles demo test check fuzz bench bench-api bench-attach bpf setup lock tempest schemathesis
+.PHONY: battery probe cflags cni libvirt cycles demo test check fuzz bench bench-api bench-attach bench-move bpf setup lock tempest schemathesis
 
 setup:
 	@scripts/setup
@@ -76,6 +76,10 @@ bench-api: setup
 # CNI ADD beside Debian's bridge plugin: make bench-attach ARGS='--repeats 20 --burst 0'
 bench-attach: setup
 	@$(PY) -m bench.attach $(ARGS)
+
+# A guest moves live over Crossway and over plain bridges: make bench-move ARGS='--repeats 6'
+bench-move: setup
+	@$(PY) -m bench.move $(ARGS)
 
 # OpenStack's own tests against Crossway with a real Keystone: make tempest ARGS='REGEX --concurrency 2'; with PLUGIN=1 Neutron's own tests of its API
 tempest: setup

@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from bench.page import PAGE, put, table
 from crossway.client import path_of
 from crossway.lab import Lab
 from crossway.lab.guest import Machine, tap
@@ -32,7 +33,6 @@ from crossway.lab.place import Place
 
 RESULTS = Path(__file__).parent / "results" / "move.json"
 BEGIN, END = "<!-- from here on written by bench.move -->", "<!-- up to here, by bench.move -->"
-TARGET_MS = 20.0  # above QEMU's downtime
 TOP = Path(__file__).parents[1]
 IMAGE = TOP / "build" / "guest"
 VXLAN_PORT = 4790  # not Crossway's
@@ -212,18 +212,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     subprocess.run([TOP / "scripts" / "guest"], check=True)
     with Lab.up(hosts=3) as lab:
         found = measure(lab, options.repeats)
-    rows = []
+    write(found)
+
+
+WAYS = {
+    "bridge": "plain bridges, VXLAN",
+    "fetched": "Crossway, by the guest's RARP",
+    "activated": "Crossway, activated when it stops",
+}
+
+
+def write(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Keep the results, and put them into the page."""
+    rows, lines = [], []
     for name, runs in found.items():
-        gaps = {
-            "gap": [run["gap"] for run in runs],
-            "above downtime": [run["gap"] - run["downtime"] for run in runs],
-            "above standing still": [run["gap"] - run["stood"] for run in runs],
-            "lost": [float(run["lost"]) for run in runs],
+        told = {
+            "gap": spread([run["gap"] for run in runs]),
+            "above downtime": spread([run["gap"] - run["downtime"] for run in runs]),
+            "above standing still": spread([run["gap"] - run["stood"] for run in runs]),
+            "lost": spread([run["lost"] for run in runs]),
         }
-        rows.append({"way": name, "migrations": len(runs), **{what: spread(them) for what, them in gaps.items()}})
-        for what, them in gaps.items():
-            print(f"{name:10}{what:22}{spread(them)}")
+        rows.append({"way": name, "migrations": len(runs), **told})
+        lines.append([WAYS[name], str(len(runs)), *(
+            f"{one['median']:.0f} ({one['low']:.0f}–{one['high']:.0f}; {one['most']:.0f})" for one in told.values()
+        )])  # fmt: skip
+        print(*lines[-1], sep="  ")
     RESULTS.write_text(json.dumps({"rows": rows, "runs": found}, indent=1) + "\n")
+    heads = ("network", "migrations", "gap, ms", "above QEMU's downtime", "above standing still", "echoes lost")
+    put(PAGE, BEGIN, END, "\n".join(table(heads, lines)))
 
 
 if __name__ == "__main__":
