@@ -1,6 +1,6 @@
 """All ways in at once, over and over, while agents, server and engine are killed: nothing stays behind.
 
-`CYCLES=10000` says how many (`make cycles`), `SEED` which ones. What a runtime, an
+`CYCLES=10000` says how many (`make cycles`), `SEED` which ones, `SECONDS=900` for how long at most. What a runtime, an
 orchestrator or an engine does when an answer is lost is done here as well: it asks again.
 """
 
@@ -39,6 +39,7 @@ from lab.test_docker import create
 
 CYCLES = int(os.environ.get("CYCLES", "80"))
 SEED = int(os.environ.get("SEED", "1"))
+SECONDS = float(os.environ.get("SECONDS", "7000"))
 # Docker takes ten times as long as the others.
 SHARES = {"docker": 0.1, "cni": 0.3, "tap": 0.3, "edge": 0.2, "attach": 0.1}
 FORGOTTEN_SECONDS = 90.0  # within which what an engine asked for and forgot has gone
@@ -277,15 +278,20 @@ def test_nothing_remains_of_all_that_came_by_four_ways() -> None:
             for number, way in enumerate(way for way in ways if way != "docker"):
                 plans[1 + number % 3].append(way)
 
+            cycles: Counter[str] = Counter()
+            began = time.monotonic()
+
             def work(number: int) -> None:
                 mine = Way(scene, number)
                 try:
                     for way in plans[number]:
+                        if time.monotonic() - began > SECONDS:
+                            break
                         mine.cycle(way)
+                        cycles[way] += 1
                 finally:
                     mine.close()
 
-            began = time.monotonic()
             with Havoc(lab, docker) as havoc, ThreadPoolExecutor(len(plans)) as pool:
                 done = [pool.submit(work, number) for number in range(len(plans))]
                 for one in done:
@@ -301,6 +307,6 @@ def test_nothing_remains_of_all_that_came_by_four_ways() -> None:
             lab.client.delete("network", scene.network["id"])
             lab.client.delete("security_group", scene.group["id"])
             wait_for(lambda: standing(lab, docker) == before, 30, 1.0)
-            print(json.dumps({"cycles": Counter(ways), "kills": havoc.kills, "seconds": round(took)}))
+            print(json.dumps({"cycles": cycles, "kills": havoc.kills, "seconds": round(took)}))
             now = standing(lab, docker)
             assert remaining(before, now) == {}, words_of(lab, now, docker)
