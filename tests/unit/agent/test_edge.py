@@ -238,6 +238,16 @@ def test_a_clock_that_runs_ahead_does_not_make_its_host_the_last_to_be_believed(
     assert peer.agent.plan.whereabouts(moved) == "h1"
 
 
+def test_of_a_port_that_is_no_servers_only_where_it_is_is_heard() -> None:
+    peer, guest = One("h3"), msgspec.structs.replace(PORT, link=None)
+    peer.agent.plan.take([Document("port", "p", guest)])
+    peer.hear("h2", ask=True)
+    peer.hear("h2", take=True)
+    assert (peer.said, peer.agent.at()) == ([], "h1")
+    peer.hear("h2", at="h2", turn=5)
+    assert peer.agent.plan.whereabouts(guest) == "h2"
+
+
 def test_echoes_are_counted() -> None:
     pulse = edge.Pulse("127.0.0.1")
     try:
