@@ -85,7 +85,7 @@ class Way:
             time.sleep(1.0)
             downtime = self.guest.migrate(where, lambda: self.stopped(host))
             self.after(host, old)
-            time.sleep(0.7)
+            time.sleep(2.0)  # on a busy machine it is late
         finally:
             asks.send_signal(signal.SIGTERM)
             said, _ = asks.communicate(timeout=30)
