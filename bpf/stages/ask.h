@@ -27,14 +27,34 @@ static __always_inline bool is_dns(const struct packet *p)
 	return p->proto == IPPROTO_UDP && p->dst_port == bpf_htons(DNS);
 }
 
+// Return whether a packet's destination is on a network that its router joins.
+static __always_inline bool is_behind_router(const struct packet *p)
+{
+	struct route_key key = { .prefixlen = 32 + 128, .dst = p->dst };
+	struct mac_key mac = { .network = p->network };
+	struct place *next;
+	struct route *route;
+
+	mac_copy(mac.mac, p->dst_mac);
+	next = bpf_map_lookup_elem(&macs, &mac);
+	if (!next || next->kind != PLACE_ROUTER || is_no_router(next))
+		return false;
+	key.router = next->router;
+	route = bpf_map_lookup_elem(&routes, &key);
+	return route && route->kind == ROUTE_CONNECTED;
+}
+
 // Return whether who is asked for a name is a router, or what stands in for one:
-// a server of names on the network itself is a port's.
+// a server of names on the network itself, or on the next, is a port's, though
+// the host's own may have the same address.
 static __always_inline bool is_of_names(const struct packet *p)
 {
 	struct endpoint_key key = { .network = p->network, .ip = p->dst };
 	struct endpoint *who = bpf_map_lookup_elem(&endpoints, &key);
 
-	return who && who->place.kind == PLACE_ROUTER;
+	if (!who || who->place.kind != PLACE_ROUTER)
+		return false;
+	return !is_no_router(&who->place) || !is_behind_router(p);
 }
 
 // Return whether a packet is a question that the port's agent answers.

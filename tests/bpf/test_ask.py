@@ -16,6 +16,7 @@ from bpf.world import (
     TAGGED,
     A,
     B,
+    D,
     Who,
     World,
     any_rule,
@@ -203,6 +204,17 @@ def test_who_asks_a_router_for_a_name_asks_the_agent(names: Ears, sent: bytes) -
 def test_who_asks_another_for_a_name_asks_that_one(names: Ears, sent: bytes) -> None:
     names.world.send(sent)
     assert names.take() == []
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_a_server_behind_ones_router_is_that_of_whoever_has_it(names: Ears, v: int) -> None:
+    """Though the host's own name server has the same address."""
+    place = r.Place(r.PlaceKind.ROUTER, router=NO_ROUTER)
+    names.world.put("endpoints", {r.EndpointKey(RED, r.pack_ip(D.ip(v))): r.Endpoint(place, SERVICE_MAC)})
+    done = names.world.send(query(to=gateway(RED).mac, dst=D.ip(v)))
+    assert (done.to, names.take()) == (D.device, [])
+    # Where no router joins the two it is the host's.
+    assert names.world.send(query(dst=D.ip(v))).verdict == STOLEN
 
 
 def test_a_port_that_may_not_ask_for_names_does_not(names: Ears) -> None:
