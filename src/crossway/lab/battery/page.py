@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from typing import Any
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +12,7 @@ from rich.text import Text
 from crossway.lab.battery.bodies import KINDS
 from crossway.lab.battery.run import OK, SKIPPED, Cell
 
+_HEAD = Path(__file__).with_name("page.md")
 SIGNS = {OK: "✓", SKIPPED: "–"}
 STYLES = {OK: "green", SKIPPED: "yellow"}
 
@@ -64,11 +65,16 @@ def counted(cells: Sequence[Cell]) -> str:
     return f"{len(rows(cells))} cases, {len(cells)} cells: {good} as they should be, {wrong} not, {skipped} skipped"
 
 
-def markdown(cells: Sequence[Cell], told: dict[str, Any]) -> str:
+def markdown(cells: Sequence[Cell], told: Mapping[str, str]) -> str:
     """Return the page for the docs."""
     known = by_place(cells)
     pairs = columns(cells)
-    lines = [_HEAD.format(counted=counted(cells), **told)]
+    lines = [
+        _HEAD.read_text()
+        .replace("COUNTED", counted(cells))
+        .replace("TOOK", told["minutes"])
+        .replace("MACHINE", told["machine"])
+    ]
     for area in dict.fromkeys(area for area, _ in rows(cells)):
         lines += [f"## {area}", ""]
         lines.append("| case | " + " | ".join(f"{source[0]}→{target[0]}" for source, target in pairs) + " |")
@@ -85,22 +91,3 @@ def markdown(cells: Sequence[Cell], told: dict[str, Any]) -> str:
         lines += [f"- {case}: {why}." for case, why in reasons]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
-
-
-_HEAD = """<!-- made by `make battery`: do not edit -->
-
-# The battery
-
-A port is a port: a case has to end the same whoever sends and whoever hears.
-`make battery` tries each case over all pairs of bodies, on one host and across two hosts.
-It prints this table and ends with an error if a cell is not as it should be.
-
-{counted}.
-The run took {minutes}, set-up included: {machine}.
-
-c is a container of a host's Docker engine, g a QEMU guest with Debian's kernel.
-s is a bare-metal server behind a VLAN, without an agent.
-In a cell, the first sign is the pair on one host, the second the pair across hosts.
-✓ is as it should be, ✗ is not, – is skipped.
-Whatever must not arrive has arrived before, when it was allowed, and is counted under the drop reason that is expected.
-"""

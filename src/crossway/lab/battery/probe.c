@@ -87,8 +87,15 @@ static double now(void)
 static bool readable(int fd, double ms, short events)
 {
 	struct pollfd one = { .fd = fd, .events = events };
+	double until = now() + ms;
+	int got;
 
-	return poll(&one, 1, ms < 0 ? 0 : (int)(ms + 0.999)) > 0;
+	do {
+		double left = until - now();
+
+		got = poll(&one, 1, left < 0 ? 0 : (int)(left + 0.999));
+	} while (got < 0 && errno == EINTR);
+	return got > 0;
 }
 
 static socklen_t size_of(const union address *a)
@@ -635,7 +642,7 @@ static void watch_tcp(const char *dst, int port, int every)
 		}
 		if (!readable(fd, 20000, POLLIN))
 			why = "ETIMEDOUT";
-		else if (recv(fd, &back, 8, MSG_WAITALL) != 8 || back != number)
+		else if (recv(fd, &back, 8, 0) != 8 || back != number)
 			why = "ECONNRESET";
 		else
 			exchanges++;
