@@ -3,9 +3,10 @@
 from crossway.lab.battery.cases import switched  # noqa: I001
 from crossway.lab.battery.cases import routed
 from crossway.lab.battery.cases import addresses
+from crossway.lab.battery.cases import names
 from crossway.lab.battery.cases import security
 from crossway.lab.battery.cases import fragments
 from crossway.lab.battery.cases import spoofing
 from crossway.lab.battery.cases import life
 
-__all__ = ["addresses", "fragments", "life", "routed", "security", "spoofing", "switched"]
+__all__ = ["addresses", "fragments", "life", "names", "routed", "security", "spoofing", "switched"]
