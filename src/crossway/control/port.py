@@ -275,6 +275,7 @@ def places(port: Port) -> tuple[object, ...]:
         port.identity,
         port.allowed_address_pairs,
         port.port_security_enabled,
+        port.admin_state_up,
         port.link,
     )
 

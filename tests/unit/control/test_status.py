@@ -183,6 +183,19 @@ def test_a_port_goes_down_with_its_body(world: World, network: Network) -> None:
     assert status(world, port) == "ACTIVE"
 
 
+def test_a_port_that_was_set_down_is_active_again_when_all_know_that_it_is_up(world: World, network: Network) -> None:
+    port = active(world, network)
+    world.change(world.again(port), admin_state_up=False)
+    report(world, "h1", {port.id: False})
+    report(world, "h2")
+    assert status(world, port) == "DOWN"
+    world.change(world.again(port), admin_state_up=True)
+    report(world, "h1", {port.id: True})
+    assert status(world, port) == "DOWN", "h2 does not know yet"
+    report(world, "h2")
+    assert status(world, port) == "ACTIVE"
+
+
 def test_a_port_goes_down_when_a_whole_report_does_not_name_it(world: World, network: Network) -> None:
     port = active(world, network)
     report(world, "h1", {}, whole=True)

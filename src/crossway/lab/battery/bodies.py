@@ -125,6 +125,8 @@ class Body:
             words = [line.split()[1].split("/")[0] for line in told.splitlines()
                      if line.strip().startswith("inet") and "tentative" not in line]  # fmt: skip
             wanted = [ip for card in self.cards.values() for ip in (card.ip4, card.ip6)]
+            # It also has one that IPv6 gives it, which must be nobody else's.
+            wanted += ["all of its own"] * ("tentative" in told)
             if missing := [ip for ip in wanted if ip not in words]:
                 if time.monotonic() > end:
                     raise Unavailable(f"{self.name} has {', '.join(words)} and not {', '.join(missing)}")

@@ -68,14 +68,16 @@ def play(scene: Scene, cases: Sequence[Case], blows: Sequence[Blow], note: Calla
             note(cell)
 
     for way in Way:
-        wanted = [case for case in cases if case.way is way]
-        if not wanted:
-            continue
-        scene.go(way)
-        for together in rounds(scene):
-            with ThreadPoolExecutor(len(together)) as pool:
-                for ended in [pool.submit(_pair, scene, source, target, wanted, add) for source, target in together]:
-                    ended.result()
+        if any(case.way is way for case in cases):
+            scene.go(way)
+        # One area at a time: a port without port security, say, has its network flood what others' cases have stopped.
+        for area in dict.fromkeys(case.area for case in cases):
+            wanted = [case for case in cases if case.way is way and case.area == area]
+            for together in rounds(scene) if wanted else ():
+                with ThreadPoolExecutor(len(together)) as pool:
+                    turns = [pool.submit(_pair, scene, source, target, wanted, add) for source, target in together]
+                    for turn in turns:
+                        turn.result()
     for blow in blows:
         for cell in _blow(scene, blow):
             add(cell)
