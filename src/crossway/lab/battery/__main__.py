@@ -16,7 +16,7 @@ from rich.console import Console
 from crossway.errors import Fault
 from crossway.lab import battery
 from crossway.lab.battery import page
-from crossway.lab.battery.registry import Blow, Case
+from crossway.lab.battery.registry import BLOWS, CASES, Blow, Case
 from crossway.lab.battery.run import OK, SKIPPED, Cell, chosen, play
 from crossway.lab.battery.scene import Scene
 from crossway.lab.lab import Lab, sweep
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("pattern", nargs="?", default="", help="only cases with this in `area: name` (a regex)")
     parser.add_argument("--result", type=Path, default=TOP / "build" / "battery.json", help="where the result goes")
     parser.add_argument("--page", type=Path, help="write the page of the docs as well")
+    parser.add_argument("--again", action="store_true", help="keep what the last result says of other cases")
     parser.add_argument("--list", action="store_true", help="only say which cases there are")
     args = parser.parse_args()
     interruptible()
@@ -102,10 +103,16 @@ def run(cases: list[Case], blows: list[Blow], args: argparse.Namespace, console:
             scene.close()
     took = time.monotonic() - began
     minutes = f"{took // 60:.0f} min {took % 60:.0f} s" if took >= 60 else f"{took:.0f} s"
-    everything: list[Case | Blow] = [*cases, *blows]
+    told = {"minutes": minutes, "machine": machine()}
+    if args.again and args.result.exists():
+        before = msgspec.json.decode(args.result.read_bytes())
+        now = {(cell.area, cell.case) for cell in cells}
+        cells += [cell for cell in (Cell(**one) for one in before["cells"]) if (cell.area, cell.case) not in now]
+        parts = ", ".join(dict.fromkeys(area for area, _ in now))
+        told["minutes"] = f"{before['minutes']}, and {minutes} for what was run again after a change ({parts})"
+    everything: list[Case | Blow] = [*CASES, *BLOWS]
     order = {(one.area, one.name): at for at, one in enumerate(everything)}
     cells.sort(key=lambda cell: (order[cell.area, cell.case], cell.source, cell.target, cell.across))
-    told = {"minutes": minutes, "machine": machine()}
     args.result.parent.mkdir(exist_ok=True)
     args.result.write_bytes(msgspec.json.encode({**told, "cells": [asdict(cell) for cell in cells]}))
     if args.page:

@@ -219,6 +219,8 @@ class Guest(Body):
 
     def _tap(self, host: Host, card: Card) -> str:
         device = tap(host, f"{self.name}-{card.network}")
+        # QEMU may stand still for seconds where others want the processors as well.
+        host.exec("ip", "link", "set", device, "txqueuelen", "10000")
         host.agent_client.plug(card.port, tap=device)
         return device
 

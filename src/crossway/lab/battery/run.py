@@ -18,7 +18,7 @@ from crossway.lab.battery.scene import Scene
 
 OK, WRONG, SKIPPED = "ok", "wrong", "skipped"
 NAMES = {"c": "container", "g": "guest", "s": "server"}
-EVERY_MS = 20  # between two pings of a pair that is watched
+EVERY_MS = 50  # between two pings of a pair that is watched
 SECONDS = 1.0  # that all pairs speak before and after a blow
 DOOR = 7100
 __all__ = ["OK", "SKIPPED", "WRONG", "Cell", "chosen", "play"]
