@@ -148,6 +148,27 @@ def test_a_body_that_is_no_json_is_refused(api: Api, content: bytes) -> None:
     assert "JSON" in answer.json()["NeutronError"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://{own}", "{own}", 201),
+        ("http://localhost:1", "localhost:1", 201),
+        ("https://evil.example", "{own}", 403),
+        ("http://evil.example:1", "evil.example:1", 403),  # a name that was made to lead here
+        ("null", "{own}", 403),
+        ("http://[", "[", 403),
+    ],
+)
+def test_web_pages_of_others_are_not_believed(api: Api, origin: str, host: str, status: int) -> None:
+    own = api.client.base_url.netloc.decode()
+    headers = {"Origin": origin.format(own=own), "Host": host.format(own=own), "Content-Type": "text/plain"}
+    answer = api.client.post("/v2.0/networks", content=b'{"network": {}}', headers=headers)
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.json()["NeutronError"]["type"] == "Forbidden"
+        assert origin.format(own=own) in answer.text
+
+
 def test_tenants_do_not_see_what_admins_do(api: Api, alice: Api) -> None:
     network = alice.make("network")
     port = alice.make("port", network_id=network["id"])

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crossway.api import openapi
 from crossway.api.answer import fault
-from crossway.api.auth import Authenticated, Scheme, schemes
+from crossway.api.auth import Authenticated, Believing, Scheme, schemes
 from crossway.api.auth.layer import CALLER, header
 from crossway.api.bucket import Buckets, rate
 from crossway.api.hosts import Hosts, for_admins, for_hosts
@@ -327,7 +327,7 @@ async def serve(listen: Sequence[str], store: str, access: Access = OPEN) -> Asy
 def _gate(app: ASGIApp, known: Sequence[Scheme], limit: Buckets | None, trusted: Collection[str]) -> ASGIApp:
     """Put who is known, and how often, before an application."""
     app = Limited(app, limit)
-    return Authenticated(app, known, trusted) if known else app
+    return Authenticated(app, known, trusted) if known else Believing(app)
 
 
 def _close(sockets: Sequence[socket.socket], listen: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Who asks: each scheme is a way to tell, and a layer before the application puts the Caller into the scope.
 
-none      the headers say it (`caller_of`); everyone who reaches the server is believed
+none      the headers say it (`caller_of`); everyone who reaches the server is believed, but web pages of others
 basic     a user and a password, of a file
 keystone  a token, which a Keystone knows
 """
@@ -13,10 +13,10 @@ from pathlib import Path
 from crossway import settings
 from crossway.api.auth.basic import Basic
 from crossway.api.auth.keystone import Keystone, Service
-from crossway.api.auth.layer import Authenticated, Scheme
+from crossway.api.auth.layer import Authenticated, Believing, Scheme
 from crossway.errors import Invalid
 
-__all__ = ["Authenticated", "Scheme", "schemes"]
+__all__ = ["Authenticated", "Believing", "Scheme", "schemes"]
 
 
 def schemes(auth: Sequence[str]) -> list[Scheme]:

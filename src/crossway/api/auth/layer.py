@@ -5,13 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Sequence
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crossway.api.answer import fault
 from crossway.api.bucket import TooMany
 from crossway.control.caller import Caller
-from crossway.errors import Fault, Unauthorized
+from crossway.errors import Fault, Forbidden, Unauthorized
 
 CALLER = "crossway.caller"
 # What may be known without a word on who asks: which versions there are.
@@ -71,6 +72,34 @@ class Authenticated:
                 return found
         server = scope.get("server")
         return Caller() if server and server[1] is None and server[0] in self.trusted else None
+
+
+class Believing:
+    """Where everyone is believed, believe no web page of another site: its visitor's browser would ask for it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and any(key == b"origin" for key, _ in scope["headers"]):
+            origin, host = header(scope, b"origin"), header(scope, b"host")
+            if origin is None or host is None or not is_own(origin, host):
+                await fault(Forbidden(f"Web pages of {origin} may not ask this server"), scope["path"])(
+                    scope, receive, send
+                )
+                return
+        await self.app(scope, receive, send)
+
+
+def is_own(origin: str, host: str) -> bool:
+    """Return whether a page is the server's own; names may be made to lead anywhere, addresses not."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name != "localhost":
+            ipaddress.ip_address(name)
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        return False
 
 
 NOBODY = Caller(project="", roles=frozenset())
