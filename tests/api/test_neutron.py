@@ -61,9 +61,17 @@ class Teller:
         return answer
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of these stories' own: they leave networks that everyone sees."""
+    server = Server(tmp_path_factory.mktemp("neutron"))
+    yield server
+    server.stop()
+
+
 @pytest.fixture
-def teller(shared: Server) -> Iterator[Teller]:
-    made = Teller(shared.url)
+def teller(server: Server) -> Iterator[Teller]:
+    made = Teller(server.url)
     yield made
     made.client.close()
 
