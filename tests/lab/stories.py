@@ -136,3 +136,12 @@ def links(place: Place) -> set[str]:
     """Return the names of a namespace's links."""
     said = json.loads(subprocess.run(place.command("ip", "-j", "link"), capture_output=True, check=True).stdout)
     return {link["ifname"] for link in said}
+
+
+@contextlib.contextmanager
+def pod_hosts() -> Iterator[Lab]:
+    """Have two hosts, and a network `pods` whose ports all may reach."""
+    with Lab.up(hosts=2) as lab:
+        open_group(lab)
+        dual(lab, "pods", 1)
+        yield lab

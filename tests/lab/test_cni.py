@@ -16,7 +16,7 @@ import pytest
 import crossway.plugins
 from crossway.lab import Lab
 from crossway.lab.place import Place
-from lab.stories import Object, dual, links, open_group, pings, wait_for
+from lab.stories import Object, dual, links, open_group, pings, pod_hosts, wait_for
 from lab.test_published import call, refused, serving
 
 PLUGIN = Path(crossway.plugins.__file__).with_name("crossway-cni")
@@ -58,9 +58,7 @@ class Runtime:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab.up(hosts=2) as lab:
-        open_group(lab)
-        dual(lab, "pods", 1)
+    with pod_hosts() as lab:
         dual(lab, "more", 2)
         yield lab
 

@@ -12,14 +12,12 @@ import pytest
 
 from crossway.lab import Lab
 from lab.cri import Cri, Refused
-from lab.stories import dual, links, open_group, pings, wait_for
+from lab.stories import links, pings, pod_hosts, wait_for
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab.up(hosts=2) as lab:
-        open_group(lab)
-        dual(lab, "pods", 1)
+    with pod_hosts() as lab:
         yield lab
 
 

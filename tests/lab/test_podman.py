@@ -15,7 +15,7 @@ import pytest
 import crossway.plugins
 from crossway.lab import Lab, docker
 from crossway.lab.lab import Host
-from lab.stories import dual, links, open_group, pings, wait_for
+from lab.stories import links, pings, pod_hosts, wait_for
 
 TOP = Path(__file__).parents[2]
 PLUGINS = Path(crossway.plugins.__file__).parent
@@ -57,9 +57,7 @@ class Podman:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab.up(hosts=2) as lab:
-        open_group(lab)
-        dual(lab, "pods", 1)
+    with pod_hosts() as lab:
         yield lab
 
 
