@@ -283,12 +283,9 @@ class Client:
         hosts: Objects = self.ask("GET", "/v1/hosts")["hosts"]
         return hosts
 
-    def handed_over(self, port: str) -> str | None:
-        """Return the host that has told of a port's connections last; None if none has."""
-        try:
-            return str(self.ask("GET", f"/v1/handovers/{port}")["by"])
-        except NotFound:
-            return None
+    def handed_over(self, port: str) -> tuple[str, ...]:
+        """Return the hosts that have told of a port's connections."""
+        return tuple(self.ask("GET", f"/v1/handovers/{port}")["by"])
 
     def forget_host(self, host: str) -> None:
         self.ask("DELETE", f"/v1/hosts/{host}")

@@ -7,13 +7,14 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from crossway.client import path_of
+from crossway.errors import Conflict
 from crossway.lab import Lab, Workload
 from crossway.lab.guest import Machine, tap
 from lab.stories import Traffic, guarded, wait_for
@@ -56,7 +57,8 @@ def migrate(
     there = machines.enter_context(Machine(host, IMAGE, lab.state.run, guest.mac, name, incoming=where))
 
     def activate() -> None:
-        lab.client.ask("PUT", f"{bindings}/{host.name}/activate")
+        with suppress(Conflict):  # QEMU told of it so late that the guest has said itself where it is
+            lab.client.ask("PUT", f"{bindings}/{host.name}/activate")
 
     downtime = guest.migrate(where, activate if told else None)
     # If nobody has said so, the guest says that it is there.
@@ -99,5 +101,6 @@ def test_connections_and_answers_survive_live_migrations(scene: Scene, told: boo
     assert kept["failures"] == 0, kept
     assert kept["alive"] == CONNECTIONS, kept
     # How much more than the standing still is told, not asserted: both share the cores with the guest's emulation.
-    print("above standing still:", sorted(round(bill["gap_ms"] - bill["stood_ms"]) for bill in bills), "ms")
+    for than in ("stood", "downtime"):
+        print(f"above {than}:", sorted(round(bill["gap_ms"] - bill[f"{than}_ms"]) for bill in bills), "ms")
     assert all(bill["gap_ms"] - bill["stood_ms"] < 1000 for bill in bills), bills

@@ -50,10 +50,15 @@ class Ears:
         asyncio.get_running_loop().add_reader(ear.fileno(), self._read, port, ear)
 
     def stop(self, port: str) -> None:
-        """Listen for a port no more."""
+        """Listen for a port no more.
+
+        Closing a packet socket waits until no CPU may still look at it, some 10 ms: not here, as it is now that the
+        port moves.
+        """
         if ear := self._sockets.pop(port, None):
-            asyncio.get_running_loop().remove_reader(ear.fileno())
-            ear.close()
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(ear.fileno())
+            loop.run_in_executor(None, ear.close)
 
     def close(self) -> None:
         """Listen for nobody."""

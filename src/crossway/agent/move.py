@@ -59,7 +59,7 @@ class Moves:
         # Those that may go any moment, and what was told of their connections last.
         self._leaving: dict[str, frozenset[r.FlowKey] | None] = {}
         self._gone: dict[str, r.PortKey] = {}  # those that have just gone, by what stood for them here
-        self._coming: set[str] = set()  # those of which another host has told
+        self._coming: set[str] = set()  # what other hosts have told
         self._handing = asyncio.Event()
         # Ports that are carried before they have come, and whether it is their guest who is here already.
         self._carried: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
@@ -172,20 +172,21 @@ class Moves:
             else:
                 self.bring(id)
 
-    def told(self, ports: Iterable[str]) -> None:
-        """Take note of ports whose connections another host has told."""
-        self._coming.update(ports)
+    def told(self, handovers: Iterable[str]) -> None:
+        """Take note of what other hosts have told of connections."""
+        self._coming.update(handovers)
 
     def hand_in(self) -> None:
         """Put what other hosts have told of connections of ports that are here now where the programs look."""
         plan = self._agent.plan
         for id in list(self._coming):
-            port, told = plan.port(id), plan.handover(id)
-            if port is None or told is None:
+            told = plan.handover(id)
+            port = plan.port(told.port) if told is not None else None
+            if told is None or port is None:
                 self._coming.discard(id)
-            elif plan.is_here(port) and id in plan.local_bodies():
+            elif plan.is_here(port) and port.id in plan.local_bodies():
                 self._coming.discard(id)
                 try:
-                    self._agent.hand_in(id, handover.unpacked(told.flows))
+                    self._agent.hand_in(port.id, handover.unpacked(told.flows))
                 except ValueError as fault:
-                    log.error("port %s: %s", id, fault)
+                    log.error("port %s: %s", port.id, fault)

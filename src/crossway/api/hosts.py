@@ -105,11 +105,9 @@ class Hosts:
         return empty()
 
     async def handed_over(self, request: Request) -> Response:
-        """Tell which host has spoken of a port's connections last."""
-        found = self.cloud.handovers.get(request.path_params["port"])
-        if found is None:
-            raise NotFound("handover", request.path_params["port"])
-        return answer({"port": found.id, "by": found.by})
+        """Tell which hosts have spoken of a port's connections."""
+        port = request.path_params["port"]
+        return answer({"port": port, "by": sorted(told.by for told in self.cloud.handovers.by("port", port))})
 
     async def status_of_all(self, request: Request) -> Response:
         """Tell how the cloud is, in numbers."""

@@ -298,7 +298,7 @@ def _told(ask: Client, port: str, by: str, seconds: float = 5.0) -> None:
     import time
 
     end = time.monotonic() + seconds
-    while ask.handed_over(port) != by and time.monotonic() < end:
+    while by not in ask.handed_over(port) and time.monotonic() < end:
         time.sleep(0.02)
 
 

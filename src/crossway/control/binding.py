@@ -90,6 +90,8 @@ def activate(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str
     own = {"vnic_type": wanted.vnic_type, "profile": wanted.profile}
     moved = changed(port, {**bound_as(host), **own, "status": DOWN})
     link.hold(decision, port.id, port.link, moved.vnic_type, moved.profile)
+    # What others know is of a time when it was there.
+    _forget(decision, port.id, but=port.host)
     waiting = tuple(other for other in port.carriers if other not in ("", host))
     decision.put(cloud.ports, msgspec.structs.replace(moved, waiting=waiting))
     return BINDING.show(_active(moved))
@@ -117,8 +119,8 @@ def hand_over(decision: Decision, host: str, id: str, flows: str) -> None:
     if host not in port.carriers:
         raise Conflict(f"port {id} is on host {port.host or 'none'}, not on {host}")
     if port.waiting:
-        told = Handover(id=id, by=host, flows=flows)
-        if decision.read(cloud.handovers, id):
+        told = Handover(id=f"{id}.{host}", by=host, flows=flows)
+        if decision.read(cloud.handovers, told.id):
             decision.put(cloud.handovers, told)
         else:
             decision.create(cloud.handovers, told)
@@ -146,10 +148,11 @@ def _end(decision: Decision, port: Port, binding: Binding) -> tuple[str, ...]:
     return left
 
 
-def _forget(decision: Decision, port: str) -> None:
-    """What was told of a port's connections is nobody's business any more."""
-    if decision.get(decision.cloud.handovers, port):
-        decision.delete(decision.cloud.handovers, port)
+def _forget(decision: Decision, port: str, but: str | None = None) -> None:
+    """What hosts, *but* one, have told of a port's connections is nobody's business any more."""
+    for told in decision.by(decision.cloud.handovers, "port", port):
+        if told.by != but:
+            decision.delete(decision.cloud.handovers, told.id)
 
 
 def _active(port: Port) -> Binding:

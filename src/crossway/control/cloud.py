@@ -177,7 +177,7 @@ class Cloud:
         self.hosts = Table("host", Host, {})
         sets: dict[str, Index] = {"groups": lambda i: (i.groups,), "group": lambda i: i.groups}
         self.identities = Table("identity", Identity, sets)
-        self.handovers = Table("handover", Handover, {})
+        self.handovers = Table("handover", Handover, {"port": lambda told: (told.port,)})
         self.tables |= {table.name: table for table in (self.hosts, self.identities, self.handovers)}
         self.usage = Usage(self.tables, limits or {})
         self.addresses = Addresses()

@@ -106,8 +106,8 @@ class Interest:
                     for group in dict.fromkeys(rule.security_group_id for rule in rules):
                         self._tell_group(group)
             elif kind == "handover":
-                if port := self.cloud.ports.get(id):
-                    told = new or old
+                told = new or old
+                if port := self.cloud.ports.get(told.port):
                     self._tell(frozenset(port.carriers) - {told.by, ""}, ("handover", id), new is not None)
             elif kind == "host" and (old is None or new is None or old.underlay != new.underlay):
                 audience = {host for island in self.of_host.get(id, ()) for host in island.hosts} | {id}
@@ -136,10 +136,12 @@ class Interest:
             for port in self.cloud.ports.by(index, host):
                 if port.present:
                     found.update(dict.fromkeys(("group", group) for group in _groups(port)))
-                    handover = self.cloud.handovers.get(port.id)
-                    if handover and handover.by != host:
-                        found["handover", port.id] = None
+                    found.update(dict.fromkeys(self._handovers(port.id, host)))
         return list(found)
+
+    def _handovers(self, port: str, host: str) -> list[Topic]:
+        """Return what others have told of a port's connections."""
+        return [("handover", told.id) for told in self.cloud.handovers.by("port", port) if told.by != host]
 
     def _network(self, id: str, old: Network | None, new: Network | None) -> None:
         if old is None:
@@ -171,6 +173,11 @@ class Interest:
                 self._tell(self.audience(new.network_id) - joined, ("port", new.id), True)
         elif was and old:
             self._tell(self.audience(old.network_id) | self._left, ("port", old.id), False)
+        if was and now and old and new:
+            # What was told before a host had to do with the port is news to it.
+            for host in set(old.carriers) ^ set(new.carriers):
+                for topic in self._handovers(new.id, host):
+                    self._tell(frozenset([host]), topic, host in new.carriers)
 
     def _enter(self, port: Port) -> Audience:
         """Count a port in; return those of its hosts that have joined the island with it."""

@@ -372,7 +372,7 @@ def _identity(identity: Identity, cloud: Cloud) -> Shape:
 
 
 def _handover(handover: Handover, cloud: Cloud) -> Shape:
-    return {"id": handover.id, "by": handover.by, "flows": handover.flows}
+    return {"id": handover.id, "port": handover.port, "by": handover.by, "flows": handover.flows}
 
 
 def _prefix(ip: str) -> str:

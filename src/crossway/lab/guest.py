@@ -133,6 +133,8 @@ class Machine:
 
         *stopped* is called when the guest stands still here, as soon as QEMU tells of that; it does not always.
         """
+        # As libvirt does: the other side tells when the guest runs there, which the downtime then includes.
+        self.ask("migrate-set-capabilities", capabilities=[{"capability": "return-path", "state": True}])
         self.ask("migrate-set-parameters", **{"max-bandwidth": 1 << 30, "downtime-limit": 100})
         self.ask("migrate", uri=f"tcp:{to}")
         end = time.monotonic() + seconds

@@ -34,11 +34,15 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Handover(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the host *by* says of the connections of the port *id*, for those where the port may go on."""
+    """What the host *by* says of the connections of a port, for those where the port may go on."""
 
-    id: str
+    id: str  # PORT.HOST
     by: str
     flows: str
+
+    @property
+    def port(self) -> str:
+        return self.id.partition(".")[0]
 
 
 IDENTITY_MAX = 65535

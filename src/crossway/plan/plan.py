@@ -200,7 +200,7 @@ class Plan:
         return self._one(view.Network, id)
 
     def handover(self, id: str) -> view.Handover | None:
-        """Return what another host has told of a port's connections."""
+        """Return what one other host has told of a port's connections."""
         return self._one(view.Handover, id)
 
     def subnet(self, id: str) -> view.Subnet | None:

@@ -150,6 +150,7 @@ class Identity(Object, frozen=True, kw_only=True):
 class Handover(Object, frozen=True, kw_only=True):
     """The connections of a port, told by the host *by*: see `agent.handover`."""
 
+    port: str
     by: str
     flows: str
 

@@ -99,17 +99,44 @@ def test_connections_are_told_where_the_port_may_go(world: World, port: Port) ->
     assert not world.cloud.handovers.rows
     world.make(BINDINGS, NOVA, parent=port.id, host="h2")
     hand_over(world, "h1", port.id, "AAAA")
-    assert there.objects["handover", port.id] == {"id": port.id, "by": "h1", "flows": "AAAA"}
+    told = f"{port.id}.h1"
+    assert there.objects["handover", told] == {"id": told, "port": port.id, "by": "h1", "flows": "AAAA"}
     assert here.ids("handover") == set()
     # One that comes back hears of it, too.
-    assert Listener(world, "h2").ids("handover") == {port.id}
+    assert Listener(world, "h2").ids("handover") == {told}
     activate(world, port, "h2")
     hand_over(world, "h1", port.id, "BBBB")
-    assert there.objects["handover", port.id]["flows"] == "BBBB"
+    assert there.objects["handover", told]["flows"] == "BBBB"
     world.delete(next(b for b in below(world.cloud, port.id) if b.host == "h1"), NOVA)
     assert here.ids("port") == set()
     assert there.ids("handover") == set()
     assert not world.cloud.handovers.rows
+
+
+def test_a_word_of_before_does_not_stand_for_what_is_so_now(world: World, port: Port) -> None:
+    world.make(BINDINGS, NOVA, parent=port.id, host="h2")
+    here, there = Listener(world, "h1"), Listener(world, "h2")
+    activate(world, port, "h2")
+    hand_over(world, "h2", port.id, "NEW")
+    hand_over(world, "h1", port.id, "LATE")  # what it had when the port left it
+    assert here.objects["handover", f"{port.id}.h2"]["flows"] == "NEW"
+    assert there.objects["handover", f"{port.id}.h1"]["flows"] == "LATE"
+    # On its way back the port takes along what the host knows that it leaves.
+    activate(world, port, "h1")
+    assert here.ids("handover") == {f"{port.id}.h2"}
+    assert there.ids("handover") == set()
+
+
+def test_a_host_where_a_port_may_go_hears_what_was_told_before(world: World, port: Port) -> None:
+    world.host("h3", "192.0.2.3")
+    world.make(BINDINGS, NOVA, parent=port.id, host="h2")
+    late = Listener(world, "h3")
+    hand_over(world, "h1", port.id, "AAAA")
+    assert late.ids("handover") == set()
+    world.make(BINDINGS, NOVA, parent=port.id, host="h3")
+    assert late.ids("handover") == {f"{port.id}.h1"}
+    world.delete(next(b for b in below(world.cloud, port.id) if b.host == "h3"), NOVA)
+    assert late.ids("handover") == set()
 
 
 def test_what_was_told_of_connections_goes_with_the_last_binding_that_waits(world: World, port: Port) -> None:
