@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // A packet comes from the provider network, or from another host by a device
 // of the underlay; what is not for a port of this host stays with the host's
-// own stack, which may share the device.
+// own stack, which may share the device: it goes on (TC_ACT_UNSPEC) to what
+// filters others have on the same hook.
 //
 //     from_uplink ─┬─ unwrap ── arrive ──> a port
 //                  ├─ from_workload, if the tag is a bare-metal server's
@@ -24,7 +25,7 @@ static __always_inline int to_self(struct __sk_buff *skb)
 	if (skb->pkt_type == PKT_HOST && !skb->vlan_present &&
 	    (skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6)))
 		bpf_tail_call(skb, &stages, PUBLISH);
-	return TC_ACT_OK;
+	return TC_ACT_UNSPEC;
 }
 
 SEC("tc")
@@ -39,7 +40,7 @@ int from_uplink(struct __sk_buff *skb)
 	__u32 *network;
 
 	if (!p)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	if (cfg.direct && !skb->vlan_present && skb->protocol == bpf_htons(ETH_P_IP) && unwrap(skb, p)) {
 		p->port = (struct port_key){};
 		p->flags = PACKET_OVERLAY;
@@ -55,7 +56,7 @@ int from_uplink(struct __sk_buff *skb)
 		__be16 tag;
 
 		if (bpf_skb_load_bytes(skb, ETH_HLEN, &tag, 2))
-			return TC_ACT_OK;
+			return TC_ACT_UNSPEC;
 		uplink.vlan = bpf_ntohs(tag) & 0xfff;
 	}
 	if (uplink.vlan) {
@@ -76,7 +77,7 @@ int from_uplink(struct __sk_buff *skb)
 	p->place.identity = 0;
 	mac.network = p->network;
 	if (bpf_skb_load_bytes(skb, 0, mac.mac, 6))
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	if (!(mac.mac[0] & 1)) {
 		place = bpf_map_lookup_elem(&macs, &mac);
 		if (!place || place->kind != PLACE_LOCAL)

@@ -96,12 +96,12 @@ static __always_inline int leave(struct __sk_buff *skb, struct packet *p)
 	return redirect(p, net->uplink);
 }
 
-// Leave the packet to the host's own stack, as it came.
+// Leave the packet to the host's own stack, as it came, past others' filters.
 static __always_inline int to_host(struct __sk_buff *skb, struct packet *p)
 {
 	if (p->tag)
 		bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), p->tag);
-	return TC_ACT_OK;
+	return TC_ACT_UNSPEC;
 }
 
 // To the port of this host at `place`, past its firewall.

@@ -85,20 +85,20 @@ int publish_error(struct __sk_buff *skb)
 	int error;
 
 	if (!p)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	barrier_on(ifindex);
 	if (!read_quoted(skb, p, &q) || !is_published_proto(q.proto))
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	row = find_published(&q.src, q.src_port, q.proto);
 	if (!row)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	key = (struct flow_key){ .port = row->place.port, .proto = q.proto };
 	key.local = row->ip;
 	key.remote = seen_client(&q.dst, row);
 	key.local_port = row->port;
 	key.remote_port = q.dst_port;
 	if (!bpf_map_lookup_elem(&translations, &key))
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	p->place = row->place;
 	ip = row->ip;
 	error = set_quoted(skb, &q, 1, &ip, row->port);
@@ -127,7 +127,7 @@ int publish(struct __sk_buff *skb)
 	int error;
 
 	if (!p)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	barrier_on(ifindex);
 	p->port = (struct port_key){};
 	p->flags = PACKET_UPLINK;
@@ -139,16 +139,16 @@ int publish(struct __sk_buff *skb)
 	// What is wrong, or cannot be answered, is the host's to judge.
 	if (p->bad || p->flags & (PACKET_UNSEEN | PACKET_GROUP) || addr_is_unspecified(&p->src) ||
 	    addr_is_group(&p->src) || addr_is_link_local(&p->src))
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	if (ifindex != LOOPBACK && (addr_is_loopback(&p->src) || addr_is_loopback(&p->dst)))
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	if (p->flags & PACKET_ERROR)
 		return go(skb, p, PUBLISH_ERROR);
 	if (!is_published_proto(p->proto))
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	row = find_published(&p->dst, p->dst_port, p->proto);
 	if (!row)
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC;
 	remember(p);
 	p->place = row->place;
 	number = port_number(&p->place.port);

@@ -84,7 +84,7 @@ from bpf.world import (
     own_mac,
     wrapped,
 )  # fmt: skip
-from crossway.kernel.bpf import CONTEXT, CONTEXT_SIZE, OK, REDIRECT, SHOT, _TestRun, lib
+from crossway.kernel.bpf import CONTEXT, CONTEXT_SIZE, REDIRECT, SHOT, UNSPEC, _TestRun, lib
 
 GATEWAY = gateway(RED)
 LARGEST = 3300  # bytes that a test run takes
@@ -320,7 +320,7 @@ def callers() -> list[bytes]:
 
 
 FATES = {"from_workload": {SHOT, REDIRECT, STOLEN}, "from_overlay": {SHOT, REDIRECT, STOLEN},
-         "from_uplink": {OK, SHOT, REDIRECT}}  # fmt: skip
+         "from_uplink": {UNSPEC, SHOT, REDIRECT}}  # fmt: skip
 
 
 @dataclass
@@ -431,7 +431,7 @@ class Fuzz:
         return sum(row.packets for row in self.w.bpf.table("drops").read().values())
 
 
-NAMES = {OK: "ok", SHOT: "dropped", REDIRECT: "redirected", STOLEN: "flooded or swallowed"}
+NAMES = {UNSPEC: "passed on", SHOT: "dropped", REDIRECT: "redirected", STOLEN: "flooded or swallowed"}
 LINKS = {
     # dd is behind the router; the short way to other hosts is by the uplink
     RED: {"da", "db", "dt", "trunk", "vxlan", "uplink", "dd"},

@@ -33,7 +33,7 @@ from bpf.packets import (
     udp,
 )
 from bpf.world import HERE, NEIGHBOUR, RED, TAGGED, TAP, A, B, Sent, Who, World, any_rule, gateway, own_mac
-from crossway.kernel.bpf import OK, REDIRECT, SHOT
+from crossway.kernel.bpf import REDIRECT, SHOT, UNSPEC
 from crossway.model import rows as r
 from crossway.plan.service import NO_ROUTER, SERVICE_MAC
 
@@ -142,14 +142,14 @@ def test_what_is_not_published_is_the_hosts(w: World, v: int, src: str, dst: str
         6: {"other": "2001:db8::9", "local": "::1", "none": "::", "group": "ff02::1"},
     }[v]
     done = come(w, v, UDP, udp(FROM, port), names.get(src, ""), names.get(dst, ""), device)
-    assert (done.verdict, done.drop) == (OK, None)
+    assert (done.verdict, done.drop) == (UNSPEC, None)
 
 
 @pytest.mark.parametrize("to", [bytes((2, 1, 1, 1, 1, 1)), b"\xff" * 6], ids=["another's", "all"])
 def test_a_frame_that_is_not_the_hosts_is_left_alone(w: World, to: bytes) -> None:
     publish(w)
     packet = ip(CLIENT[4], HOST[4], UDP, udp(FROM, AT))
-    assert w.run("from_uplink", eth(to, NEIGHBOUR, IPV4, packet), "uplink").verdict == OK
+    assert w.run("from_uplink", eth(to, NEIGHBOUR, IPV4, packet), "uplink").verdict == UNSPEC
 
 
 @BOTH
@@ -287,7 +287,7 @@ def test_an_error_about_nothing_published_is_the_hosts(w: World, v: int, about: 
     port, client = AT + (about == "no published port"), FROM + (about == "no connection")
     src = CLIENT[v] if about == "another's" else HOST[v]
     error = icmp(type, code, bytes(4), quoted(v, src, CLIENT[v], UDP, port, client, 200))
-    assert come(w, v, kind, error).verdict == OK
+    assert come(w, v, kind, error).verdict == UNSPEC
 
 
 def test_fragments_go_with_their_first_one(w: World) -> None:
@@ -308,7 +308,7 @@ def test_fragments_go_with_their_first_one(w: World) -> None:
 
 def test_a_later_fragment_alone_is_the_hosts(w: World) -> None:
     publish(w)
-    assert come(w, 4, UDP, bytes(40), id=9, fragment=5).verdict == OK
+    assert come(w, 4, UDP, bytes(40), id=9, fragment=5).verdict == UNSPEC
 
 
 def test_udp_without_a_checksum_keeps_none(w: World) -> None:

@@ -21,7 +21,7 @@ from socket import AF_PACKET, SOCK_RAW, htons, if_nametoindex, socket
 from typing import Any, NamedTuple
 
 from bpf.packets import IPV4, IPV6, UDP, checksum, eth, family, ip, raw
-from crossway.kernel.bpf import OK, REDIRECT, SHOT, Object, lib
+from crossway.kernel.bpf import REDIRECT, SHOT, UNSPEC, Object, lib
 from crossway.kernel.btf import STRUCT
 from crossway.kernel.netlink import inside, open_netns
 from crossway.model import rows as r
@@ -122,7 +122,7 @@ class Sent(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        return self.verdict in (OK, REDIRECT) and not self.drops
+        return self.verdict in (UNSPEC, REDIRECT) and not self.drops
 
 
 def any_rule(identity: int, way: r.Way, family: int = 4, **row: int) -> dict[r.PolicyKey, r.Policy]:

@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from crossway.agent.hooks import Hooks
 from crossway.kernel import bpffs
-from crossway.kernel.bpf import Object, detach, release, schemas
+from crossway.kernel.bpf import Object, schemas
 from crossway.kernel.links import Link, Links
 from crossway.kernel.ring import Ring
 from crossway.model.rows import MAPPED, Asked, PortKey, pack_ip, unpack_ip
@@ -26,6 +27,8 @@ class Plane:
     def __init__(self, run: Path, links: Links, underlay: str, vxlan_port: int) -> None:
         self._links = links
         self._hooks: dict[int, str] = {}  # link -> program of this build that is on it
+        self._on = Hooks(run, links)
+        self._on.forget_gone()
         self._pins = run / "bpf"
         bpffs.mount(self._pins)
         self.overlay = links.overlay(vxlan_port)
@@ -67,7 +70,9 @@ class Plane:
         if self._waiting is not None:
             self._waiting[ifindex] = program
             return
-        self.object.attach(program, ifindex)
+        self._on.put(self.object, program, ifindex)
+        if self._hooks.get(ifindex) is not None:
+            self._on.keep(program, ifindex)
         self._hooks[ifindex] = program
 
     def toward(self, hosts: Iterable[bytes]) -> None:
@@ -99,11 +104,7 @@ class Plane:
         """Take what comes to the host itself by these links; those that have a hook already do so."""
         for ifindex in self._front - links.keys():
             self._front.discard(ifindex)
-            if self._hooks.pop(ifindex, None):
-                release(ifindex)
-                if not self._links.filtered(ifindex):
-                    detach(ifindex)
-            (self._waiting or {}).pop(ifindex, None)
+            self.unhook(ifindex)
         for ifindex, name in links.items():
             if ifindex in self._hooks or ifindex in (self._waiting or {}):
                 continue
@@ -135,19 +136,22 @@ class Plane:
             except OSError as fault:
                 if fault.errno != errno.ENODEV:
                     log.error("cannot hook link %d: %s", ifindex, fault)
-        # An earlier build's on a link that is no longer ours: it would go on judging by old tables.
-        for ifindex in self._links.hooked({UPLINK}):
-            if ifindex not in self._hooks:
-                detach(ifindex)
+        # An earlier build's would go on judging by old tables: on a link that is no longer ours, or in another place.
+        for link in self._links.all():
+            if link.ifindex in self._hooks:
+                self._on.keep(self._hooks[link.ifindex], link.ifindex)
+            elif any(hook.program == UPLINK for hook in self._links.hooks(link.ifindex)):
+                self._on.take(link.ifindex)
         self.object.alone()
         for other in self._others():
             shutil.rmtree(other)
             log.info("removed tables of another schema: %s", other.name)
 
     def unhook(self, ifindex: int) -> None:
-        """Take our program off a link."""
-        if (self._waiting or {}).pop(ifindex, None) or self._hooks.pop(ifindex, None):
-            detach(ifindex)
+        """Take our program off a link, and leave what others have there."""
+        waited, hooked = (self._waiting or {}).pop(ifindex, None), self._hooks.pop(ifindex, None)
+        if waited or hooked:
+            self._on.take(ifindex)
 
     def gone(self, ifindex: int) -> None:
         """Take note that a link is no more."""
@@ -155,6 +159,7 @@ class Plane:
         if name := self._short.pop(ifindex, None):
             self._lost.add(name)
         self._hooks.pop(ifindex, None)
+        self._on.gone(ifindex)
         if self._waiting is not None:
             self._waiting.pop(ifindex, None)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import shutil
@@ -12,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from crossway.agent import published
+from crossway.agent import hooks, published
 from crossway.agent.agent import Agent
 from crossway.kernel import bpffs
-from crossway.kernel.bpf import detach
 from crossway.kernel.links import OVERLAY, Links, port_of
 
 VXLAN_PORT = 4789
@@ -68,19 +66,15 @@ async def serve(
 def purge(run_dir: Path = Path("/run/crossway")) -> None:
     """Remove all that agents have made in this network namespace: links, hooks, tables, files.
 
-    The agent itself must have ended. Other devices stay, without our hooks.
+    The agent itself must have ended. Other devices stay, without our hooks but
+    with those of others.
     """
     links = Links()
     try:
         for link in links.all():
             if port_of(link) is not None or link.name == OVERLAY:
                 links.remove(link.name)
-        for ifindex in links.hooked():
-            try:
-                detach(ifindex)
-            except OSError as fault:
-                if fault.errno != errno.ENODEV:
-                    raise
+        hooks.purge(run_dir, links)
     finally:
         links.close()
     bpffs.unmount(run_dir / "bpf")

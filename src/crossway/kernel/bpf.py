@@ -29,7 +29,7 @@ BATCH = 4096
 # What the programs write themselves: connections, and what was counted. Nobody
 # could fill them again.
 KEPT = ("flows", "translations", "fragments", "drops", "generations")
-OK, SHOT, REDIRECT = 0, 2, 7  # TC_ACT_* verdicts, linux/pkt_cls.h
+SHOT, REDIRECT, UNSPEC = 2, 7, 0xFFFFFFFF  # TC_ACT_* verdicts, linux/pkt_cls.h; the last: what comes next may judge
 CONTEXT_SIZE = 192  # sizeof(struct __sk_buff), linux/bpf.h
 CONTEXT = {"mark": 8, "priority": 32, "ingress_ifindex": 36, "ifindex": 40, "cb": 48, "gso_segs": 164, "gso_size": 176}
 
@@ -89,6 +89,12 @@ class _TcOpts(c.Structure):
 
 
 TC_INGRESS, TC_EGRESS, TC_REPLACE = 1, 2, 1
+
+# Where our programs are among others' filters on a link. What a workload sends
+# is judged before anybody else can let it in; on the host's own devices those
+# filters come first that have asked for it by a low number.
+PRIORITIES = {"from_workload": 1, "from_overlay": 1, "from_uplink": 9697}
+HANDLE = 0xC7  # others' programs of the same priority have others: by default 1
 
 
 def _libbpf() -> c.CDLL:
@@ -434,18 +440,26 @@ class Object:
             raise KeyError(f"{self.path.name} has no program {name}")
         return int(lib.bpf_program__fd(P(found)))
 
-    def attach(self, program: str, ifindex: int, point: int = TC_INGRESS) -> None:
-        """Put a program on a link's clsact hook in this network namespace.
+    def attach(self, program: str, ifindex: int, point: int = TC_INGRESS) -> bool:
+        """Put a program on a link's clsact hook in this network namespace; return whether the clsact was made.
 
-        A program that is there is replaced atomically: no packet meets none.
+        The same program of another build is replaced atomically: no packet
+        meets none. Others' filters stay.
         """
         hook = _TcHook(sz=c.sizeof(_TcHook), ifindex=ifindex, attach_point=TC_INGRESS | TC_EGRESS)
         made = lib.bpf_tc_hook_create(c.byref(hook))
         if made not in (0, -errno.EEXIST):
             _check(made, f"clsact on link {ifindex}")
         hook.attach_point = point
-        opts = _TcOpts(sz=c.sizeof(_TcOpts), prog_fd=self._program(program), flags=TC_REPLACE, handle=1, priority=1)
+        opts = _TcOpts(
+            sz=c.sizeof(_TcOpts),
+            prog_fd=self._program(program),
+            flags=TC_REPLACE,
+            handle=HANDLE,
+            priority=PRIORITIES[program],
+        )
         _check(lib.bpf_tc_attach(c.byref(hook), c.byref(opts)), f"attach {program} to link {ifindex}")
+        return bool(made == 0)
 
     def run(self, program: str, packet: bytes, *, repeat: int = 1, cb: tuple[int, ...] = (), **context: int) -> Verdict:
         """Run a program on one packet, attached to nothing (BPF_PROG_TEST_RUN).
@@ -474,18 +488,18 @@ class Object:
         return Verdict(opts.retval, out.raw[: opts.data_size_out], opts.duration)
 
 
-def release(ifindex: int) -> None:
-    """Take our program off a link, and leave what others have there; that there is none is no error."""
+def detach(ifindex: int, priority: int, handle: int) -> None:
+    """Take one program off a link's ingress; that there is none is no error."""
     hook = _TcHook(sz=c.sizeof(_TcHook), ifindex=ifindex, attach_point=TC_INGRESS)
-    opts = _TcOpts(sz=c.sizeof(_TcOpts), handle=1, priority=1)
+    opts = _TcOpts(sz=c.sizeof(_TcOpts), handle=handle, priority=priority)
     result = lib.bpf_tc_detach(c.byref(hook), c.byref(opts))
     if result not in (0, -errno.ENOENT, -errno.ENODEV, -errno.EINVAL):
         _check(result, f"detach from link {ifindex}")
 
 
-def detach(ifindex: int) -> None:
-    """Take all our hooks off a link by taking its clsact away; that there is none is no error."""
+def remove_clsact(ifindex: int) -> None:
+    """Take a link's clsact away, with all filters that are on it; that there is none is no error."""
     hook = _TcHook(sz=c.sizeof(_TcHook), ifindex=ifindex, attach_point=TC_INGRESS | TC_EGRESS)
     result = lib.bpf_tc_hook_destroy(c.byref(hook))
     if result not in (0, -errno.ENOENT, -errno.ENODEV, -errno.EINVAL):
-        _check(result, f"detach from link {ifindex}")
+        _check(result, f"take the clsact of link {ifindex}")

@@ -11,14 +11,13 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import Set
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import NamedTuple
 
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.kernel import netlink as nl
-from crossway.kernel.netlink import Netlink, Request, attr, attrs, nested
+from crossway.kernel.netlink import Message, Netlink, Request, attr, attrs, nested
 
 IFF_UP, IFF_LOWER_UP = 1, 0x10000
 ETHERNET, LOOPBACK = 1, 772  # linux/if_arp.h
@@ -44,6 +43,14 @@ ALIAS = "crossway port "
 OVERLAY = "cw-overlay"
 OVERLAY_ALIAS = "crossway overlay"
 OVERLAY_MTU = 65000  # beyond every network's: the overlay itself refuses no packet
+
+
+class Hook(NamedTuple):
+    """One of our programs on a link, and where it is among all that are there."""
+
+    program: str
+    priority: int
+    handle: int
 
 
 class Link(NamedTuple):
@@ -160,24 +167,23 @@ class Links:
         link = decode(there.body) if there else None
         return link if link is not None and link.name != "lo" else None
 
-    def hooked(self, programs: Set[str] = PROGRAMS) -> list[int]:
-        """Return the links that have one of these programs on their clsact hook, by the programs' names."""
+    def hooks(self, ifindex: int) -> list[Hook]:
+        """Return our programs on a link's clsact hook, by their names."""
         found = []
-        for link in self.all():
-            body = struct.pack("=BxxxiIII", 0, link.ifindex, 0, TC_INGRESS, 0)
-            for filter in self._netlink.dump(nl.RTM_GETTFILTER, body):
-                options = attrs(attrs(filter.body[20:]).get(TCA_OPTIONS, b""))
-                if _text(options.get(TCA_BPF_NAME)).split(":")[0] in programs:
-                    found.append(link.ifindex)
-                    break
+        for filter in self._filters(ifindex, TC_INGRESS):
+            handle, _, info = struct.unpack_from("=III", filter.body, 8)
+            options = attrs(attrs(filter.body[20:]).get(TCA_OPTIONS, b""))
+            program = _text(options.get(TCA_BPF_NAME)).split(":")[0]
+            if program in PROGRAMS:
+                found.append(Hook(program, info >> 16, handle))
         return found
 
     def filtered(self, ifindex: int) -> bool:
         """Return whether a link has any filter on its clsact hook, ours or another's."""
-        return any(
-            self._netlink.dump(nl.RTM_GETTFILTER, struct.pack("=BxxxiIII", 0, ifindex, 0, parent, 0))
-            for parent in (TC_INGRESS, TC_EGRESS)
-        )
+        return any(self._filters(ifindex, parent) for parent in (TC_INGRESS, TC_EGRESS))
+
+    def _filters(self, ifindex: int, parent: int) -> list[Message]:
+        return self._netlink.dump(nl.RTM_GETTFILTER, struct.pack("=BxxxiIII", 0, ifindex, 0, parent, 0))
 
     def remove(self, *names: str) -> None:
         """Remove links; that one is not there is no error.
