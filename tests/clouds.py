@@ -189,6 +189,8 @@ class Listener:
         elif "bookmark" in told:
             assert self.resets or told["bookmark"] >= self.bookmark
             self.bookmark = told["bookmark"]
+        elif "take" in told:
+            pass
         elif told["kind"] == "rule":
             take_rule(self.objects, told)
         elif told["object"] is None:

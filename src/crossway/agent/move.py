@@ -61,8 +61,8 @@ class Moves:
         self._gone: dict[str, r.PortKey] = {}  # those that have just gone, by what stood for them here
         self._coming: set[str] = set()  # what other hosts have told
         self._handing = asyncio.Event()
-        # Ports that are carried before they have come, and whether it is their guest who is here already.
-        self._carried: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+        # Ports that are carried before they have come, or can't be, and whether it is their guest who is here already.
+        self._carried: asyncio.Queue[tuple[str, bool, bool]] = asyncio.Queue()
         self._ears = Ears(self._announced)
 
     def close(self) -> None:
@@ -116,12 +116,11 @@ class Moves:
 
     def take(self, id: str) -> None:
         """Carry a port that is about to move here, so that it is there before those who send to it know."""
-        if self._carry(id):
-            self._carried.put_nowait((id, False))
+        self._carried.put_nowait((id, self._carry(id), False))
 
     def bring(self, id: str) -> None:
         """Have the server say that a port is here that is carried already."""
-        self._carried.put_nowait((id, True))
+        self._carried.put_nowait((id, True, True))
 
     def _carry(self, id: str) -> bool:
         """Carry a port that is about to move here, if it has its body, for a while at most; say whether."""
@@ -138,10 +137,10 @@ class Moves:
         self._agent.settle()
 
     async def fetch(self) -> None:
-        """Tell the server of a port that is carried; one whose guest is here is to be here."""
-        id, heard = await self._carried.get()
+        """Tell the server of a port that is carried, or can't be; one whose guest is here is to be here."""
+        id, carried, heard = await self._carried.get()
         try:
-            await self._agent.servers.taken(id)
+            await self._agent.servers.taken(id, carried=carried)
             if heard:
                 await self._agent.servers.activate(id)
                 log.info("port %s has been fetched", id)

@@ -218,9 +218,9 @@ class Servers:
         """Say which connections a port has that moves."""
         await self._ask("POST", f"/v1/hosts/{self.host}/handover", {"port": port, "flows": flows})
 
-    async def taken(self, port: str) -> None:
-        """Say that a port that is about to move here is carried already."""
-        await self._ask("POST", f"/v1/hosts/{self.host}/taken", {"port": port})
+    async def taken(self, port: str, *, carried: bool) -> None:
+        """Say whether a port that is about to move here is carried already."""
+        await self._ask("POST", f"/v1/hosts/{self.host}/taken", {"port": port, "carried": carried})
 
     async def activate(self, port: str) -> None:
         """Have a port be on this host, for which a binding of it waits."""

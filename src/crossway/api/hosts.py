@@ -97,11 +97,11 @@ class Hosts:
         return empty()
 
     async def taken(self, request: Request) -> Response:
-        """Hear that a host carries a port that is about to move there."""
+        """Hear whether a host carries a port that is about to move there."""
         told = await body(request)
         if not isinstance(told, dict) or not isinstance(told.get("port"), str):
-            raise Invalid("The body should be {'port': ID}")
-        self.views.taken(request.path_params["host"], told["port"])
+            raise Invalid("The body should be {'port': ID, 'carried': BOOL}")
+        self.views.taken(request.path_params["host"], told["port"], carried=told.get("carried") is not False)
         return empty()
 
     async def handed_over(self, request: Request) -> Response:

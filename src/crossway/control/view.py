@@ -27,7 +27,7 @@ from crossway.model.rule import INGRESS, IPV6, Rule
 from crossway.model.subnet import Subnet
 
 BOOKMARK_SECONDS = 5.0
-TAKE_SECONDS = 0.1
+TAKE_SECONDS = 0.5
 CARRIED_SECONDS = 1.0  # less than those for which hosts carry what has not come
 # A host that leaves so much unread starts over with a reset.
 BACKLOG_MAX = 32 << 20
@@ -132,11 +132,11 @@ class Views:
         finally:
             self._taken.pop((host, port), None)
 
-    def taken(self, host: str, port: str) -> None:
-        """Hear that a host carries a port: one that it was asked to take, or whose guest it has heard."""
+    def taken(self, host: str, port: str, *, carried: bool = True) -> None:
+        """Hear whether a host carries a port that it was asked to take, or whose guest it has heard."""
         if waiting := self._taken.get((host, port)):
             waiting.set()
-        else:
+        elif carried:
             now = time.monotonic()
             # Some did not go on to ask for the port.
             self._carried = {who: at for who, at in self._carried.items() if at > now - CARRIED_SECONDS}

@@ -352,3 +352,29 @@ def test_a_quiet_stream_gets_bookmarks(two: tuple[World, Listener, Listener], mo
     world.views.tick()
     world.settle()
     assert one.told == [{"bookmark": world.cloud.revision}]
+
+
+def test_a_host_is_waited_for_until_it_says_whether_it_has_taken_a_port(two: tuple[World, Listener, Listener]) -> None:
+    world, one, _ = two
+    for carried in (True, False):
+        one.told.clear()
+        taking = world.runner.get_loop().create_task(world.views.take("h1", "p"))
+        world.settle()
+        assert one.told == [{"take": "p"}]
+        assert not taking.done()
+        world.views.taken("h1", "p", carried=carried)
+        world.settle()
+        assert taking.done()
+
+
+def test_a_port_that_a_host_has_taken_already_is_not_waited_for(two: tuple[World, Listener, Listener]) -> None:
+    world, one, _ = two
+    one.told.clear()
+    world.views.taken("h1", "p")
+    world.views.taken("h1", "q", carried=False)  # said too late
+    world.runner.run(world.views.take("h1", "p"))
+    assert one.told == []
+    waiting = world.runner.get_loop().create_task(world.views.take("h1", "q"))
+    world.settle()
+    assert not waiting.done()
+    waiting.cancel()
