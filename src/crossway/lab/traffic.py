@@ -234,7 +234,8 @@ async def connect(ip: str, port: int, count: int, every: float, fresh: float) ->
 
     async def keep(name: str) -> None:
         try:
-            reader, writer = await asyncio.wait_for(asyncio.open_connection(ip, port), 20)
+            async with asyncio.timeout(20):
+                reader, writer = await asyncio.open_connection(ip, port)
             result["opened"] += 1
             if result["opened"] == count:
                 ready.set()
@@ -242,7 +243,8 @@ async def connect(ip: str, port: int, count: int, every: float, fresh: float) ->
             while True:
                 start = time.monotonic()
                 writer.write(NUMBER.pack(number))
-                back = NUMBER.unpack(await asyncio.wait_for(reader.readexactly(NUMBER.size), 20))[0]
+                async with asyncio.timeout(20):
+                    back = NUMBER.unpack(await reader.readexactly(NUMBER.size))[0]
                 if back != number:
                     raise ConnectionError(f"sent {number}, got {back}")
                 result["slowest_ms"] = max(result["slowest_ms"], (time.monotonic() - start) * 1000)
@@ -256,9 +258,10 @@ async def connect(ip: str, port: int, count: int, every: float, fresh: float) ->
         while fresh:
             await asyncio.sleep(fresh)
             try:
-                reader, writer = await asyncio.wait_for(asyncio.open_connection(ip, port), 5)
-                writer.write(NUMBER.pack(7))
-                await asyncio.wait_for(reader.readexactly(NUMBER.size), 5)
+                async with asyncio.timeout(5):
+                    reader, writer = await asyncio.open_connection(ip, port)
+                    writer.write(NUMBER.pack(7))
+                    await reader.readexactly(NUMBER.size)
                 writer.close()
                 result["fresh"] += 1
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as fault:
@@ -274,7 +277,7 @@ async def connect(ip: str, port: int, count: int, every: float, fresh: float) ->
     result["alive"] = sum(not task.done() for task in tasks[:count])
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks, timeout=1)  # wait_for may swallow a cancellation
+    await asyncio.gather(*tasks, return_exceptions=True)
     result["failures"] = len(result["failed"])
     result["failed"] = result["failed"][:10]
     return result
