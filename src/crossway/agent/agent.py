@@ -90,8 +90,7 @@ class Agent:
         self._records_kept = Records(run / "bodies")
         self._records: dict[str, Record] = {}
         self._named: dict[str, Record] = {}  # port -> the link that its binding names
-        self._bound: set[str] = set()  # plugged ports that the view has shown to be this host's
-        self._awaited: set[str] = set()  # plugged ports that the view has shown to be about to come, or to have left
+        self._seen: set[str] = set()  # plugged ports of which the view has told: here, or about to come
         self._devices: dict[str, set[str]] = {}  # name of a link -> ports whose body it is
         self._doomed: dict[str, Record] = {}  # bodies to be removed once their rows are out
         self._locks: dict[str, asyncio.Lock] = {}
@@ -203,7 +202,7 @@ class Agent:
         for link in self.links.all():
             self._links[link.ifindex] = self._by_name[link.name] = link
         self._records = self._records_kept.read()
-        self._bound = set(self._records)
+        self._seen = set(self._records)
         for record in self._records.values():
             self._devices.setdefault(record.device, set()).add(record.port)
         self.plane.start()
@@ -299,18 +298,11 @@ class Agent:
         changed: dict[str, Body | None] = {}
         for id in ports:
             port = self.plan.port(id)
-            ours = port is not None and port.host == self.host
-            self._moves.note(id, port)
-            self._edges.note(id, port)
             record = self._records.get(id)
+            self._moves.note(id, port, here=id in self._seen and record is not None and not record.awaits)
+            self._edges.note(id, port)
             if record is not None:
-                if ours:
-                    self._bound.add(id)
-                elif port is not None and self.host in port.waiting and (id not in self._bound or record.body == "tap"):
-                    # A guest that has left may come back, and its QEMU still holds the tap.
-                    self._bound.discard(id)
-                    self._awaited.add(id)
-                elif id in self._bound or id in self._awaited:
+                if not self._stays(record, port):
                     log.info("port %s is no longer of this host", id)
                     self._forget(id)
                     self._doomed[id] = record
@@ -329,6 +321,18 @@ class Agent:
             self._judge.add(id)
             self._reported.pop(id, None)
         self.plan.bodies(changed)
+
+    def _stays(self, record: Record, port: view.Port | None) -> bool:
+        """Return whether a plugged port keeps its body, by what the view tells of it; take note of that."""
+        here = port is not None and port.host == self.host
+        waits = port is not None and self.host in port.waiting
+        # A guest that has left may come back, and its QEMU still holds the tap.
+        if not here and not (waits and (record.awaits or record.port not in self._seen or record.body == "tap")):
+            return record.port not in self._seen
+        self._seen.add(record.port)
+        if record.awaits is here:
+            self._write(msgspec.structs.replace(record, awaits=not here))
+        return True
 
     def _apply(self) -> None:
         """Bring the tables up to date with the plan, and say what came of it."""
@@ -410,9 +414,11 @@ class Agent:
         self._report.clear()
         if not self.connected:
             return
+        applied = self.applied
+        await self._moves.said()
         ports = {id: state for id, state in self._states.items() if self._reported.get(id) != state}
         try:
-            await self.servers.report(self.applied, ports)
+            await self.servers.report(applied, ports)
         except Fault as fault:
             log.warning("status: %s", fault)
             await asyncio.sleep(PAUSE_SECONDS[0])
@@ -586,8 +592,7 @@ class Agent:
     def _forget(self, port: str) -> None:
         record = self._records.pop(port, None)
         self.published.withdraw(port)
-        self._bound.discard(port)
-        self._awaited.discard(port)
+        self._seen.discard(port)
         if record is not None:
             self._undevice(record)
 
@@ -687,8 +692,8 @@ class Agent:
             if not bound and (known is None or self.host not in known.carriers):
                 binding = asyncio.ensure_future(self._bind(id, known))
             before = self._records.get(id)
-            if before is not None and not record.holder:
-                record = msgspec.structs.replace(record, holder=before.holder)
+            if before is not None:
+                record = msgspec.structs.replace(record, holder=record.holder or before.holder, awaits=before.awaits)
             if before is not None and not before.same(record):
                 self._replace(before)
             await self._remover.gone(record.device)
@@ -701,7 +706,7 @@ class Agent:
             if binding is not None:
                 binding.cancel()
                 await asyncio.gather(binding, return_exceptions=True)
-            if id not in self._bound and id not in self._awaited and id in self._records:
+            if id not in self._seen and id in self._records:
                 self._withdraw(id)
             raise
         finally:
@@ -723,10 +728,10 @@ class Agent:
 
     def _make(self, record: Record, netns: int | None) -> None:
         """Make or find the link of a body, with its hook, and take it into the plan."""
-        self._records_kept.write(record)
         if (named := self._named.get(record.port)) is not None:
             self._unname(named)
-        self._records[record.port] = record
+        self._write(record)
+        self._stays(record, self.plan.port(record.port))
         self._devices.setdefault(record.device, set()).add(record.port)
         if netns is not None:
             # MAC and MTU as the view says, or in a moment will say: see `_finish`.
@@ -836,7 +841,7 @@ class Agent:
         """Set up a link as the view says, and return what the caller is told."""
         inside = self._inside(record)
         link = self._by_name.get(record.device)
-        if inside is None or link is None:
+        if inside is None or link is None or record.port not in self._records:
             raise NotFound("link", record.device)
         if record.body != "vlan" and link.mtu != inside.mtu:
             self.links.set(link.ifindex, mtu=inside.mtu)
@@ -846,7 +851,7 @@ class Agent:
                 self.links.set(far.ifindex, mtu=inside.mtu)
         elif netns is not None:
             furnish(netns, inside)
-            self._keep(record, inside)
+            self._keep(record.port, inside)
         self.links.set(link.ifindex, up=True)
         port = self.plan.port(record.port)
         subnets = [s for a in (port.addresses if port else ()) if (s := self.plan.subnet(a.subnet)) is not None]
@@ -865,11 +870,13 @@ class Agent:
             "device_mac": link.mac,
         }
 
-    def _keep(self, record: Record, inside: Inside) -> None:
+    def _keep(self, port: str, inside: Inside) -> None:
         """Note how a link was set up inside its namespace."""
-        kept = msgspec.structs.replace(record, inside=inside)
-        self._records[record.port] = kept
-        self._records_kept.write(kept)
+        self._write(msgspec.structs.replace(self._records[port], inside=inside))
+
+    def _write(self, record: Record) -> None:
+        self._records[record.port] = record
+        self._records_kept.write(record)
 
     def _refurnish(self, documents: Iterable[Document]) -> None:
         """Set up links inside namespaces anew whose port, subnet or network has changed."""
@@ -898,7 +905,7 @@ class Agent:
                     self.links.set(link.ifindex, mtu=inside.mtu)
             except (Fault, OSError, ValueError) as fault:
                 log.warning("cannot set up port %s inside %s as it is now: %s", id, record.netns, fault)
-            self._keep(record, inside)
+            self._keep(record.port, inside)
 
     async def _unplug(self, id: str) -> Any:
         record = self._records.get(id)

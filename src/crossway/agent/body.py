@@ -46,12 +46,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     own: bool = False  # whether it is a tap that the agent made
     queues: int = 1  # of such a tap
     holder: str = ""  # for which machine it was plugged, if that is known
+    awaits: bool = False  # whether the port is not here, but may come, or come back
     limits: Limits = Limits()
     inside: Inside | None = None  # how the link was set up inside the namespace, when last it was
 
     def same(self, other: Record) -> bool:
         """Return whether it is the same body, however it is set up."""
-        now, then = (msgspec.structs.replace(one, inside=None, holder="") for one in (self, other))
+        now, then = (msgspec.structs.replace(one, inside=None, holder="", awaits=False) for one in (self, other))
         return now == then
 
     @property

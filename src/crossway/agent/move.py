@@ -61,6 +61,8 @@ class Moves:
         self._gone: dict[str, r.PortKey] = {}  # those that have just gone, by what stood for them here
         self._coming: set[str] = set()  # what other hosts have told
         self._handing = asyncio.Event()
+        self._said = asyncio.Event()  # what those that have just gone had here
+        self._said.set()
         # Ports that are carried before they have come, or can't be, and whether it is their guest who is here already.
         self._carried: asyncio.Queue[tuple[str, bool, bool]] = asyncio.Queue()
         self._ears = Ears(self._announced)
@@ -70,8 +72,11 @@ class Moves:
 
     # Going.
 
-    def note(self, id: str, port: view.Port | None) -> None:
-        """Take note of a port that may leave this host, and of one that has just left."""
+    def note(self, id: str, port: view.Port | None, *, here: bool) -> None:
+        """Take note of a port that may leave this host, and of one that has just left; *here*: it had its body here.
+
+        It may have left while no agent was here, from connections that nobody was told of.
+        """
         own = self._agent.host
         if port is not None and port.link is not None:
             self._leaving.pop(id, None)  # edges tell each other
@@ -79,11 +84,12 @@ class Moves:
             if id not in self._leaving:
                 self._leaving[id] = None
                 self._handing.set()
-        elif id in self._leaving:
-            del self._leaving[id]
+        elif id in self._leaving or here:
+            self._leaving.pop(id, None)
             body = self._agent.plan.local_bodies().get(id)
             if port is not None and own in port.waiting and body is not None:
                 self._gone[id] = body.key
+                self._said.clear()
                 self._handing.set()
 
     async def hand_over(self) -> None:
@@ -92,14 +98,14 @@ class Moves:
             async with asyncio.timeout(HANDOVER_SECONDS):
                 await self._handing.wait()
         self._handing.clear()
-        bodies = self._agent.plan.local_bodies()
-        wanted = {id: bodies[id].key for id in self._leaving if id in bodies} | self._gone
+        bodies, gone = self._agent.plan.local_bodies(), dict(self._gone)
+        wanted = {id: bodies[id].key for id in self._leaving if id in bodies} | gone
         if not wanted or not self._agent.connected:
             return
         found = await self._agent.flows(wanted)
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         for id, flows in found.items():
-            if id not in self._gone and self._leaving.get(id, None) == flows.keys():
+            if id not in gone and self._leaving.get(id, None) == flows.keys():
                 continue
             try:
                 await self._agent.servers.hand_over(id, handover.packed(flows, now))
@@ -108,9 +114,21 @@ class Moves:
             except Fault as fault:
                 log.warning("connections of port %s: %s", id, fault)
                 continue  # again a little later
-            self._gone.pop(id, None)
+            if id in gone:  # and not since then, with what it has begun meanwhile
+                self._gone.pop(id, None)
             if id in self._leaving:
                 self._leaving[id] = frozenset(flows)
+        if not self._gone:
+            self._said.set()
+
+    async def said(self) -> None:
+        """Return once it is told, if it can be, which connections ports had that have just gone.
+
+        Once all hosts have heard where the port is, its binding to this one may go, and with it the right to speak.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HANDOVER_SECONDS):
+                await self._said.wait()
 
     # Coming.
 

@@ -315,6 +315,69 @@ def test_a_port_that_is_no_longer_this_hosts_loses_its_body(tell: Tell, tmp_path
     tell(what)
 
 
+@pytest.mark.parametrize("end", ["the port comes", "it does not", "it goes elsewhere", "it is deleted"])
+@pytest.mark.parametrize("restarts", [0, 1, 2])
+def test_a_body_that_waits_for_its_port_stays_over_restarts(
+    tell: Tell, tmp_path: Path, end: str, restarts: int
+) -> None:
+    async def what(world: World) -> None:
+        world.tell(a_port(A, "h2", waiting=["h1"]))
+        await world.plug()
+        for _ in range(restarts):
+            world.begin()
+            world.tell(whole=True)
+            await world.agent._remover.gone(link_name(A))
+            assert link_name(A) in world.machine.links
+        if end == "the port comes":
+            world.tell(a_port(A, "h1", waiting=["h2"]))
+            assert world.up() == "up"
+            world.begin()
+            world.tell(a_port(A, "h2", waiting=["h1"]), whole=True)  # it has been here, and is so no more
+        elif end == "it does not":
+            world.tell(a_port(A, "h2"))
+        elif end == "it goes elsewhere":
+            world.tell(a_port(A, "h3", waiting=["h2"]))
+        else:
+            world.tell(("port", A, None))
+        await world.agent._remover.gone(link_name(A))
+        assert not world.machine.links
+        assert not list((tmp_path / "bodies").iterdir())
+
+    tell(what)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_where_a_port_was_its_connections_are_told_before_the_move_is_said_to_be_known(
+    tell: Tell, restarted: bool
+) -> None:
+    async def what(world: World) -> None:
+        said = []
+
+        async def hand_over(port: str, _: bytes) -> None:
+            await asyncio.sleep(0.05)
+            said.append(port)
+
+        async def report(applied: int, _: Mapping[str, str]) -> None:
+            said.append(f"revision {applied}")
+
+        async def flows(ports: Mapping[str, r.PortKey]) -> dict[str, dict[r.FlowKey, r.Flow]]:
+            return {port: {} for port in ports}
+
+        await world.plug()
+        world.tell(a_port(A, "h1", waiting=["h2"]))
+        if restarted:
+            world.begin()
+        world.servers.hand_over, world.servers.report = hand_over, report  # type: ignore[attr-defined]
+        world.agent.flows = flows  # type: ignore[method-assign]
+        world.tell(a_port(A, "h2", waiting=["h1"]), whole=restarted)
+        await asyncio.gather(world.agent._tell(), world.agent._moves.hand_over())
+        assert said == [A, f"revision {world.revision}"]
+        await asyncio.gather(world.agent._moves.hand_over(), world.agent._remover.gone(link_name(A)))
+        assert len(said) == 2, "once"
+
+    tell(what)
+
+
 def test_a_restart_writes_nothing_that_is_there(tell: Tell) -> None:
     async def what(world: World) -> None:
         await world.plug()
