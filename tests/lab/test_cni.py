@@ -101,6 +101,45 @@ def test_add_answers_once_the_pod_can_send_and_del_may_come_twice(lab: Lab, runt
     assert far.call("DEL", two.name, **more) == (0, None)
 
 
+BROKEN = {
+    "its way out gone": (["ip route del default"], "lacks the route to 0.0.0.0/0 by 10.1.0.1"),
+    "another way out": (["ip route replace default via 10.1.0.77"], "lacks the route to 0.0.0.0/0 by 10.1.0.1"),
+    "no way out by IPv6": (["ip -6 route del default"], "lacks the route to ::/0 by fd00:1::1"),
+    "down": (["sysctl -qw net.ipv6.conf.eth0.keep_addr_on_down=1", "ip link set eth0 down"], "is not up"),
+    "by another name": (["ip link set eth0 down", "ip link set eth0 name net7"], "has no interface eth0"),
+    "with another's MAC": (["ip link set eth0 address 02:00:00:00:00:99"], "has MAC 02:00:00:00:00:99"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_check_names_what_somebody_has_changed_in_the_pod(lab: Lab, runtime: Runtime, how: str) -> None:
+    words, why = BROKEN[how]
+    pod = lab.namespace(f"broken{list(BROKEN).index(how)}")
+    told = runtime.add(pod)
+    # Of what is more than was given, and of routes that others have told of, CHECK says nothing.
+    pod.exec("ip", "address", "add", "10.1.0.200/24", "dev", "eth0")
+    more = {**told, "routes": [*told["routes"], {"dst": "192.0.2.0/24"}, {"dst": "198.51.100.0/24", "gw": "10.1.0.9"}]}
+    assert runtime.call("CHECK", pod, prevResult=more) == (0, None)
+    for word in words:
+        pod.exec(*word.split())
+    status, fault = runtime.call("CHECK", pod, prevResult=told)
+    assert (status, fault["code"]) == (1, 101)
+    assert why in fault["msg"]
+    assert runtime.call("DEL", pod) == (0, None)
+
+
+def test_check_is_of_the_namespace_that_it_is_asked_of(lab: Lab, runtime: Runtime) -> None:
+    pod, other = lab.namespace("checked"), lab.namespace("unchecked")
+    told = runtime.add(pod)
+    runtime.add(other)
+    for path in (str(other.path), "/run/netns/cw-nowhere-at-all"):
+        status, fault = runtime.call("CHECK", Place(pod.name, path), prevResult=told)
+        assert (status, fault["code"]) == (1, 101)
+        assert f"is in {pod.path}, not in {path}" in fault["msg"]
+    for each in (pod, other):
+        assert runtime.call("DEL", each) == (0, None)
+
+
 def test_a_pod_has_several_interfaces_with_what_was_asked_for(lab: Lab, runtime: Runtime) -> None:
     pod = lab.namespace("several")
     runtime.add(pod, args_env="IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0")

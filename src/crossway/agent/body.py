@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 # What the host itself has is delivered as to a tap: the kernel passes packets on to a peer only in another namespace.
 KINDS = {"veth": r.Body.VETH, "pair": r.Body.VETH, "host": r.Body.TAP, "tap": r.Body.TAP, "vlan": r.Body.VLAN}
 OWN = "/proc/self/ns/net"
+RATE_END = 1 << 64  # as wide as the tables have it
 QUEUES_MAX = 256  # the kernel's own limit
 
 
@@ -92,6 +93,8 @@ def _checked(limits: Limits) -> Limits:
         rate, burst = getattr(limits, f"{way}_rate"), getattr(limits, f"{way}_burst")
         if rate < 0 or burst < 0 or (rate == 0) != (burst == 0):
             raise Invalid(f"a limit of bandwidth needs a rate and a burst, not {rate} and {burst}")
+        if rate >= RATE_END:
+            raise Invalid(f"{rate} bits a second is more than a limit of bandwidth can be")
     return limits
 
 

@@ -8,7 +8,8 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 2.0
 IFLA_ADDRESS, IFLA_IFNAME, IFA_ADDRESS, IFA_LOCAL = 1, 3, 1, 2
+RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+IFF_UP = 1
 
 
 class Bodies(Protocol):
@@ -118,17 +121,20 @@ class Ways:
         record = self._agent.record(port)
         if record is None:
             return None
-        mac, addresses = "", list[str]()
+        far = Far()
         if record.netns is not None:
             try:
-                mac, addresses = seen(record.netns, record.ifname or "")
+                far = seen(record.netns, record.ifname or "")
             except (Fault, OSError):
                 return None
+        given = record.inside.routes if record.inside is not None else ()
         return {
             "netns": record.netns,
             "ifname": record.ifname,
-            "mac": mac,
-            "addresses": addresses,
+            "mac": far.mac,
+            "addresses": far.addresses,
+            "lacking": [route for route in given if _plain(*route) not in far.routes],
+            "set_up": far.up,
             "up": self._agent.state(port) == "up",
             "limits": msgspec.to_builtins(record.limits),
         }
@@ -209,8 +215,17 @@ def engine_sockets() -> dict[str | None, str]:
     return found
 
 
-def seen(netns: str, ifname: str) -> tuple[str, list[str]]:
-    """Return MAC and addresses of a link inside a namespace."""
+class Far(msgspec.Struct, frozen=True):
+    """A link as it is inside a namespace; without a MAC if it is not there."""
+
+    mac: str = ""
+    up: bool = False
+    addresses: list[str] = []
+    routes: frozenset[tuple[str, str]] = frozenset()  # destination and next hop of each by this link
+
+
+def seen(netns: str, ifname: str) -> Far:
+    """Return how a link is inside a namespace now."""
     fd = netns_of(netns)
     try:
         with nl.inside(fd):
@@ -220,8 +235,8 @@ def seen(netns: str, ifname: str) -> tuple[str, list[str]]:
     with far:
         link = far.get(nl.RTM_GETLINK, struct.pack("=BxHiII", 0, 0, 0, 0, 0) + attr(IFLA_IFNAME, ifname))
         if link is None:
-            return "", []
-        index = struct.unpack_from("=i", link.body, 4)[0]
+            return Far()
+        index, flags = struct.unpack_from("=iI", link.body, 4)
         addresses = []
         for message in far.dump(nl.RTM_GETADDR, struct.pack("=BBBBI", 0, 0, 0, 0, index)):
             _, length, _, _, of = struct.unpack_from("=BBBBI", message.body)
@@ -229,7 +244,22 @@ def seen(netns: str, ifname: str) -> tuple[str, list[str]]:
             raw = told.get(IFA_LOCAL) or told.get(IFA_ADDRESS)
             if of == index and raw:
                 addresses.append(f"{_text(raw)}/{length}")
-        return attrs(link.body[16:]).get(IFLA_ADDRESS, b"").hex(":"), addresses
+        mac = attrs(link.body[16:]).get(IFLA_ADDRESS, b"").hex(":")
+        return Far(mac, bool(flags & IFF_UP), addresses, frozenset(_routes(far, index)))
+
+
+def _routes(far: Netlink, index: int) -> Iterator[tuple[str, str]]:
+    """Yield destination and next hop of the routes by a link."""
+    for family, zero in ((socket.AF_INET, bytes(4)), (socket.AF_INET6, bytes(16))):
+        for message in far.dump(nl.RTM_GETROUTE, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            told = attrs(message.body[12:])
+            if message.body[0] == family and told.get(RTA_OIF) == struct.pack("=I", index) and RTA_GATEWAY in told:
+                yield f"{_text(told.get(RTA_DST, zero))}/{message.body[1]}", _text(told[RTA_GATEWAY])
+
+
+def _plain(destination: str, hop: str) -> tuple[str, str]:
+    """Return a route as the kernel tells it."""
+    return str(ip_network(destination, strict=False)), str(ip_address(hop))
 
 
 def _text(raw: bytes) -> str:

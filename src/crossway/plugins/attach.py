@@ -52,7 +52,11 @@ class Host(Protocol):
         """Return what a port has published at addresses of this host: proto, address, at, port."""
 
     def body(self, port: str) -> Object | None:
-        """Return what stands for a port here: netns, ifname, mac, addresses, mtu, up; None if nothing does."""
+        """Return what stands for a port here, as it is now; None if nothing does.
+
+        Of its link inside: netns, ifname, mac, addresses, set_up, the routes that it was given and is lacking; of the
+        port: up, limits.
+        """
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from crossway.plugins.attach import Host, Wish, listed
 log = logging.getLogger(__name__)
 
 OWNER = "container:cni"
+TEXT_MAX = 255  # letters in the name of a port, and in its device_id
 VERSIONS = ("0.4.0", "1.0.0", "1.1.0")
 SINCE = {"GC": "1.1.0", "STATUS": "1.1.0"}
 # Codes of the specification.
@@ -39,6 +41,15 @@ class Refusal(Exception):
     def __init__(self, code: int, message: str, details: str = "") -> None:
         super().__init__(message)
         self.told = {"code": code, "msg": message, "details": details}
+
+
+class Dns(msgspec.Struct):
+    """What a configuration or a result may say of names, as a runtime reads it."""
+
+    nameservers: list[str] | None = None
+    domain: str | None = None
+    search: list[str] | None = None
+    options: list[str] | None = None
 
 
 def parts(raw: bytes) -> tuple[dict[str, str], dict[str, Any]]:
@@ -100,7 +111,7 @@ class Call:
         ]
         if missing:
             raise Refusal(ENVIRONMENT, f"{', '.join(missing)} must be set")
-        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*", self.container):
+        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*", self.container) or len(self.container) > TEXT_MAX:
             raise Refusal(ENVIRONMENT, f"CNI_CONTAINERID {self.container!r} is no id")
         ifname = self.ifname
         # The kernel would put a number in place of a %.
@@ -175,9 +186,12 @@ class Call:
             raise Refusal(CONFIG, "the configuration names no network", 'say "network": NAME or ID')
         if not isinstance(project, str | None):
             raise Refusal(CONFIG, f"project {project!r} of the configuration is no name")
-        for name, kind, what in (("isDefaultGateway", bool, "true or false"), ("dns", dict, "an object")):
-            if not isinstance(self.conf.get(name), kind | None):
-                raise Refusal(CONFIG, f"{name} of the configuration is not {what}")
+        if not isinstance(self.conf.get("isDefaultGateway"), bool | None):
+            raise Refusal(CONFIG, "isDefaultGateway of the configuration is not true or false")
+        try:
+            msgspec.convert(self.conf.get("dns"), Dns | None)
+        except msgspec.ValidationError as fault:
+            raise Refusal(CONFIG, f"dns of the configuration cannot be: {fault}") from None
         try:
             ips = listed(
                 runtime.get("ips")
@@ -198,7 +212,7 @@ class Call:
             project=project or None,
             owner=OWNER,
             id=self.container,
-            name=f"{space}/{pod}" if space and pod else f"{self.container[:12]}/{self.ifname}",
+            name=(f"{space}/{pod}" if space and pod else f"{self.container[:12]}/{self.ifname}")[:TEXT_MAX],
             groups=groups,
             addresses=addresses,
             mac=str(mac) if mac else None,
@@ -225,7 +239,8 @@ class Call:
         limits: dict[str, int] = {}
         for way, name in (("in", "ingress"), ("out", "egress")):
             rate, burst = (folded.get(f"{name}{what}") or 0 for what in ("rate", "burst"))
-            if type(rate) is not int or type(burst) is not int or min(rate, burst) < 0 or burst >> 3 >= 1 << 32:
+            numbers = type(rate) is int and type(burst) is int
+            if not numbers or min(rate, burst) < 0 or rate >= 1 << 64 or burst >> 3 >= 1 << 32:
                 raise Refusal(
                     CONFIG, f"runtimeConfig.bandwidth: {name}Rate {rate!r} and {name}Burst {burst!r} cannot be"
                 )
@@ -416,6 +431,8 @@ async def check(cni: Cni, call: Call) -> None:
     body = cni.host.body(str(ports[0]["id"]))
     if body is None:
         raise Refusal(DIFFERS, f"port {ports[0]['id']} is not plugged on {cni.host.host}")
+    if not _same(call.netns, body["netns"]):
+        raise Refusal(DIFFERS, f"{call.ifname} of {call.container} is in {body['netns']}, not in {call.netns}")
     if not body["up"]:
         raise Refusal(DIFFERS, f"port {ports[0]['id']} is down")
     if call.limits() != body["limits"]:
@@ -424,6 +441,10 @@ async def check(cni: Cni, call: Call) -> None:
     for one in call.mappings():
         if (one["proto"], one["port"], one["address"], one["at"]) not in published:
             raise Refusal(DIFFERS, f"port {one['at']} of the host is not published for {call.ifname}")
+    if not body["mac"]:
+        raise Refusal(DIFFERS, f"{call.netns} has no interface {call.ifname}")
+    if not body["set_up"]:
+        raise Refusal(DIFFERS, f"{call.ifname} in {call.netns} is not up")
     interfaces = before.get("interfaces") or []
     numbers = [n for n, i in enumerate(interfaces) if i.get("name") == call.ifname and i.get("sandbox")]
     if not numbers:
@@ -437,6 +458,19 @@ async def check(cni: Cni, call: Call) -> None:
         raise Refusal(CONFIG, f"prevResult: {fault}") from None
     if missing:
         raise Refusal(DIFFERS, f"{call.ifname} lacks {', '.join(sorted(missing))}")
+    # Of those that the pod was given: others are of other plugins, or have been changed in the API since.
+    told = {(route["dst"], route.get("gw")) for route in before.get("routes") or []}
+    for destination, hop in body["lacking"]:
+        if (destination, hop) in told:
+            raise Refusal(DIFFERS, f"{call.ifname} lacks the route to {destination} by {hop}")
+
+
+def _same(one: str, other: str) -> bool:
+    """Return whether two paths are of one namespace."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return one == other
 
 
 async def collect(cni: Cni, call: Call) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crossway.agent.body import Plug, Record, Records, adopted, body_of, record_of
+from crossway.agent.body import Limits, Plug, Record, Records, adopted, body_of, record_of
 from crossway.errors import Invalid
 from crossway.kernel.links import Link, link_name
 from crossway.model import rows as r
@@ -34,6 +34,8 @@ def test_a_veths_link_is_named_after_its_port() -> None:
         ({"body": "vlan", "device": "eth1"}, "needs vlan"),
         ({"body": "vlan", "device": "eth1", "vlan": 0}, "needs vlan"),
         ({"body": "vlan", "device": "eth1", "vlan": 4095}, "needs vlan"),
+        ({"body": "veth", "netns": "red", "limits": Limits(in_rate=1)}, "needs a rate and a burst"),
+        ({"body": "veth", "netns": "red", "limits": Limits(out_rate=1 << 64, out_burst=8)}, "more than a limit"),
     ],
 )
 def test_what_cannot_be_plugged_is_told(asked: dict[str, Any], why: str) -> None:

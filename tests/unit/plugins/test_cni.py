@@ -62,7 +62,7 @@ class Agent:
         self.bodies.discard(port)
 
     def body(self, port: str) -> Object | None:
-        up = {"mac": "02:00:00:00:00:02", "addresses": ["10.0.0.9/24"], "up": True}
+        up = {"mac": "02:00:00:00:00:02", "addresses": ["10.0.0.9/24"], "up": True, "netns": CALL["CNI_NETNS"]}
         return up if port in self.bodies else None
 
     def published(self, port: str) -> list[Object]:
@@ -114,6 +114,7 @@ WRONG: dict[str, tuple[bytes, int]] = {
     "no command": (raw(said={"CNI_COMMAND": None}), 4),
     "no container": (raw(said={"CNI_CONTAINERID": ""}), 4),
     "a container that leaves its place": (raw(said={"CNI_CONTAINERID": "../c1"}), 4),
+    "a container whose id is too long": (raw(said={"CNI_CONTAINERID": "c" * 256}), 4),
     "a container of two lines": (raw(said={"CNI_CONTAINERID": "c1\n"}), 4),
     "no interface": (raw(said={"CNI_IFNAME": None}), 4),
     "an interface's name too long": (raw(said={"CNI_IFNAME": "e" * 16}), 4),
@@ -131,6 +132,10 @@ WRONG: dict[str, tuple[bytes, int]] = {
     "addresses of another kind": (raw({**CONF, "ips": [1]}), 7),
     "a gateway of another kind": (raw({**CONF, "isDefaultGateway": "no"}), 7),
     "names of another kind": (raw({**CONF, "dns": "9.9.9.9"}), 7),
+    "name servers of another kind": (raw({**CONF, "dns": {"nameservers": "9.9.9.9"}}), 7),
+    "a rate that no table holds": (
+        raw({**CONF, "runtimeConfig": {"bandwidth": {"egressRate": 1 << 64, "egressBurst": 8}}}), 7,
+    ),
     "arguments of another kind": (raw({**CONF, "args": {"cni": [1]}}), 7),
     "capabilities of another kind": (raw({**CONF, "runtimeConfig": [1]}), 7),
     "a published port of another kind": (raw({**CONF, "runtimeConfig": {"portMappings": [{"hostPort": "80"}]}}), 7),
@@ -190,6 +195,12 @@ def test_gc_of_a_runtime_that_has_none_takes_all() -> None:
     ask(agent, raw())
     assert ask(agent, raw({**CONF, "cni.dev/valid-attachments": None}, {"CNI_COMMAND": "GC"})) == [None]
     assert agent.ports == {}
+
+
+def test_a_pods_long_name_is_cut() -> None:
+    agent = Agent()
+    ask(agent, raw(said={"CNI_ARGS": f"K8S_POD_NAMESPACE=shop;K8S_POD_NAME={'n' * 253}"}))
+    assert [port["name"] for port in agent.ports.values()] == ["shop/" + "n" * 250]
 
 
 def test_what_earlier_plugins_said_is_kept() -> None:
