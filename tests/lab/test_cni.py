@@ -128,6 +128,22 @@ def test_check_names_what_somebody_has_changed_in_the_pod(lab: Lab, runtime: Run
     assert runtime.call("DEL", pod) == (0, None)
 
 
+def test_a_route_that_never_could_be_is_not_missed(lab: Lab, runtime: Runtime) -> None:
+    network = lab.client.create("network", name="far")
+    hops = [
+        {"destination": "10.99.0.0/16", "nexthop": "10.3.0.77"},
+        {"destination": "10.98.0.0/16", "nexthop": "9.9.9.9"},
+    ]
+    lab.client.create("subnet", network_id=network["id"], ip_version=4, cidr="10.3.0.0/24", host_routes=hops)
+    pod = lab.namespace("far")
+    told = runtime.add(pod, network="far")
+    assert runtime.call("CHECK", pod, network="far", prevResult=told) == (0, None)
+    pod.exec("ip", "route", "del", "10.99.0.0/16")
+    fault = runtime.call("CHECK", pod, network="far", prevResult=told)[1]
+    assert "lacks the route to 10.99.0.0/16 by 10.3.0.77" in fault["msg"]
+    assert runtime.call("DEL", pod) == (0, None)
+
+
 def test_check_is_of_the_namespace_that_it_is_asked_of(lab: Lab, runtime: Runtime) -> None:
     pod, other = lab.namespace("checked"), lab.namespace("unchecked")
     told = runtime.add(pod)

@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -22,7 +22,7 @@ from crossway.agent.published import Published, Wished
 from crossway.client import Object, Objects
 from crossway.errors import Fault, Invalid
 from crossway.kernel import netlink as nl
-from crossway.kernel.links import netns_of
+from crossway.kernel.links import Inside, netns_of
 from crossway.kernel.netlink import Netlink, attr, attrs
 from crossway.plan.service import SERVICE_IP
 from crossway.plugins.cni import Cni
@@ -127,15 +127,16 @@ class Ways:
                 far = seen(record.netns, record.ifname or "")
             except (Fault, OSError):
                 return None
-        given = record.inside.routes if record.inside is not None else ()
+        state = self._agent.state(port)
         return {
             "netns": record.netns,
             "ifname": record.ifname,
             "mac": far.mac,
             "addresses": far.addresses,
-            "lacking": [route for route in given if _plain(*route) not in far.routes],
+            "lacking": _lacking(record.inside, far) if record.inside is not None else [],
             "set_up": far.up,
-            "up": self._agent.state(port) == "up",
+            "up": state == "up",
+            "judged": state is not None,
             "limits": msgspec.to_builtins(record.limits),
         }
 
@@ -257,9 +258,15 @@ def _routes(far: Netlink, index: int) -> Iterator[tuple[str, str]]:
                 yield f"{_text(told.get(RTA_DST, zero))}/{message.body[1]}", _text(told[RTA_GATEWAY])
 
 
-def _plain(destination: str, hop: str) -> tuple[str, str]:
-    """Return a route as the kernel tells it."""
-    return str(ip_network(destination, strict=False)), str(ip_address(hop))
+def _lacking(given: Inside, far: Far) -> list[tuple[str, str]]:
+    """Return the routes that a link was given and has not; one whose next hop it cannot reach it never had."""
+    nets = [ip_interface(address).network for address in given.addresses]
+    return [
+        (to, hop)
+        for to, hop in given.routes
+        if (str(ip_network(to, strict=False)), str(ip_address(hop))) not in far.routes
+        and any(ip_address(hop) in net for net in nets)
+    ]
 
 
 def _text(raw: bytes) -> str:

@@ -55,7 +55,7 @@ class Host(Protocol):
         """Return what stands for a port here, as it is now; None if nothing does.
 
         Of its link inside: netns, ifname, mac, addresses, set_up, the routes that it was given and is lacking; of the
-        port: up, limits.
+        port: up, whether that is judged yet, limits.
         """
 
 

@@ -433,6 +433,9 @@ async def check(cni: Cni, call: Call) -> None:
         raise Refusal(DIFFERS, f"port {ports[0]['id']} is not plugged on {cni.host.host}")
     if not _same(call.netns, body["netns"]):
         raise Refusal(DIFFERS, f"{call.ifname} of {call.container} is in {body['netns']}, not in {call.netns}")
+    if not body["judged"]:
+        # The agent has just begun: a runtime must not take the pod for broken.
+        raise Refusal(AGAIN, f"{cni.host.host} does not know yet how port {ports[0]['id']} is")
     if not body["up"]:
         raise Refusal(DIFFERS, f"port {ports[0]['id']} is down")
     if call.limits() != body["limits"]:

@@ -27,6 +27,7 @@ class Agent:
     def __init__(self) -> None:
         self.ports: dict[str, Object] = {}
         self.bodies: set[str] = set()
+        self.judged = True
         self._numbers = itertools.count(10)
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -62,8 +63,13 @@ class Agent:
         self.bodies.discard(port)
 
     def body(self, port: str) -> Object | None:
-        up = {"mac": "02:00:00:00:00:02", "addresses": ["10.0.0.9/24"], "up": True, "netns": CALL["CNI_NETNS"]}
-        return up if port in self.bodies else None
+        if port not in self.bodies:
+            return None
+        return {
+            "netns": CALL["CNI_NETNS"], "mac": "02:00:00:00:00:02", "addresses": ["10.0.0.9/24"], "lacking": [],
+            "set_up": True, "up": self.judged, "judged": self.judged,
+            "limits": {"in_rate": 0, "in_burst": 0, "out_rate": 0, "out_burst": 0},
+        }  # fmt: skip
 
     def published(self, port: str) -> list[Object]:
         return []
@@ -166,6 +172,15 @@ def test_a_fault_is_of_the_version_that_was_asked_in() -> None:
     for version in ("0.4.0", "1.0.0"):
         (told,) = ask(Agent(), raw({**CONF, "cniVersion": version}, {"CNI_IFNAME": ""}))
         assert told["cniVersion"] == version
+
+
+def test_check_of_an_agent_that_has_just_begun_is_to_be_tried_again() -> None:
+    agent = Agent()
+    (result,) = ask(agent, raw())
+    check = raw({**CONF, "prevResult": result}, {"CNI_COMMAND": "CHECK"})
+    assert ask(agent, check) == [None]
+    agent.judged = False
+    assert ask(agent, check)[0]["code"] == 11
 
 
 def test_del_of_a_slow_add_comes_after_it() -> None:
