@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -107,8 +108,8 @@ def test_fixed_addresses_and_networks_made_on_the_fly(engines: tuple[Lab, Engine
 def test_what_is_inspected_is_what_the_server_says(engines: tuple[Lab, Engines]) -> None:
     lab, (one, _) = engines
     dual(lab, "seen", 8)
-    own = ("--ipam-driver", "crossway", "--ipam-opt", "network=seen")
-    for name, options in (("plain", ("--ipam-driver", "null")), ("four", own), ("both", (*own, "--ipv6"))):
+    ipam = ("--ipam-driver", "crossway", "--ipam-opt", "network=seen")
+    for name, options in (("plain", ("--ipam-driver", "null")), ("four", ipam), ("both", (*ipam, "--ipv6"))):
         create(one, name, *options, "-o", "network=seen", "-o", "groups=open")
         one.run(name, f"in-{name}")
         told = json.loads(one.docker("network", "inspect", name))[0]
@@ -207,3 +208,74 @@ def test_what_is_not_served_is_refused_and_leaves_nothing(engines: tuple[Lab, En
     one.docker("network", "rm", "plain")
     assert attached(lab) == []
     assert left(lab) == set()
+
+
+def own(network: str, *subnets: str) -> tuple[str, ...]:
+    """Return the options of a network whose addresses Docker knows."""
+    prefixes = (word for subnet in subnets for word in ("--subnet", subnet))
+    return ("--ipam-driver", "crossway", "--ipam-opt", f"network={network}", "-o", f"network={network}", *prefixes)
+
+
+NULL = ("--ipam-driver", "null")
+MADE = (*NULL, "-o", "network=made")
+WRONG_NETWORKS: dict[str, tuple[tuple[str, ...], str]] = {
+    "an option that is misspelt": ((*NULL, "-o", "network=known", "-o", "group=open"), "-o group is not known"),
+    "one of another driver": ((*NULL, "-o", "network=known", "-o", "parent=eth0"), "-o parent is not known"),
+    "one for addresses": ((*own("known"), "--ipam-opt", "projct=red"), "--ipam-opt projct is not known"),
+    "no way out": ((*NULL, "-o", "network=known", "--internal"), "--internal is not served"),
+    "a group that is not there": ((*MADE, "-o", "subnets=10.50.0.0/24", "-o", "groups=nobody"), "nobody could not"),
+    "subnets that overlap": ((*MADE, "-o", "subnets=10.50.0.0/24,10.50.0.0/25"), "overlaps"),
+    "a subnet that is none": ((*MADE, "-o", "subnets=10.50.0.0/24,here"), "'here' does not appear"),
+    "a subnet with an address": ((*MADE, "-o", "subnets=10.50.0.0/24,10.51.0.5/24"), "10.51.0.5/24 has host bits set"),
+    "a group, with addresses of Docker": ((*own("made", "10.50.0.0/24"), "-o", "groups=nobody"), "nobody could"),
+    "two families and a group": (
+        (*own("made", "10.50.0.0/24", "fd00:50::/64"), "--ipv6", "-o", "groups=nobody"), "nobody could",
+    ),
+    "an address that is kept twice": (
+        (*own("made", "10.50.0.0/24"), "--aux-address", "a=10.50.0.9", "--aux-address", "b=10.50.0.9"), "10.50.0.9",
+    ),
+    "another gateway": ((*own("known", "10.14.0.0/24"), "--gateway", "10.14.0.254"), "has the gateway 10.14.0.1"),
+    "another gateway of a new one": ((*own("made", "10.50.0.0/24"), "--gateway", "10.50.0.9"), "the gateway 10.50.0.1"),
+    "a part of what is given": ((*own("known", "10.14.0.0/24"), "--ip-range", "10.14.0.128/25"), "10.14.0.254, not of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_NETWORKS)
+def test_a_network_that_cannot_be_is_refused_and_nothing_is_made(engines: tuple[Lab, Engines], case: str) -> None:
+    lab, (one, _) = engines
+    if not lab.client.list("networks", name="known"):
+        dual(lab, "known", 14)
+    before = lab.client.list("networks")
+    options, why = WRONG_NETWORKS[case]
+    with pytest.raises(Unavailable, match=re.escape(why)):
+        create(one, "wrong", *options)
+    assert lab.client.list("networks") == before
+    assert attached(lab) == []
+    assert list((lab.hosts[0].run / "docker").glob("*")) == []
+
+
+def test_a_range_and_a_gateway_that_are_as_said(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, two) = engines
+    pools = ("--gateway", "10.15.0.1", "--ip-range", "10.15.0.128/25", "--ipv6", "-o", "groups=open")
+    for each in (one, two):
+        create(each, "part", *own("part", "10.15.0.0/24", "FD00:15:0::/64"), *pools)
+    for number in range(2):
+        one.run("part", f"in-part-{number}")
+        assert int(address(one, f"in-part-{number}", "part").rpartition(".")[2]) >= 128
+    two.run("part", "far")
+    assert pings(two, "far", address(one, "in-part-0", "part", "GlobalIPv6Address"))
+    for each in (one, two):
+        each.clear()
+        each.docker("network", "rm", "part")
+    assert attached(lab) == []
+
+
+def test_an_option_of_an_endpoint_that_would_do_nothing_is_refused(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, _) = engines
+    create(one, "ends", *own("ends", "10.16.0.0/24"), "-o", "groups=open")
+    for option, why in (("ips=10.16.0.9", "say --ip and --ip6"), ("group=open", "driver-opt=group is not known")):
+        with pytest.raises(Unavailable, match=why):
+            one.run(f"name=ends,driver-opt={option}", "odd")
+        one.clear()
+        assert attached(lab) == []
+    one.docker("network", "rm", "ends")

@@ -292,9 +292,10 @@ def test_what_is_taken_is_refused_and_named(story: tuple[Lab, Engine]) -> None:
     lab, docker = story
     host = lab.hosts[0]
     docker.run("blue", "one", "-p", "8080:80")
+    assert wait_for(lambda: lab.client.list("ports", name="one"), 5)
     before = rows(host)
     for address in ("", "127.0.0.1:", f"{host.underlay}:", "[::1]:"):
-        with pytest.raises(Unavailable, match=r"8080/tcp of this host is published already, by docker [0-9a-f]+"):
+        with pytest.raises(Unavailable, match=r"8080/tcp of this host is published already, by one \(port [0-9a-f-]+"):
             docker.run("blue", "two", "-p", "8090:80", "-p", f"{address}8080:80")
         docker.docker("rm", "-f", "two")
         assert wait_for(lambda: rows(host) == before, 5), "nothing is half done"

@@ -221,13 +221,18 @@ class Published:
 
     def _check_free(self, publication: Publication, taken: Sequence[Publication], project: str) -> None:
         others = [
-            (kept.by if project in ("", kept.project) else "others", p)
+            (self._by(kept) if project in ("", kept.project) else "others", p)
             for kept in self._kept.values()
             for p in kept.publications
         ]
         for by, other in [*others, *(("the same container", p) for p in taken)]:
             if (other.proto, other.at) == (publication.proto, publication.at) and _meet(publication, other):
                 raise Conflict(f"port {_told(publication)} of this host is published already, by {by}")
+
+    def _by(self, kept: Kept) -> str:
+        """Return who has published something: a container by its name, which is known soon after it has begun."""
+        port = self._agent.plan.port(kept.port)
+        return f"{port.names[0]} (port {kept.port})" if port is not None and port.names else kept.by
 
     # What is kept.
 

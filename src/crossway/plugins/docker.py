@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
-from ipaddress import ip_interface, ip_network
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ OWNER = "container:docker"
 MADE = "made by Docker"
 GENERIC = "com.docker.network.generic"
 PORTS = "com.docker.network.portmap"
+INTERNAL = "com.docker.network.internal"
 GATEWAY = "com.docker.network.gateway"
 PROTOCOLS = {"tcp": 6, "udp": 17}
 NAMES = {6: "tcp", 17: "udp", 132: "SCTP"}
@@ -41,6 +42,12 @@ UNNAMED = "docker "  # how the name of a port begins whose container is not know
 
 IDLE_SECONDS = 60.0  # an address or an endpoint that has nothing to stand for it for so long is nobody's
 
+# What may be said in words of ours; Docker's own have dots.
+POOL_OPTIONS = ("network", "project")
+NETWORK_OPTIONS = ("network", "project", "groups", "subnets")
+ENDPOINT_OPTIONS = ("groups", "ips", "mac", "name")
+
+Made = list[tuple[str, str]]  # kind and id of what was made for a call, in order
 Method = Callable[["Docker", dict[str, Any]], Awaitable[Any]]
 
 
@@ -63,6 +70,7 @@ class Docker:
         # Ports that nothing stands for yet, or any more, and since when. An engine that is killed between two
         # calls never says what became of them.
         self._idle: dict[str, float] | None = None
+        self._fresh: dict[str, Made] = {}  # by pool, what was made for it, until there is a network that it is for
         self._endpoints: dict[str, Object] = {}  # the port of an endpoint, as it was made
 
     @property
@@ -139,24 +147,39 @@ class Docker:
 
     async def request_pool(self, asked: dict[str, Any]) -> Any:
         options = asked.get("Options") or {}
-        name, pool = options.get("network"), asked.get("Pool") or ""
+        name, version = options.get("network"), 6 if asked.get("V6") else 4
+        pool, part = (str(ip_network(text)) if (text := asked.get(key)) else "" for key in ("Pool", "SubPool"))
+        _check_known(options, POOL_OPTIONS, "--ipam-opt ")
         if not name:
             raise Invalid("say of which network the addresses are: --ipam-opt network=NAME or ID")
-        version = 6 if asked.get("V6") else 4
-        network = await self._network(name, self._project(options), pool)
-        subnets = await attach.found(self._host, "subnet", network_id=network["id"], ip_version=str(version))
-        fitting = [s for s in subnets if not pool or s["cidr"] == pool]
-        if not fitting and pool and network.get("description") == MADE:
-            fitting = [await self._make_subnet(network, pool)]
-        if not fitting:
-            of = f"no subnet {pool}" if pool else f"no subnet of IPv{version}"
-            raise Invalid(f"network {name} has {of}")
-        if len(fitting) > 1:
-            raise Invalid(f"network {name} has {len(fitting)} subnets of IPv{version}: say which with --subnet")
-        subnet = fitting[0]
+        made: Made = []
+        async with self._undoing(made):
+            network = await self._network(name, self._project(options), made, pool)
+            subnets = await attach.found(self._host, "subnet", network_id=network["id"], ip_version=str(version))
+            fitting = [s for s in subnets if not pool or s["cidr"] == pool]
+            if not fitting and pool and network.get("description") == MADE:
+                fitting = [await self._make_subnet(network, pool, made, part)]
+            if not fitting:
+                of = f"no subnet {pool}" if pool else f"no subnet of IPv{version}"
+                raise Invalid(f"network {name} has {of}")
+            if len(fitting) > 1:
+                raise Invalid(f"network {name} has {len(fitting)} subnets of IPv{version}: say which with --subnet")
+            subnet = fitting[0]
+            _check_range(subnet, part)
+        if made:
+            self._fresh[subnet["id"]] = made
         net = ip_network(subnet["cidr"])
         gateway = subnet["gateway_ip"] or str(net.network_address)
         return {"PoolID": subnet["id"], "Pool": str(net), "Data": {GATEWAY: f"{gateway}/{net.prefixlen}"}}
+
+    async def release_pool(self, asked: dict[str, Any]) -> Any:
+        """Take away what was made for a network that did not come to be."""
+        if made := self._fresh.pop(asked["PoolID"], None):
+            for port in await self._reservations():
+                if any(i["subnet_id"] == asked["PoolID"] for i in port["fixed_ips"]):
+                    await self._detach(port)
+            await self._unmake(made)
+        return {}
 
     async def request_address(self, asked: dict[str, Any]) -> Any:
         subnet = (await self._host.ask("GET", path_of("subnet", asked["PoolID"])))["subnet"]
@@ -165,9 +188,11 @@ class Docker:
         length = ip_network(subnet["cidr"]).prefixlen
         wanted, options = asked.get("Address") or "", asked.get("Options") or {}
         if options.get("RequestAddressType") == GATEWAY:
-            return {
-                "Address": f"{wanted or subnet['gateway_ip'] or ip_network(subnet['cidr']).network_address}/{length}"
-            }
+            gateway = subnet["gateway_ip"]
+            if wanted and wanted != gateway:
+                has = f"the gateway {gateway}" if gateway else "no gateway"
+                raise Invalid(f"subnet {subnet['cidr']} has {has}, not {wanted}: leave --gateway out")
+            return {"Address": f"{gateway or ip_network(subnet['cidr']).network_address}/{length}"}
         fixed = {"subnet_id": subnet["id"], **({"ip_address": wanted} if wanted else {})}
         port = {
             "network_id": subnet["network_id"],
@@ -215,44 +240,51 @@ class Docker:
     # Networks.
 
     async def create_network(self, asked: dict[str, Any]) -> Any:
-        options = (asked.get("Options") or {}).get(GENERIC) or {}
+        every = asked.get("Options") or {}
+        options = every.get(GENERIC) or {}
+        _check_known(options, NETWORK_OPTIONS, "-o ")
+        if every.get(INTERNAL):
+            raise Invalid("--internal is not served: a network of Crossway without router and gateway has no way out")
         name, project = options.get("network"), self._project(options)
         if not name:
             raise Invalid("say which network: -o network=NAME or ID")
-        pools = [
-            p["Pool"] for data in ("IPv4Data", "IPv6Data") for p in asked.get(data) or [] if p.get("Pool") not in ANY
-        ]
-        subnets = listed(options.get("subnets", ""))
-        network = await self._network(name, project, *subnets)
-        known = {s["cidr"] for s in await attach.found(self._host, "subnet", network_id=network["id"])}
-        for cidr in subnets:
-            if str(ip_network(cidr)) not in known:
+        subnets = [str(ip_network(cidr)) for cidr in listed(options.get("subnets", ""))]
+        groups = listed(options["groups"]) if "groups" in options else None
+        made: Made = []
+        async with self._undoing(made):
+            network = await self._network(name, project, made, *subnets)
+            known = await self._subnets(network, name, subnets, made)
+            _check_pools(asked, known, name)
+            if groups is not None:
+                await attach.groups(self._host, groups, project or network["project_id"])
+            await self._keep(asked, network)
+            net = Net(network=network["id"], owner=network["project_id"], project=project, groups=groups)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part = self._path(asked["NetworkID"]).with_suffix(".part")
+            part.write_bytes(msgspec.json.encode(net))
+            part.replace(self._path(asked["NetworkID"]))
+        for subnet in known.values():
+            self._fresh.pop(subnet, None)
+        return {}
+
+    async def _subnets(self, network: Object, name: str, wanted: Iterable[str], made: Made) -> dict[str, str]:
+        """Return the ids of a network's subnets by prefix, with such as are wanted and may be made."""
+        known = {s["cidr"]: s["id"] for s in await attach.found(self._host, "subnet", network_id=network["id"])}
+        for cidr in wanted:
+            if cidr not in known:
                 if network.get("description") != MADE:
                     raise Invalid(f"network {name} has no subnet {cidr}")
-                await self._make_subnet(network, cidr)
-                known.add(str(ip_network(cidr)))
-        if strange := set(pools) - known:
-            raise Invalid(
-                f"network {name} has no subnet {', '.join(sorted(strange))}: say --ipam-driver null, "
-                f"or --ipam-driver crossway --ipam-opt network={name}"
-            )
-        groups = listed(options["groups"]) if "groups" in options else None
-        if groups is not None:
-            await attach.groups(self._host, groups, project or network["project_id"])
-        kept = {ip for data in ("IPv4Data", "IPv6Data") for p in asked.get(data) or []
-                for ip in (p.get("AuxAddresses") or {}).values()}  # fmt: skip
+                known[cidr] = (await self._make_subnet(network, cidr, made))["id"]
+        return known
+
+    async def _keep(self, asked: Mapping[str, Any], network: Object) -> None:
+        """Hold the addresses that no endpoint is to have."""
+        kept = {str(ip_interface(ip).ip) for _, pool in _pools(asked)
+                for ip in (pool.get("AuxAddresses") or {}).values()}  # fmt: skip
         for port in await self._reservations() if kept else ():
-            told = {str(ip_interface(ip).ip) for ip in kept}
-            if port["network_id"] == network["id"] and told & {i["ip_address"] for i in port["fixed_ips"]}:
+            if port["network_id"] == network["id"] and kept & {i["ip_address"] for i in port["fixed_ips"]}:
                 await self._host.ask("PUT", path_of("port", port["id"]), {"port": {"device_id": self._kept}})
                 self._taken(port["id"])
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = self._path(asked["NetworkID"]).with_suffix(".part")
-        part.write_bytes(
-            msgspec.json.encode(Net(network=network["id"], owner=network["project_id"], project=project, groups=groups))
-        )
-        part.replace(self._path(asked["NetworkID"]))
-        return {}
 
     async def delete_network(self, asked: dict[str, Any]) -> Any:
         self._path(asked["NetworkID"]).unlink(missing_ok=True)
@@ -265,7 +297,7 @@ class Docker:
             raise Forbidden(f"this engine is of project {self._only}: it has nothing in project {said}")
         return said or self._only
 
-    async def _network(self, name: str, project: str | None, *cidrs: str) -> Object:
+    async def _network(self, name: str, project: str | None, made: Made, *cidrs: str) -> Object:
         """Return a network; when there is none and it is said which addresses it has, make it."""
         try:
             return await attach.one(self._host, "network", name, project)
@@ -273,19 +305,43 @@ class Docker:
             if not any(cidrs):
                 raise
         wished = {"name": name, "description": MADE, **({"project_id": project} if project else {})}
-        made: Object = (await self._host.ask("POST", path_of("network"), {"network": wished}))["network"]
-        return made
+        network: Object = (await self._host.ask("POST", path_of("network"), {"network": wished}))["network"]
+        made.append(("network", network["id"]))
+        return network
 
-    async def _make_subnet(self, network: Object, cidr: str) -> Object:
+    async def _make_subnet(self, network: Object, cidr: str, made: Made, part: str = "") -> Object:
+        """Make a subnet, which gives addresses from all of its prefix or from *part* of it."""
         net = ip_network(cidr)
-        wished = {
+        wished: Object = {
             "network_id": network["id"],
             "project_id": network["project_id"],
             "cidr": str(net),
             "ip_version": net.version,
         }
-        made: Object = (await self._host.ask("POST", path_of("subnet"), {"subnet": wished}))["subnet"]
-        return made
+        if part:
+            # Neither the subnet's own address nor its gateway's, which come first, nor its broadcast address.
+            inner = ip_network(part)
+            first, last = max(inner[0], net[2]), min(inner[-1], net[-2] if net.version == 4 else net[-1])
+            wished["allocation_pools"] = [{"start": str(first), "end": str(last)}]
+        subnet: Object = (await self._host.ask("POST", path_of("subnet"), {"subnet": wished}))["subnet"]
+        made.append(("subnet", subnet["id"]))
+        return subnet
+
+    @asynccontextmanager
+    async def _undoing(self, made: Made) -> AsyncIterator[None]:
+        """Take away what was made if the rest fails."""
+        try:
+            yield
+        except BaseException:
+            await asyncio.shield(self._unmake(made))
+            raise
+
+    async def _unmake(self, made: Made) -> None:
+        for kind, id in reversed(made):
+            try:
+                await self._host.ask("DELETE", path_of(kind, id))
+            except Fault as fault:
+                log.warning("%s %s stays, though nothing came of the network that it was made for: %s", kind, id, fault)
 
     def _path(self, network: str) -> Path:
         if not network.isalnum():
@@ -304,8 +360,11 @@ class Docker:
         net, endpoint = self._net(asked["NetworkID"]), asked["EndpointID"]
         options, wanted = asked.get("Options") or {}, asked.get("Interface") or {}
         options = {**options, **(options.get(GENERIC) or {})}
+        _check_known(options, ENDPOINT_OPTIONS, "driver-opt=")
         wishes(options.get(PORTS) or ())  # what cannot be is told before anything is made
         given = [str(ip_interface(a).ip) for key in ("Address", "AddressIPv6") if (a := wanted.get(key))]
+        if given and "ips" in options:
+            raise Invalid("this network's addresses come from its IPAM driver: say --ip and --ip6, not driver-opt=ips=")
         mac = wanted.get("MacAddress") or options.get("mac") or None
         network = {"id": net.network, "project_id": net.owner} if net.owner else None
         # Asked again, if the last answer was lost; or an address that was held for this endpoint.
@@ -465,6 +524,41 @@ def wishes(portmap: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return wished
 
 
+def _check_known(options: Iterable[str], known: Sequence[str], how: str) -> None:
+    """Refuse words that are not ours: one that is misspelt would go unnoticed."""
+    if strange := [name for name in options if "." not in name and name not in known]:
+        raise Invalid(f"{how}{strange[0]} is not known; what may be said is {', '.join(known)}")
+
+
+def _check_range(subnet: Object, part: str) -> None:
+    """Find that all addresses that a subnet gives are within what --ip-range says."""
+    if not part:
+        return
+    inner = ip_network(part)
+    for pool in subnet["allocation_pools"]:
+        if any(ip_address(pool[end]) not in inner for end in ("start", "end")):
+            raise Invalid(
+                f"subnet {subnet['cidr']} gives addresses from {pool['start']} to {pool['end']}, not of {part} alone: "
+                "leave --ip-range out, or set the subnet's allocation pools"
+            )
+
+
+def _pools(asked: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the prefixes that an engine says a network has, and what it says of each."""
+    for data in ("IPv4Data", "IPv6Data"):
+        for pool in asked.get(data) or ():
+            yield pool.get("Pool") or "", pool
+
+
+def _check_pools(asked: Mapping[str, Any], known: Iterable[str], name: str) -> None:
+    """Find that the prefixes an engine gives addresses from are the network's."""
+    if strange := {pool for pool, _ in _pools(asked)} - {*known, *ANY, ""}:
+        raise Invalid(
+            f"network {name} has no subnet {', '.join(sorted(strange))}: say --ipam-driver null, "
+            f"or --ipam-driver crossway --ipam-opt network={name}"
+        )
+
+
 def known(container: Object, told: Object) -> dict[str, Any]:
     """Return how a port of a container is to be known, by what an engine says of it and of its network."""
     config = container.get("Config") or {}
@@ -513,7 +607,7 @@ METHODS: dict[str, Method] = {
     "IpamDriver.GetCapabilities": Docker.ipam_capabilities,
     "IpamDriver.GetDefaultAddressSpaces": Docker.spaces,
     "IpamDriver.RequestPool": Docker.request_pool,
-    "IpamDriver.ReleasePool": Docker.nothing,
+    "IpamDriver.ReleasePool": Docker.release_pool,
     "IpamDriver.RequestAddress": Docker.request_address,
     "IpamDriver.ReleaseAddress": Docker.release_address,
 }
