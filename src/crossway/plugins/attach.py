@@ -118,8 +118,8 @@ async def groups(host: Host, names: Iterable[str], project: str) -> list[str]:
     return [str((await one(host, "security_group", name, project))["id"]) for name in names]
 
 
-async def make(host: Host, wish: Wish, network: Object | None = None) -> Object:
-    """Make the port that is wished for, bound to this host."""
+async def make(host: Host, wish: Wish, network: Object | None = None, of: Object | None = None) -> Object:
+    """Make the port that is wished for, bound to this host, or *of* one of its network and project that is there."""
     # What is asked before the port is made is asked at once.
     networks, *others = await asyncio.gather(
         _just(network) if network else named(host, "network", wish.network),
@@ -146,7 +146,12 @@ async def make(host: Host, wish: Wish, network: Object | None = None) -> Object:
         port["fixed_ips"] = [{"ip_address": ip} for ip in wish.addresses]
     if wish.mac:
         port["mac_address"] = wish.mac
-    made: Object = (await host.ask("POST", path_of("port"), {"port": port}))["port"]
+    if of is None:
+        answer = await host.ask("POST", path_of("port"), {"port": port})
+    else:
+        change = {name: value for name, value in port.items() if name not in ("network_id", "project_id")}
+        answer = await host.ask("PUT", path_of("port", of["id"]), {"port": change})
+    made: Object = answer["port"]
     return made
 
 

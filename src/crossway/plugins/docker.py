@@ -98,6 +98,9 @@ class Docker:
             except (Fault, msgspec.MsgspecError, ValueError, OSError) as fault:
                 log.warning("%s: %s", method, fault)
                 return _refused(str(fault))
+            except (TypeError, AttributeError) as fault:
+                log.exception("%s", method)
+                return _refused(f"{method}: the request cannot be: {fault}")
 
         return answer
 
@@ -375,8 +378,12 @@ class Docker:
         )
         for old in again:
             await self._detach(old)
+        held = [old for old in held if old["network_id"] == net.network
+                and {i["ip_address"] for i in old["fixed_ips"]} & set(given)]  # fmt: skip
+        # One of them becomes the endpoint's: else somebody might get its address meanwhile.
+        kept = next((old for old in held if old["project_id"] == (net.project or net.owner)), None)
         for old in held:
-            if old["network_id"] == net.network and {i["ip_address"] for i in old["fixed_ips"]} & set(given):
+            if old is not kept:
                 await self._detach(old)
         wish = Wish(
             network=net.network,
@@ -389,7 +396,7 @@ class Docker:
             mac=mac,
             profile={},
         )
-        port = await attach.make(self._host, wish, network)
+        port = await attach.make(self._host, wish, network, kept)
         self._left(port["id"])
         self._endpoints[endpoint] = port
         answer = {} if wanted.get("MacAddress") else {"MacAddress": port["mac_address"]}

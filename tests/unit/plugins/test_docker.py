@@ -143,6 +143,27 @@ def test_an_address_that_is_kept_is_given_back(engine: Engine) -> None:
     assert engine.agent.ports == {}
 
 
+def test_an_address_that_was_given_is_at_no_time_free(engine: Engine) -> None:
+    address = engine.say("IpamDriver.RequestAddress", PoolID=SUBNET)["Address"]
+    (held,) = engine.agent.ports
+    options = {"NetworkID": "n", "EndpointID": "e", "Interface": {"Address": address}}
+    told = engine.say("NetworkDriver.CreateEndpoint", **options)
+    assert told["Interface"] == {"MacAddress": "02:00:00:00:00:01"}
+    (port,) = engine.agent.ports.values()
+    assert (port["id"], port["device_id"], port["binding:host_id"]) == (held, "e", "h1")
+    engine.say("IpamDriver.ReleaseAddress", PoolID=SUBNET, Address=address.split("/")[0])
+    assert list(engine.agent.ports) == [held], "it is the endpoint's now"
+
+
+@pytest.mark.parametrize(
+    "method", ["NetworkDriver.CreateNetwork", "NetworkDriver.CreateEndpoint", "IpamDriver.RequestPool"]
+)
+def test_what_no_engine_says_is_answered(engine: Engine, method: str) -> None:
+    asked = {"NetworkID": 7, "EndpointID": 7, "Options": 7}
+    told = asyncio.run(engine.docker.route(method)(msgspec.json.encode(asked), {}))
+    assert method in told["Err"]
+
+
 def test_a_connection_that_was_lost_is_a_fault_that_is_told(engine: Engine) -> None:
     told = asyncio.run(engine.docker.route("IpamDriver.RequestPool")(b"", {}))
     assert told["Err"] == told["Error"]
