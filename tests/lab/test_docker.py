@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from crossway.lab.docker import Engine, engine
 from lab.stories import dual, links, open_group, wait_for
 
 Engines = list[Engine]
+NULL = ("--ipam-driver", "null")
 
 
 @pytest.fixture(scope="module")
@@ -210,13 +212,57 @@ def test_what_is_not_served_is_refused_and_leaves_nothing(engines: tuple[Lab, En
     assert left(lab) == set()
 
 
+def published(lab: Lab) -> list[Any]:
+    return [p for p in lab.hosts[0].agent_client.status()["ports"] if p["published"]]
+
+
+def test_what_ends_while_no_server_answers_frees_its_numbers_at_once(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, _) = engines
+    dual(lab, "alone", 17)
+    create(one, "alone", *NULL, "-o", "network=alone")
+    one.run("alone", "first", "-p", "8080:80")
+    assert published(lab)
+    lab.server.stop()
+    try:
+        one.docker("rm", "-f", "first")
+        assert not published(lab)
+        assert left(lab) == set()
+    finally:
+        lab.server.start()
+        lab.joined()
+    one.run("alone", "second", "-p", "8080:80")
+    one.clear()
+    one.docker("network", "rm", "alone")
+    # The port itself goes when it has been nobody's for a minute.
+    lab.client.delete("port", attached(lab)[0]["id"])
+
+
+def test_what_ended_while_the_agent_was_away_goes_soon(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, _) = engines
+    dual(lab, "away", 18)
+    create(one, "away", *NULL, "-o", "network=away")
+    one.run("away", "first", "-p", "8080:80")
+    # It has been there for a while.
+    for path in (lab.hosts[0].run / "bodies").glob("*.json"):
+        os.utime(path, (0, 0))
+    lab.hosts[0].agent.stop()
+    try:
+        # The engine gives the link back, and says so to nobody.
+        one.docker("rm", "-f", "first", seconds=100)
+    finally:
+        lab.hosts[0].agent.start()
+    assert wait_for(lambda: attached(lab) == [], 10)
+    assert left(lab) == set()
+    assert not published(lab)
+    one.docker("network", "rm", "away")
+
+
 def own(network: str, *subnets: str) -> tuple[str, ...]:
     """Return the options of a network whose addresses Docker knows."""
     prefixes = (word for subnet in subnets for word in ("--subnet", subnet))
     return ("--ipam-driver", "crossway", "--ipam-opt", f"network={network}", "-o", f"network={network}", *prefixes)
 
 
-NULL = ("--ipam-driver", "null")
 MADE = (*NULL, "-o", "network=made")
 WRONG_NETWORKS: dict[str, tuple[tuple[str, ...], str]] = {
     "an option that is misspelt": ((*NULL, "-o", "network=known", "-o", "group=open"), "-o group is not known"),

@@ -666,9 +666,10 @@ class Agent:
         """Return ports whose link an engine had taken, and which has gone."""
         return [id for id, r in self._records.items() if r.body == "pair" and r.device not in self._by_name]
 
-    def untaken(self) -> list[str]:
-        """Return ports whose link is for an engine to take, and which still or again has both ends on this host."""
-        return [id for id, r in self._records.items() if r.body == "pair" and r.ifname in self._by_name]
+    def untaken(self, seconds: float) -> list[str]:
+        """Return ports whose link was made so long ago for an engine to take, and has both ends here, now or again."""
+        there = [id for id, r in self._records.items() if r.body == "pair" and r.ifname in self._by_name]
+        return [id for id in there if self._records_kept.age(id) > seconds]
 
     def state(self, port: str) -> str | None:
         """Return whether a port of this host is up or down."""

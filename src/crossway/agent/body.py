@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
@@ -193,6 +194,13 @@ class Records:
         part = path.with_suffix(".part")
         part.write_bytes(msgspec.json.encode(record))
         part.replace(path)
+
+    def age(self, port: str) -> float:
+        """Return how many seconds ago a record was written; 0 if there is none."""
+        try:
+            return time.time() - self._path(port).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def remove(self, port: str) -> None:
         """Forget a record."""

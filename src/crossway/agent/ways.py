@@ -60,7 +60,7 @@ class Bodies(Protocol):
     def held(self, machine: str) -> list[str]: ...
     def state(self, port: str) -> str | None: ...
     def lost(self) -> list[str]: ...
-    def untaken(self) -> list[str]: ...
+    def untaken(self, seconds: float) -> list[str]: ...
 
 
 class Ways:
@@ -71,7 +71,6 @@ class Ways:
         self._cni = Cni(self)
         self._libvirt = Libvirt(self)
         self._docker: dict[Path, Docker] = {}
-        self._untaken: dict[str, float] = {}  # ports whose link no engine has taken, and since when
         self._engines: list[Engine] = []
 
     @property
@@ -169,9 +168,7 @@ class Ways:
             return
         try:
             now = time.monotonic()
-            self._untaken = {port: self._untaken.get(port, now) for port in self._agent.untaken()}
-            left = [port for port, since in self._untaken.items() if now - since > IDLE_SECONDS]
-            for port in (*self._agent.lost(), *left):
+            for port in (*self._agent.lost(), *self._agent.untaken(IDLE_SECONDS)):
                 log.info("removing port %s: its container has gone", port)
                 await self._agent.detach(port)
             for docker in self._docker.values():

@@ -461,7 +461,7 @@ class Docker:
         return [{"Destination": f"{ip}/32", "RouteType": CONNECTED} for ip in resolvers if ":" not in ip]
 
     async def leave(self, asked: dict[str, Any]) -> Any:
-        for port in await self._ports(asked["EndpointID"]):
+        for port in await self._seen(asked["EndpointID"]):
             await self._host.unplug(port["id"])
             self._left(port["id"])
         return {}
@@ -473,7 +473,7 @@ class Docker:
         return {}
 
     async def revoke(self, asked: dict[str, Any]) -> Any:
-        for port in await self._ports(asked["EndpointID"]):
+        for port in await self._seen(asked["EndpointID"]):
             await self._host.publish(port["id"], (), "")
         return {}
 
@@ -501,6 +501,10 @@ class Docker:
         """Return the ports of an endpoint: one, or none."""
         ports = await attach.ports(self._host, OWNER, endpoint)
         return [port for port in ports if self._only in (None, port["project_id"])]
+
+    async def _seen(self, endpoint: str) -> Objects:
+        """Return the ports of an endpoint as they were: for what is done while no server answers as well."""
+        return [self._endpoints[endpoint]] if endpoint in self._endpoints else await self._ports(endpoint)
 
     async def _port(self, asked: dict[str, Any]) -> Object:
         self.asked, endpoint = True, asked["EndpointID"]
