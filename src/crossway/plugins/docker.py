@@ -169,6 +169,7 @@ class Docker:
                 raise Invalid(f"network {name} has {len(fitting)} subnets of IPv{version}: say which with --subnet")
             subnet = fitting[0]
             _check_range(subnet, part)
+        self._fresh.pop(subnet["id"], None)  # what another call has made is of use now
         if made:
             self._fresh[subnet["id"]] = made
         net = ip_network(subnet["cidr"])
