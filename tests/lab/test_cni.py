@@ -197,6 +197,17 @@ def test_gc_takes_away_what_no_attachment_names(lab: Lab, runtime: Runtime) -> N
     assert runtime.call("DEL", gone, "net1", name="others") == (0, None)
 
 
+def test_gc_of_more_than_a_host_carries(lab: Lab, runtime: Runtime) -> None:
+    pod = lab.namespace("many")
+    runtime.add(pod)
+    others = [{"containerID": f"{n:064}", "ifname": "eth0"} for n in range(12_000)]
+    assert runtime.call("GC", **{"cni.dev/valid-attachments": others}) == (0, None)
+    assert ports(lab) == []
+    status, told = runtime.call("ADD", pod, dns={"search": ["x" * (9 << 20)]})
+    assert (status, told["code"]) == (1, 7)
+    assert "too large" in told["msg"]
+
+
 def test_a_namespace_of_kubernetes_has_its_project_and_network(lab: Lab, runtime: Runtime) -> None:
     networks = {}
     for project in ("shop", "bank"):
@@ -377,6 +388,12 @@ WRONG = {
     "a group that is not there": ("ADD", {"groups": ["nobody"]}, 7),
     "a mapping without a number": ("ADD", mapped(hostPort=0, containerPort=80), 7),
     "a mapping at no address": ("ADD", mapped(hostPort=80, containerPort=80, hostIP="here"), 7),
+    "a mapping at an address of a link": ("ADD", mapped(hostPort=80, containerPort=80, hostIP="fe80::1"), 7),
+    "a mapping at a group's address": (
+        "ADD",
+        mapped(hostPort=80, containerPort=80, hostIP="224.0.0.1", protocol="udp"),
+        7,
+    ),
     "a mapping at another's address": ("ADD", mapped(hostPort=80, containerPort=80, hostIP="192.0.2.77"), 7),
     "a mapping of SCTP": ("ADD", mapped(hostPort=80, containerPort=80, protocol="sctp"), 100),
     "a mapping without a way to answer": (

@@ -23,7 +23,7 @@ from crossway.errors import Fault, Invalid
 log = logging.getLogger(__name__)
 
 Answer = Callable[[bytes, dict[str, str]], Awaitable[Any]]
-BODY_MAX = 1 << 20
+BODY_MAX = 8 << 20  # a GC of all that a host may carry
 
 
 class Api:
@@ -67,7 +67,7 @@ class Api:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER)
         while True:
-            request, body = None, b""
+            request, body, size = None, bytearray(), 0
             while True:
                 event = connection.next_event()
                 if event is h11.NEED_DATA:
@@ -75,14 +75,20 @@ class Api:
                 elif isinstance(event, h11.Request):
                     request = event
                 elif isinstance(event, h11.Data):
-                    body += event.data
-                    if len(body) > BODY_MAX:
+                    # What is too much is read all the same, up to a point: who writes it would not hear the answer.
+                    size += len(event.data)
+                    if size > 8 * BODY_MAX:
                         return
+                    body += event.data if size <= BODY_MAX else b""
                 else:
                     break
             if request is None or isinstance(event, h11.ConnectionClosed):
                 return
-            status, answer = await self._answer(request.method.decode(), request.target.decode("latin-1"), body)
+            if size > BODY_MAX:
+                status, answer = _error(413, "TooLarge", f"{size} bytes are more than {BODY_MAX}")
+            else:
+                method, target = request.method.decode(), request.target.decode("latin-1")
+                status, answer = await self._answer(method, target, bytes(body))
             content = msgspec.json.encode(answer)
             headers = [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
             out = connection.send(h11.Response(status_code=status, headers=headers)) or b""

@@ -285,10 +285,12 @@ def _check(wished: Wished, doors: Mapping[int, Door]) -> None:
     if wished.proto not in PROTOCOLS:
         raise Invalid(f"ports of {wished.proto} cannot be published: only tcp and udp can")
     try:
-        if wished.address:
-            ip_address(wished.address)
+        address = ip_address(wished.address or "::")
     except ValueError:
         raise Invalid(f"{wished.address!r} is no address of a host") from None
+    if address.is_multicast or (address.version == 6 and address.is_link_local):
+        kind = "multicast" if address.is_multicast else "link-local"
+        raise Invalid(f"nothing can be published at the {kind} address {address}")
     if not 0 < wished.port < 65536:
         raise Invalid(f"{wished.port} is no port of a container")
     if not 0 <= wished.at < 65536 or not 0 <= wished.until < 65536 or 0 < wished.until < wished.at:

@@ -14,7 +14,7 @@
 #define SUPPORTED "\"0.4.0\",\"1.0.0\",\"1.1.0\""
 
 // Codes of the specification.
-enum { DECODE = 6, AGAIN = 11, UNAVAILABLE = 50 };
+enum { DECODE = 6, CONFIG = 7, AGAIN = 11, UNAVAILABLE = 50 };
 
 extern char **environ;
 
@@ -202,6 +202,8 @@ int main(void)
 	if (!body || strncmp(answer.at, "HTTP/1.1 ", 9))
 		return fail(conf.at, code, "the agent does not answer at ", path.at, "it ended the connection");
 	body += 4;
+	if (!strncmp(answer.at + 9, "413", 3)) // another time it would be as large
+		return fail(conf.at, CONFIG, "the configuration is too large: ", body, "");
 	if (strncmp(answer.at + 9, "200", 3))
 		return fail(conf.at, AGAIN, "the agent answered: ", body, "");
 	if (!strcmp(body, "null")) // nothing to say

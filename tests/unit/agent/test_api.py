@@ -72,6 +72,12 @@ def post(path: bytes, body: bytes) -> bytes:
     return b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (path, len(body), body)
 
 
+def test_what_is_too_large_is_told_and_the_connection_goes_on(ask: Callable[..., list[bytes]]) -> None:
+    too_large, next_one = ask(post(b"/echo", b"x" * (BODY_MAX + 1)), post(b"/echo", b"y"))
+    assert too_large.startswith(b"HTTP/1.1 413")
+    assert next_one == b'HTTP/1.1 200  {"body":"y","query":{}}'
+
+
 def test_one_connection_serves_many_requests(ask: Callable[..., list[bytes]]) -> None:
     chunked = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
     assert ask(get(b"/echo?port=5"), post(b"/echo", b"hello"), chunked) == [
@@ -100,7 +106,7 @@ def test_faults_are_told(ask: Callable[..., list[bytes]], request_: bytes, statu
 
 
 @pytest.mark.parametrize(
-    "text", [b"garbage\r\n\r\n", post(b"/echo", b"x" * (BODY_MAX + 1))], ids=["garbage", "oversized"]
+    "text", [b"garbage\r\n\r\n", post(b"/echo", b"x" * (8 * BODY_MAX + 1))], ids=["garbage", "endless"]
 )
 def test_what_is_no_request_ends_the_connection_and_nothing_else(tmp_path: Path, text: bytes) -> None:
     async def converse() -> None:

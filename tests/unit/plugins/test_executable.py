@@ -126,6 +126,22 @@ def test_an_agent_that_answers_otherwise_is_to_be_tried_again(agent: Agent, answ
     assert (status, told["code"], told["cniVersion"]) == (1, 11, "0.4.0")
 
 
+def test_what_is_too_large_for_the_agent_is_so_another_time(agent: Agent) -> None:
+    agent.answer = b"HTTP/1.1 413 \r\n\r\n{}"
+    status, told = call({"agent": str(agent.path)}, CNI_COMMAND="GC")
+    assert (status, told["code"]) == (1, 7)
+
+
+def test_an_agent_that_goes_while_it_is_spoken_to_is_to_be_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        threading.Thread(target=lambda: listener.accept()[0].close()).start()
+        status, told = call({"agent": str(path), "x": "x" * (4 << 20)}, CNI_COMMAND="ADD")
+    assert (status, told["code"]) == (1, 11)
+
+
 @pytest.mark.parametrize(("command", "code"), [("ADD", 11), ("DEL", 11), ("STATUS", 50)])
 def test_no_agent(command: str, code: int) -> None:
     status, told = call({"agent": "/non'existent/ü\u20ac&"}, CNI_COMMAND=command)
