@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -298,6 +299,20 @@ def test_a_network_that_cannot_be_is_refused_and_nothing_is_made(engines: tuple[
     assert lab.client.list("networks") == before
     assert attached(lab) == []
     assert list((lab.hosts[0].run / "docker").glob("*")) == []
+
+
+def test_engines_that_make_a_network_at_the_same_moment_share_it(engines: tuple[Lab, Engines]) -> None:
+    lab, both = engines
+    for number in range(8):
+        name, subnet = f"twin{number}", f"10.30.{number}.0/24"
+        options = own(name, subnet) if number % 2 else (*NULL, "-o", f"network={name}", "-o", f"subnets={subnet}")
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(create, each, name, *options) for each in both]:
+                done.result()
+        (network,) = lab.client.list("networks", name=name)
+        assert len(network["subnets"]) == 1
+        for each in both:
+            each.docker("network", "rm", name)
 
 
 def test_a_range_and_a_gateway_that_are_as_said(engines: tuple[Lab, Engines]) -> None:

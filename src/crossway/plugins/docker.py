@@ -304,14 +304,25 @@ class Docker:
     async def _network(self, name: str, project: str | None, made: Made, *cidrs: str) -> Object:
         """Return a network; when there is none and it is said which addresses it has, make it."""
         try:
-            return await attach.one(self._host, "network", name, project)
+            return attach.chosen(await self._named(name), "network", name, project)
         except NotFound:
             if not any(cidrs):
                 raise
         wished = {"name": name, "description": MADE, **({"project_id": project} if project else {})}
         network: Object = (await self._host.ask("POST", path_of("network"), {"network": wished}))["network"]
         made.append(("network", network["id"]))
-        return network
+        first = attach.chosen(await self._named(name), "network", name, network["project_id"])
+        if first["id"] != network["id"]:  # another engine was a moment earlier
+            await self._unmake([made.pop()])
+        return first
+
+    async def _named(self, name: str) -> Objects:
+        """Return the networks of a name; of such as engines have made at the same moment, the oldest alone."""
+        kept: dict[tuple[str, str], Object] = {}
+        for network in sorted(await attach.named(self._host, "network", name), key=lambda n: n.get("created_at") or ""):
+            made = network.get("description") == MADE
+            kept.setdefault(("project", network["project_id"]) if made else ("id", network["id"]), network)
+        return list(kept.values())
 
     async def _make_subnet(self, network: Object, cidr: str, made: Made, part: str = "") -> Object:
         """Make a subnet, which gives addresses from all of its prefix or from *part* of it."""
@@ -327,7 +338,13 @@ class Docker:
             inner = ip_network(part)
             first, last = max(inner[0], net[2]), min(inner[-1], net[-2] if net.version == 4 else net[-1])
             wished["allocation_pools"] = [{"start": str(first), "end": str(last)}]
-        subnet: Object = (await self._host.ask("POST", path_of("subnet"), {"subnet": wished}))["subnet"]
+        try:
+            subnet: Object = (await self._host.ask("POST", path_of("subnet"), {"subnet": wished}))["subnet"]
+        except Fault:
+            for other in await attach.found(self._host, "subnet", network_id=network["id"]):
+                if other["cidr"] == str(net):  # another engine was a moment earlier
+                    return other
+            raise
         made.append(("subnet", subnet["id"]))
         return subnet
 
