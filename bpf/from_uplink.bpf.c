@@ -19,7 +19,8 @@ static __always_inline int strip(struct __sk_buff *skb, struct packet *p)
 	return p->tag ? bpf_skb_vlan_pop(skb) : 0;
 }
 
-// To the host itself, unless a port has something published there.
+// To the host itself, unless a port has something published there: the agent
+// empties that slot while nothing is published, and calling it then leads on.
 static __always_inline int to_self(struct __sk_buff *skb)
 {
 	if (skb->pkt_type == PKT_HOST && !skb->vlan_present &&

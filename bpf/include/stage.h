@@ -6,21 +6,6 @@
 #include "maps.h"
 #include "parse.h"
 
-// Each is a program with its own verifier budget.
-enum stage {
-	ANSWER,  // ARP and neighbour solicitations
-	FLOOD,   // groups and unknown destinations
-	ROUTE,   // what is sent to a router's MAC
-	REPORT,  // ICMP errors to the sender
-	ASK,     // what the agent answers
-	PORT,    // a tagged frame of a bare-metal server's, from the device of a provider network
-	PUBLISH,        // what may be for a published port, else for the host itself
-	PUBLISH_ERROR,  // an ICMP error that may be about what one has answered
-	RESPOND,        // what a port answers to a client of a published port
-	RESPOND_ERROR,  // its ICMP error about what the client has sent
-	STAGE_MAX,
-};
-
 int answer(struct __sk_buff *skb);
 int flood(struct __sk_buff *skb);
 int route(struct __sk_buff *skb);

@@ -480,6 +480,23 @@ struct quote {
 	__u8 bytes[256];
 };
 
+// ---- Stages: the slots of the tail calls.
+
+// Each is a program with its own verifier budget.
+enum stage {
+	ANSWER,  // ARP and neighbour solicitations
+	FLOOD,   // groups and unknown destinations
+	ROUTE,   // what is sent to a router's MAC
+	REPORT,  // ICMP errors to the sender
+	ASK,     // what the agent answers
+	PORT,    // a tagged frame of a bare-metal server's, from the device of a provider network
+	PUBLISH,        // what may be for a published port, else for the host itself
+	PUBLISH_ERROR,  // an ICMP error that may be about what one has answered
+	RESPOND,        // what a port answers to a client of a published port
+	RESPOND_ERROR,  // its ICMP error about what the client has sent
+	STAGE_MAX,
+};
+
 // Takes no room, but brings every enum into BTF, where Python reads them.
 union enums {
 	enum body body;
@@ -492,4 +509,5 @@ union enums {
 	enum family family;
 	enum flow_flag flow;
 	enum drop drop;
+	enum stage stage;
 };

@@ -145,6 +145,13 @@ def test_what_is_not_published_is_the_hosts(w: World, v: int, src: str, dst: str
     assert (done.verdict, done.drop) == (UNSPEC, None)
 
 
+def test_nothing_is_looked_for_unless_something_is_published(w: World) -> None:
+    publish(w)
+    for called in (True, False, False, True):
+        w.bpf.stage("publish", called=called)
+        assert come(w, 4, UDP, udp(FROM, AT)).verdict == (REDIRECT if called else UNSPEC)
+
+
 @pytest.mark.parametrize("to", [bytes((2, 1, 1, 1, 1, 1)), b"\xff" * 6], ids=["another's", "all"])
 def test_a_frame_that_is_not_the_hosts_is_left_alone(w: World, to: bytes) -> None:
     publish(w)

@@ -100,8 +100,10 @@ class Plane:
         else:
             self._short[link.ifindex] = link.name
 
-    def face(self, links: Mapping[int, str]) -> None:
-        """Take what comes to the host itself by these links; those that have a hook already do so."""
+    def face(self, links: Mapping[int, str] | None) -> None:
+        """Look at what comes to the host itself by these links, also those that have a hook already; None: by none."""
+        self.object.stage("publish", called=links is not None)
+        links = links or {}
         for ifindex in self._front - links.keys():
             self._front.discard(ifindex)
             self.unhook(ifindex)

@@ -164,7 +164,7 @@ class Published:
     def look(self) -> None:
         """Find out which addresses this host has, and by which links they are reached."""
         if not self._kept:
-            self._agent.plane.face({})
+            self._agent.plane.face(None)
             self._agent.plan.own(frozenset())
             self._set_loopback(wanted=False)
             return

@@ -461,6 +461,16 @@ class Object:
         _check(lib.bpf_tc_attach(c.byref(hook), c.byref(opts)), f"attach {program} to link {ifindex}")
         return bool(made == 0)
 
+    def stage(self, program: str, *, called: bool) -> None:
+        """Have tail calls of a program lead to it, as they do at first, or go on behind the call."""
+        slot = U32(self.btf.enum("stage")[program.upper()])
+        stages = lib.bpf_map__fd(self._map("stages"))
+        if called:
+            what = U32(self._program(program))
+            _check(lib.bpf_map_update_elem(stages, c.byref(slot), c.byref(what), c.c_uint64(0)), f"call {program}")
+        elif lib.bpf_map_delete_elem(stages, c.byref(slot)) and c.get_errno() != errno.ENOENT:
+            raise OSError(c.get_errno(), f"cannot leave out {program}: {os.strerror(c.get_errno())}")
+
     def run(self, program: str, packet: bytes, *, repeat: int = 1, cb: tuple[int, ...] = (), **context: int) -> Verdict:
         """Run a program on one packet, attached to nothing (BPF_PROG_TEST_RUN).
 
