@@ -95,6 +95,14 @@ def test_each_message_of_dhcp(asked: Frame, kind: int | None) -> None:
     assert (told(frame)[dhcp.TYPE][0] if frame else None) == kind
 
 
+@pytest.mark.parametrize("kind", [dhcp.DISCOVER, dhcp.REQUEST, dhcp.INFORM])
+def test_a_client_is_answered_by_the_name_that_it_gives_itself(kind: int) -> None:
+    name = b"\xff" + bytes(range(18))
+    for ip in (LEASE.ip.packed, bytes((10, 0, 0, 77))):
+        assert told(dhcp.answer(ask(kind, (61, name), (50, ip)), guest(LEASE)))[61] == name
+    assert 61 not in told(dhcp.answer(ask(kind), guest(LEASE)))
+
+
 def test_a_refusal_reaches_a_guest_that_has_no_address() -> None:
     frame = dhcp.answer(ask(dhcp.REQUEST, (50, bytes((10, 0, 0, 77)))), guest(LEASE))
     assert frame is not None

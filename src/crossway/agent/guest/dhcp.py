@@ -16,7 +16,7 @@ from crossway.agent.guest.frame import BROADCAST, UDP, Frame
 SERVER, CLIENT = 67, 68
 DISCOVER, OFFER, REQUEST, DECLINE, ACK, NAK, RELEASE, INFORM = range(1, 9)
 MASK, ROUTER, DNS, MTU, REQUESTED, LEASE, TYPE, SERVER_ID = 1, 3, 6, 26, 50, 51, 53, 54
-MESSAGE, RENEW, REBIND, RAPID, ROUTES = 56, 58, 59, 80, 121
+MESSAGE, RENEW, REBIND, CLIENT_ID, RAPID, ROUTES = 56, 58, 59, 61, 80, 121
 LEASE_SECONDS = 86_400
 HEAD = struct.Struct("!BBBBIHH4s4s4s4s16s64x128x4s")
 COOKIE = bytes((99, 130, 83, 99))
@@ -52,6 +52,8 @@ def answer(asked: Frame, guest: Guest) -> Frame | None:
     what = told.get(TYPE, b"")
     if len(what) != 1:
         return None
+    # One by which a client knows its own is given back (RFC 6842).
+    named = {code: value for code, value in told.items() if code == CLIENT_ID}
     wanted = ciaddr if ciaddr != NONE else told.get(REQUESTED, b"")
     lease = next((one for one in guest.leases if one.ip.packed == wanted), None)
     match what[0]:
@@ -63,11 +65,11 @@ def answer(asked: Frame, guest: Guest) -> Frame | None:
             if (server := told.get(SERVER_ID)) is not None and all(server != one.server.packed for one in guest.leases):
                 return None  # it took another server's offer
             if lease is None:
-                return _nak(asked, guest, xid)
+                return _nak(asked, guest, xid, named)
             kind, more = ACK, {}
         case x if x == INFORM:
             lease = lease or guest.leases[0]
-            body = _body(xid, flags, ciaddr, NONE, guest, {TYPE: bytes([ACK]), **_facts(lease, guest)})
+            body = _body(xid, flags, ciaddr, NONE, guest, {TYPE: bytes([ACK]), **named, **_facts(lease, guest)})
             return _to(asked, guest, lease, ciaddr, body, flags)
         case _:
             return None
@@ -77,6 +79,7 @@ def answer(asked: Frame, guest: Guest) -> Frame | None:
         SERVER_ID: lease.server.packed,
         **{code: struct.pack("!I", value) for code, value in seconds.items()},
         **more,
+        **named,
         **_facts(lease, guest),
     }
     body = _body(xid, flags, ciaddr if kind == ACK else NONE, lease.ip.packed, guest, chosen)
@@ -127,7 +130,7 @@ def _to(asked: Frame, guest: Guest, lease: Lease, ip: bytes, body: bytes, flags:
     )
 
 
-def _nak(asked: Frame, guest: Guest, xid: int) -> Frame:
+def _nak(asked: Frame, guest: Guest, xid: int, named: dict[int, bytes]) -> Frame:
     lease = guest.leases[0]
-    said = {TYPE: bytes([NAK]), SERVER_ID: lease.server.packed, MESSAGE: b"the port has no such address"}
+    said = {TYPE: bytes([NAK]), SERVER_ID: lease.server.packed, MESSAGE: b"the port has no such address", **named}
     return _to(asked, guest, lease, NONE, _body(xid, BROADCAST_FLAG, NONE, NONE, guest, said), BROADCAST_FLAG)
