@@ -34,7 +34,9 @@ def link_of(vnic_type: str, profile: Mapping[str, Any]) -> Link | None:
     if not isinstance(links, list) or not all(isinstance(link, dict) for link in links):
         raise ValueError(f"{LINKS} '{links}' is not a list of dictionaries")
     infos = [info for link in links if isinstance(info := link.get("switch_info"), dict)]
-    physnet, vlan = (_agreed(name, [profile, *links, *infos]) for name in ("physical_network", "vlan"))
+    said = [profile, *links, *infos]
+    physnet = _agreed("physical_network", [one.get("physical_network") for one in said])
+    vlan = _agreed("vlan", [_number(one.get("vlan")) for one in said])
     if physnet is None and vlan is None:
         return None
     if physnet is None:
@@ -43,16 +45,19 @@ def link_of(vnic_type: str, profile: Mapping[str, Any]) -> Link | None:
         raise ValueError(f"physical_network '{physnet}' needs the vlan of the server's switch port")
     if not isinstance(physnet, str) or not 0 < len(physnet) <= PHYSNET_MAX or not physnet.isprintable():
         raise ValueError(f"physical_network '{physnet}' is not the name of a physical network")
-    if isinstance(vlan, str) and vlan.isascii() and vlan.isdecimal():
-        vlan = int(vlan)
     if not isinstance(vlan, int) or isinstance(vlan, bool) or not 1 <= vlan <= VLAN_MAX:
         raise ValueError(f"vlan '{vlan}' is not a number from 1 to {VLAN_MAX}")
     return Link(physnet, vlan)
 
 
-def _agreed(name: str, said: list[Mapping[str, Any]]) -> Any:
-    """Return what all that say it say, None if none does."""
-    values = [one[name] for one in said if one.get(name) is not None]
+def _agreed(name: str, said: list[Any]) -> Any:
+    """Return what all that say something say, None if none does."""
+    values = [value for value in said if value is not None]
     if any(value != values[0] for value in values):
         raise ValueError(f"{name} is {' here and '.join(repr(value) for value in values)} there: a port has one")
     return values[0] if values else None
+
+
+def _number(value: Any) -> Any:
+    """Return a number that is written as text as such."""
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value

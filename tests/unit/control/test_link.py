@@ -30,8 +30,9 @@ def server(world: World, profile: dict[str, Any], **attrs: Any) -> Port:
         {"local_link_information": [{"switch_id": "00:01", "port_id": "eth7", **RACK}]},
         {"local_link_information": [{"switch_info": {"physical_network": "rack", "vlan": "105"}}]},
         {"vlan": 105, "local_link_information": [{"port_id": "a", "physical_network": "rack"}, {"port_id": "b"}]},
+        {**RACK, "local_link_information": [{"switch_info": {"physical_network": "rack", "vlan": "105"}}]},
     ],
-    ids=["itself", "a link", "its switch", "in part"],
+    ids=["itself", "a link", "its switch", "in part", "as text as well"],
 )
 def test_hosts_are_told_where_a_server_is_plugged_in(world: World, profile: dict[str, Any]) -> None:
     world.host("h1")
