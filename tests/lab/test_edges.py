@@ -351,9 +351,15 @@ def test_edges_do_without_the_server(rack: Rack) -> None:
         time.sleep(1.5)
         assert (serving(lab.host(old)), serving(lab.host(new))) == (0, 1)
         assert pings(rack.server, rack.inner.ip4)
+        # Nor is the server needed for the way back, though its last word is that the port was never away.
+        lab.cut(new)
+        assert wait_for(lambda: serving(lab.host(old)) == 1, seconds=5)
+        assert wait_for(lambda: pings(rack.server, rack.inner.ip4), seconds=3)
+        lab.heal(new)
+        assert wait_for(lambda: serving(lab.host(new)) == 0, seconds=5)
     finally:
         lab.server.start()
-    rack.wait_for(new)
+    rack.wait_for(old)
 
 
 def test_edges_change_over_by_plan(rack: Rack) -> None:

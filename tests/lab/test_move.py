@@ -19,7 +19,7 @@ from crossway.lab import Lab, Workload
 from crossway.lab.lab import Host
 from crossway.lab.place import Place
 from crossway.lab.traffic import open_in
-from lab.stories import Traffic, guarded, wait_for
+from lab.stories import Traffic, guarded, pings, wait_for
 
 MOVES = int(os.environ.get("MOVES", "10"))
 RATE = 1000  # datagrams a second: one that is lost is a millisecond
@@ -137,25 +137,44 @@ def test_without_being_told_the_new_host_does_not_know_connections(scene: Scene)
     assert bill.sent - bill.datagrams["received"] > RATE // 4, bill.datagrams
 
 
+def announce(scene: Scene, host: str, mac: str = "") -> None:
+    """Send what QEMU sends (net/announce.c): RARP, who am I, from and for the guest's MAC."""
+    own = bytes.fromhex((mac or scene.port["mac_address"]).replace(":", ""))
+    body = bytes.fromhex("0001080006040003") + (own + bytes(4)) * 2
+    with open_in(scene.body.path, socket.AF_PACKET, socket.SOCK_RAW) as out:
+        out.bind((scene.port["legs"][host], 0))
+        out.send(b"\xff" * 6 + own + bytes.fromhex("8035") + body + bytes(18))
+
+
+def test_a_guest_goes_and_comes_back_while_no_server_lives(scene: Scene) -> None:
+    lab, ask, port = scene.lab, scene.lab.client, scene.port["id"]
+    ask.ask("POST", f"{path_of('port', port)}/bindings", {"binding": {"host": "h2"}})
+    lab.hosts[1].agent_client.plug(port, tap=scene.port["legs"]["h2"])
+    lab.server.kill()
+    for turn in range(4):
+        there, gone = (("h2", "h1"), ("h1", "h2"))[turn % 2]
+        scene.body.exec("ip", "link", "set", scene.port["legs"][gone], "down")
+        scene.body.exec("ip", "link", "set", scene.port["legs"][there], "up")
+        announce(scene, there)
+        assert wait_for(lambda: pings(scene.client, scene.port["ip4"]), seconds=3), (turn, there)
+    lab.server.start()
+    lab.joined()
+    time.sleep(1)
+    assert ask.show("port", port)["binding:host_id"] == "h1"
+    assert pings(scene.client, scene.port["ip4"])
+
+
 def test_a_guest_that_says_that_it_is_here_brings_its_port(scene: Scene) -> None:
     ask, port = scene.lab.client, scene.port["id"]
     ask.ask("POST", f"{path_of('port', port)}/bindings", {"binding": {"host": "h2"}})
     scene.lab.hosts[1].agent_client.plug(port, tap=scene.port["legs"]["h2"])
 
-    def announce(mac: str) -> None:
-        """Send what QEMU sends (net/announce.c): RARP, who am I, from and for the guest's MAC."""
-        own = bytes.fromhex(mac.replace(":", ""))
-        body = bytes.fromhex("0001080006040003") + (own + bytes(4)) * 2
-        with open_in(scene.body.path, socket.AF_PACKET, socket.SOCK_RAW) as out:
-            out.bind((scene.port["legs"]["h2"], 0))
-            out.send(b"\xff" * 6 + own + bytes.fromhex("8035") + body + bytes(18))
-
     def at() -> str:
         return str(ask.show("port", port)["binding:host_id"])
 
-    announce("02:00:00:00:00:77")  # somebody else
+    announce(scene, "h2", "02:00:00:00:00:77")  # somebody else
     assert not wait_for(lambda: at() == "h2", seconds=0.5)
-    announce(scene.port["mac_address"])
+    announce(scene, "h2")
     assert wait_for(lambda: at() == "h2", seconds=2), scene.lab.hosts[1].agent.log.read_text()[-3000:]
 
 

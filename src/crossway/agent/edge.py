@@ -48,6 +48,7 @@ ANNOUNCE_SECONDS, PATIENT_SECONDS, LATER_SECONDS = 1.0, 60.0, 10.0
 WITNESSES = 3  # hosts beside the edges that are asked as well, to know who is cut off
 STREAM_SECONDS, WHOLE_SECONDS, FORGET_SECONDS = 0.2, 10.0, 35.0
 TOLD_SECONDS = 0.5  # between two times that a host says what it has taken
+BACK = 10  # times that it says so of a port of which the server does not know that it was elsewhere
 ROWS = 24  # connections in a datagram
 MACS = 4096  # that a switch is told of at most
 MILLISECOND = 1_000_000
@@ -78,6 +79,7 @@ class Carrier(Protocol):
     servers: Servers
 
     def settle(self) -> None: ...
+    def listen(self, port: str) -> None: ...
     def link(self, name: str) -> Link | None: ...
     def toward(self, address: str) -> Link | None: ...
     def device_of(self, port: str) -> str | None: ...
@@ -167,6 +169,7 @@ class Edges:
         self._left: set[str] = set()  # of which the next host is to hear once more
         self._turns: dict[str, tuple[int, str]] = {}
         self._telling: dict[str, tuple[float, int]] = {}  # port -> when it is told of again, how often it was
+        self._back: set[str] = set()  # those of which the server's last word is that they are here already
         # Connections of ports that others serve: what names one -> its row, and when it was told.
         self._known: dict[str, dict[bytes, tuple[bytes, float]]] = {}
         self._told: dict[str, dict[r.FlowKey, tuple[int, int]]] = {}
@@ -222,7 +225,7 @@ class Edges:
                 kept.pop(id, None)
             for id, host in [who for who in self._unsettled if who[0] == id]:
                 del self._unsettled[id, host]
-        if port is None or self._agent.plan.whereabouts(port) == port.host:
+        if port is None or (self._agent.plan.whereabouts(port) == port.host and id not in self._back):
             # The server has spoken: what others say next counts, however their clocks go.
             self._turns.pop(id, None)
 
@@ -388,6 +391,8 @@ class Edges:
         """Serve a port from now on, of a server or not, and have everybody know."""
         turn = max(self._turns.get(id, (0, ""))[0] + 1, time.time_ns() // MILLISECOND)
         self._turns[id] = turn, self._agent.host
+        port = self._agent.plan.port(id)
+        (self._back.add if port is not None and port.host == self._agent.host else self._back.discard)(id)
         self._place(id, self._agent.host)
         self._telling[id] = 0.0, 0
         self._repeat()
@@ -395,14 +400,17 @@ class Edges:
     def _place(self, id: str, host: str) -> None:
         self._agent.plan.placed(id, host)
         self._agent.settle()
+        self._agent.listen(id)
 
     def _repeat(self) -> None:
         """Say once more what was taken, until the server says so itself, and ask it to."""
         now = time.monotonic()
         for id, (due, times) in list(self._telling.items()):
             port = self._agent.plan.port(id)
-            if port is None or port.host == self._agent.host or self._agent.plan.whereabouts(port) != self._agent.host:
+            known = port is not None and port.host == self._agent.host and (id not in self._back or times >= BACK)
+            if port is None or known or self._agent.plan.whereabouts(port) != self._agent.host:
                 del self._telling[id]
+                self._back.discard(id)
                 continue
             if now < due:
                 continue
@@ -410,7 +418,7 @@ class Edges:
             turn, at = self._turns[id]
             for address in self._hosts().values():
                 self._say(address, Said(id, at=at, turn=turn))
-            if self._agent.connected and times % 4 == 0:
+            if self._agent.connected and times % 4 == 0 and port.host != self._agent.host:
                 self._agent.bring(id)
 
     # What hosts say.

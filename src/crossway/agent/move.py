@@ -168,7 +168,8 @@ class Moves:
     def listen(self, id: str) -> None:
         """Listen for the guest of a port that may come to a body that it has here."""
         own, port, record = self._agent.host, self._agent.plan.port(id), self._agent.record(id)
-        waits = port is not None and port.host != own and own in port.waiting
+        # Where it is may be another host's word: it comes back here without the server.
+        waits = port is not None and self._agent.plan.whereabouts(port) != own and own in port.carriers
         if not waits or record is None or record.vlan or self._agent.link(record.device) is None:
             self._ears.stop(id)
             return
@@ -184,7 +185,7 @@ class Moves:
             self._ears.stop(id)
             log.info("the guest of port %s is here", id)
             # By way of the server its hosts would hear of it some ten milliseconds later.
-            if self._agent.host in port.waiting and id in self._agent.plan.local_bodies():
+            if self._agent.host in port.carriers and id in self._agent.plan.local_bodies():
                 self._agent.claim(id)
             else:
                 self.bring(id)

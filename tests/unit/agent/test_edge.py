@@ -57,6 +57,8 @@ class Agent:
     def settle(self) -> None:
         self.plan.settle()
 
+    def listen(self, port: str) -> None: ...
+
     def link(self, name: str) -> Link | None:
         return Link(4, name, True, 1500, "", "", "", self.wired or name == "under0")
 
@@ -124,6 +126,21 @@ def test_a_standby_takes_the_port_of_a_silent_host_and_says_so_to_all(standby: O
     assert standby.agent.goes_to().kind == r.PlaceKind.LOCAL
     assert {address for address, said in standby.said if said.at == "h2"} == {HOSTS["h1"], HOSTS["h3"]}
     assert standby.agent.brought == ["p"]
+
+
+def test_a_port_that_comes_back_is_told_of_though_no_server_knows_that_it_was_away(active: One) -> None:
+    active.hear("h2", at="h2", turn=1)
+    assert active.agent.at() == "h2"
+    active.edges.take("p")
+    assert active.agent.at() == "h1"
+    assert {address for address, said in active.said if said.at == "h1"} == {HOSTS["h2"], HOSTS["h3"]}
+    # Nothing tells that it was heard: it is said again, and not for ever.
+    active.edges.note("p", PORT)
+    for _ in range(2 * edge.BACK):
+        active.edges._telling = {id: (0.0, times) for id, (_, times) in active.edges._telling.items()}
+        active.edges._repeat()
+    assert len([said for _, said in active.said if said.at == "h1"]) == 2 * edge.BACK
+    assert active.agent.brought == []
 
 
 def test_who_is_cut_off_takes_nothing_and_lets_go(active: One, standby: One) -> None:
