@@ -67,6 +67,43 @@ def test_a_host_is_attached_and_detached(lab: Lab) -> None:
     assert "interface of h1 on network near" in say(lab, "detach", "near", status=1)
 
 
+def test_a_hosts_own_ways_stay_its_own(lab: Lab) -> None:
+    host = lab.hosts[0]
+    host.exec("ip", "route", "add", "192.0.2.0/24", "via", lab.hosts[1].underlay)
+    host.exec("ip", "route", "add", "default", "via", lab.hosts[1].underlay)
+    before = host.exec("ip", "route").stdout
+    for number, (cidr, reason) in enumerate(
+        {
+            "198.18.0.0/24": "198.18.0.11 is an address of the host",
+            "198.16.0.0/13": "the host reaches 198.18.0.0/16 by another link",
+            "192.0.2.0/24": "the host reaches 192.0.2.0/24 by another link",
+        }.items()
+    ):
+        network = lab.client.create("network", name=f"clash{number}")
+        lab.client.create("subnet", network_id=network["id"], ip_version=4, cidr=cidr, gateway_ip=None)
+        assert f"{cidr}: {reason}" in say(lab, "attach", network["name"], status=1)
+        assert wait_for(lambda: host.exec("ip", "route").stdout == before), host.exec("ip", "route").stdout
+    mine = lab.client.create("network", name="mine")
+    hops = [{"destination": d, "nexthop": "10.7.0.9"} for d in (f"{lab.hosts[1].underlay}/32", "0.0.0.0/1")]
+    subnet = lab.client.create("subnet", network_id=mine["id"], ip_version=4, cidr="10.7.0.0/24", host_routes=hops)
+    assert "192.0.2.0/24: the host has such a route" in say(lab, "attach", "mine", "--route", "192.0.2.0/24", status=1)
+    say(lab, "attach", "mine", "--default-route")
+    # The network's owner does not say where a host goes, neither then nor later.
+    also = lab.client.create("subnet", network_id=mine["id"], ip_version=4, cidr="9.9.9.0/24")
+    (port,) = lab.client.list("ports", device_owner="host:attached")
+    lab.client.update("port", port["id"], fixed_ips=[*port["fixed_ips"], {"subnet_id": also["id"]}])
+    lab.client.update("subnet", subnet["id"], host_routes=[{"destination": "9.9.8.0/24", "nexthop": "10.7.0.9"}])
+    lab.client.wait("port", port["id"])
+    added = set(host.exec("ip", "route").stdout.splitlines()) - set(before.splitlines())
+    assert sorted(line.split()[0] for line in added) == ["0.0.0.0/1", "10.7.0.0/24", "128.0.0.0/1"], added
+    say(lab, "detach", "mine")
+    # What had no other way has its own again.
+    assert wait_for(lambda: host.exec("ip", "route").stdout == before), host.exec("ip", "route").stdout
+    assert lab.client.list("ports", device_owner="host:attached") == []
+    host.exec("ip", "route", "delete", "default")
+    host.exec("ip", "route", "delete", "192.0.2.0/24")
+
+
 def test_a_name_that_is_taken_leaves_nothing(lab: Lab) -> None:
     dual(lab, "other", prefix=2)
     assert "under0" in say(lab, "attach", "other", "--ifname", "under0", status=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any
 import pytest
 
 from crossway.client import path_of
-from crossway.errors import Conflict, Invalid
+from crossway.errors import Conflict, Invalid, NotFound
 from crossway.lab import Lab
 from crossway.lab.guest import Machine
 from crossway.lab.place import Place
-from lab.stories import dual, links, open_group, wait_for
+from lab.stories import dual, links, open_group, pings, wait_for
 
 TOP = Path(__file__).parents[2]
 IMAGE = TOP / "build" / "guest"
@@ -76,7 +77,7 @@ def test_a_tap_comes_and_goes_with_its_port(lab: Lab) -> None:
     for queues in (0, 257):
         with pytest.raises(Invalid, match=f"1 to 256 queues, not {queues}"):
             plug(two["id"], tap="tap2", queues=queues)
-    for name in ("a/b", "longer-than-a-link", "a b"):
+    for name in ("a/b", "longer-than-a-link", "a b", "a:b", "tap%d", "all"):
         with pytest.raises(Invalid, match="is no name of a link"):
             plug(two["id"], tap=name)
     # Another kind of tap is another tap.
@@ -97,6 +98,61 @@ def test_a_tap_comes_and_goes_with_its_port(lab: Lab) -> None:
     lab.client.delete("port", two["id"])
     assert wait_for(lambda: "tap2" not in links(host))
     assert not [name for name in links(host) if name.startswith("tap")]
+
+
+def test_what_carries_something_else_is_no_body(lab: Lab) -> None:
+    host, one = lab.hosts[0], port(lab)
+    for command in ("add br0 type bridge", "add member type veth peer name other", "set member master br0"):
+        host.exec("ip", "link", *command.split())
+    host.exec("ip", "tuntap", "add", "tun0", "mode", "tun")
+    before = host.exec("ip", "-o", "link").stdout
+    reasons = {
+        "under0": f"under0 is this host's own, with address {host.underlay}",
+        "cw-overlay": "cw-overlay is the overlay's device",
+        "up0": "up0 is the device of a provider network",
+        "lo": "lo is no Ethernet link",
+        "tun0": "tun0 is no Ethernet link",
+        "member": "member is a member of br0",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(Conflict, match=reason):
+            host.agent_client.plug(one["id"], tap=name)
+    for name in ("under0", "member"):
+        with pytest.raises(Conflict, match="an agent that has it by --physnet takes VLANs of it"):
+            host.agent_client.plug(one["id"], vlan=(name, 5))
+    # Nor where it is the port's binding that names it.
+    lab.client.update("port", one["id"], **{"binding:host_id": "h1", "binding:profile": {"device": "under0"}})
+    assert wait_for(lambda: reasons["under0"] in host.agent.log.read_text())
+    lab.client.delete("port", one["id"])
+    host.exec("ping", "-c1", "-W2", lab.hosts[1].underlay)
+    assert host.exec("ip", "-o", "link").stdout == before
+    host.exec("ip", "link", "delete", "member")
+    host.exec("ip", "link", "delete", "br0")
+    host.exec("ip", "link", "delete", "tun0")
+
+
+def test_a_plug_that_cannot_be_leaves_the_body_that_there_is(lab: Lab) -> None:
+    host, net = lab.hosts[0], lab.client.find("network", "net")
+    one, two = (lab.workload(lab.hosts[at], net, groups=[lab.client.find("security_group", "open")]) for at in (0, 1))
+    other = lab.namespace("other")
+    other.exec("ip", "link", "add", "taken", "type", "veth", "peer", "name", "far")
+    for options in ({"netns": str(other.path), "ifname": "taken"}, {"tap": "under0"}, {"netns": "/run/netns/none"}):
+        with pytest.raises((Conflict, NotFound)):
+            host.agent_client.plug(one.id, **options)
+        assert pings(one, two.ip4)
+    one.delete()
+    two.delete()
+
+
+def test_who_plugs_a_port_that_is_set_down_need_not_wait(lab: Lab) -> None:
+    one = port(lab, name="down", admin_state_up=False)
+    command = [sys.executable, "-m", "crossway", "port", "plug", "down", "--tap", "tap3", "--host", "h1", "--json"]
+    done = subprocess.run([*command, "--lab", lab.state.name], capture_output=True, text=True, timeout=20, check=True)
+    assert json.loads(done.stdout)["status"] == "DOWN"
+    lab.client.update("port", one["id"], admin_state_up=True)
+    lab.client.wait("port", one["id"])
+    lab.client.delete("port", one["id"])
+    assert wait_for(lambda: "tap3" not in links(lab.hosts[0]))
 
 
 def test_a_tap_stays_while_its_port_may_come_back(lab: Lab) -> None:

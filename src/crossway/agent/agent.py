@@ -27,7 +27,7 @@ from typing import Any
 
 import msgspec
 
-from crossway.agent import drops, handover, sweep
+from crossway.agent import attached, drops, handover, sweep
 from crossway.agent.api import Api
 from crossway.agent.body import OWN, Plug, Record, Records, adopted, body_of, record_of
 from crossway.agent.edge import Edges
@@ -44,7 +44,7 @@ from crossway.client import path_of
 from crossway.errors import Conflict, Fault, Invalid, NotFound, Unavailable
 from crossway.kernel import netlink as nl
 from crossway.kernel.bpf import Table
-from crossway.kernel.links import Inside, Link, Links, decode, furnish, netns_of, port_of, refurnish
+from crossway.kernel.links import ETHERNET, Inside, Link, Links, decode, furnish, netns_of, port_of, refurnish
 from crossway.kernel.netlink import Netlink
 from crossway.kernel.ring import Ring
 from crossway.model import rows as r
@@ -61,6 +61,7 @@ PAUSE_SECONDS = (0.1, 2.0)  # before coming again to a server that went: at firs
 SWEEP_SECONDS = 5.0
 ADVERTISE_SECONDS = 1.0
 PLUG_SECONDS = 30.0
+_DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 REPORT_SECONDS = 0.02  # between reports at least: changes in a burst are reported together
 
 
@@ -522,8 +523,9 @@ class Agent:
         if link is None:
             return None
         uplink = self.plane.program(link.ifindex) == UPLINK
-        if uplink and not record.vlan:
-            log.error("port %s: %s is a provider network's device", record.port, record.device)
+        # What was plugged was looked at then.
+        if record.port in self._named and (reason := self._unfit(record, link)):
+            log.error("port %s: %s", record.port, reason)
             return None
         try:
             # What comes with a port's tag by a provider network's device is the port's.
@@ -535,6 +537,25 @@ class Agent:
         if not record.made:
             self._fit(record, link)
         return body_of(record, link)
+
+    def _unfit(self, record: Record, link: Link) -> str | None:
+        """Return why a link that others made cannot be a body: what else comes by it would be dropped."""
+        program, name = self.plane.program(link.ifindex), link.name
+        if link.type != ETHERNET:
+            return f"{name} is no Ethernet link"
+        if link.ifindex == self.plane.overlay.ifindex:
+            return f"{name} is the overlay's device"
+        if program == UPLINK:  # which lets pass what has no port's tag
+            return None if record.vlan else f"{name} is the device of a provider network"
+        instead = "; an agent that has it by --physnet takes VLANs of it" if record.vlan else ""
+        if link.master:
+            return f"{name} is a member of {self._name_of(link.master)}{instead}"
+        if program != WORKLOAD and (own := self.links.addresses().get(link.ifindex)):
+            return f"{name} is this host's own, with address {own[0]}{instead}"
+        return None
+
+    def _name_of(self, ifindex: int) -> str:
+        return link.name if (link := self._links.get(ifindex)) else "another link"
 
     def _fit(self, record: Record, link: Link) -> None:
         """Have a link that others made up, and of the size that the port's network has."""
@@ -696,12 +717,18 @@ class Agent:
             if before is not None:
                 record = msgspec.structs.replace(record, holder=record.holder or before.holder, awaits=before.awaits)
             if before is not None and not before.same(record):
+                if netns is not None:
+                    self.links.free(id, netns, record.ifname or "")
                 self._replace(before)
             await self._remover.gone(record.device)
             self._make(record, netns)
             if binding is not None:
                 await binding
             await self._wait_for(id)
+            if record.body == "host" and (fault := await self._diverted(record)):
+                self._withdraw(id)
+                await self._unbind(id)
+                raise Conflict(f"port {id} would lead this host elsewhere than it goes now: {fault}")
             return self._finish(record, netns)
         except BaseException:
             if binding is not None:
@@ -763,8 +790,8 @@ class Agent:
             raise Conflict(f"{record.device} is there already, and is no tap")
         if record.queues > 1 and not record.own:
             raise Conflict(f"{record.device} is there already, and its queues are as they are")
-        if self.plane.program(link.ifindex) == UPLINK and not record.vlan:
-            raise Conflict(f"{record.device} is the device of a provider network")
+        if reason := self._unfit(record, link):
+            raise Conflict(reason)
         for port in self._devices.get(record.device, ()):
             other = self._records.get(port) or self._named.get(port)
             # Untagged and tagged ports may share a device: a trunk with its native network.
@@ -832,11 +859,27 @@ class Agent:
             addresses.append(f"{address.ip}/{net.prefixlen}")
             if subnet.gateway is not None and net.version not in defaults and subnet.gateway != address.ip:
                 defaults.add(net.version)
-                routes.append(("0.0.0.0/0" if net.version == 4 else "::/0", subnet.gateway))
+                everywhere = attached.EVERYWHERE[net.version] if record.body == "host" else (_DEFAULT[net.version],)
+                routes += [(to, subnet.gateway) for to in everywhere]
             if subnet.gateway is not None and subnet.gateway != address.ip:
                 routes += [(to, subnet.gateway) for to in record.routes if ip_network(to).version == net.version]
-            routes += [(hop.destination, hop.nexthop) for hop in subnet.routes]
+            # Where the host itself goes is not for a network's owner to say.
+            if record.body != "host":
+                routes += [(hop.destination, hop.nexthop) for hop in subnet.routes]
         return Inside(record.ifname or "", port.mac, network.mtu, tuple(addresses), tuple(routes))
+
+    async def _diverted(self, record: Record) -> str | None:
+        """Return what of this host's own an interface of it would lead elsewhere."""
+        inside = self._inside(record)
+        far = self.links.find(record.ifname or "")
+        if inside is None or far is None:
+            return None
+        own = {index: ips for index, ips in self.links.addresses().items() if index != far.ifindex}
+        ways = [way for way in self.links.ways() if way.link != far.ifindex]
+        hosts = self.plan.objects["host"].values()
+        needed = {host.underlay: f"host {host.id}" for host in hosts if isinstance(host, view.Host)}
+        needed |= dict.fromkeys(await self.servers.addresses(), "a server")
+        return attached.diverted(inside, own, ways, needed)
 
     def _finish(self, record: Record, netns: int | None) -> Any:
         """Set up a link as the view says, and return what the caller is told."""
@@ -856,7 +899,8 @@ class Agent:
         self.links.set(link.ifindex, up=True)
         port = self.plan.port(record.port)
         subnets = [s for a in (port.addresses if port else ()) if (s := self.plan.subnet(a.subnet)) is not None]
-        gateways = [hop for to, hop in inside.routes if to in ("0.0.0.0/0", "::/0")]
+        everywhere = {*_DEFAULT.values(), *(half for halves in attached.EVERYWHERE.values() for half in halves)}
+        gateways = list(dict.fromkeys(hop for to, hop in inside.routes if to in everywhere))
         return {
             "port": record.port,
             "ifname": record.ifname or record.device,
@@ -893,8 +937,12 @@ class Agent:
             except Invalid as fault:
                 log.error("%s", fault)
                 continue
-            if record.inside is None or record.netns is None or inside is None or inside == record.inside:
+            if record.inside is None or record.netns is None or inside is None:
                 continue  # not set up yet: its plug will do that
+            if record.body == "host":
+                inside = attached.kept(inside, record.inside)
+            if inside == record.inside:
+                continue
             try:
                 netns = netns_of(record.netns)
                 try:
@@ -1006,6 +1054,10 @@ class Agent:
         """Bring the tables up to date with what was said of where ports are."""
         self._judge |= self._named.keys()
         self._apply()
+
+    def listen(self, port: str) -> None:
+        """Listen for the guest of a port, or no more, as where it is has changed."""
+        self._moves.listen(port)
 
     def link(self, name: str) -> Link | None:
         """Return a link of this host."""

@@ -148,7 +148,9 @@ def _name_of(plug: Plug) -> str:
 
 
 def _link(name: str) -> str:
-    if len(name.encode()) > 15 or "/" in name or name in (".", "..") or name.split() != [name]:
+    # As the kernel has it (dev_valid_name); "%d" would be a number of its own choosing.
+    odd = set("/:%") & set(name) or name in (".", "..", "all", "default")
+    if len(name.encode()) > 15 or odd or name.split() != [name]:
         raise Invalid(f"{name!r} is no name of a link")
     return name
 

@@ -9,6 +9,7 @@ time.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
@@ -108,6 +109,16 @@ class Server:
         self._prefix = "" if self._socket else parts.path.rstrip("/").removesuffix("/v2.0")
         self._idle: list[Connection] = []
 
+    async def addresses(self) -> list[str]:
+        """Return the addresses of the server; none if it is on this host alone, or its name is not known."""
+        if self._socket is not None:
+            return []
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except OSError:
+            return []
+        return [str(address[0]).partition("%")[0] for *_, address in found]
+
     async def connect(self) -> Connection:
         """Return a new connection; raises `Ended`."""
         try:
@@ -199,6 +210,11 @@ class Servers:
     def server(self) -> str:
         """The server that answered last."""
         return self._servers[self._first].url
+
+    async def addresses(self) -> list[str]:
+        """Return where the servers are, as far as that can be found out."""
+        found = await asyncio.gather(*(server.addresses() for server in self._servers))
+        return [address for addresses in found for address in addresses]
 
     def close(self) -> None:
         """End all connections that wait."""

@@ -184,7 +184,7 @@ def plug_port(
     if netns is not None:
         body = {"netns": _lab_namespace(lab, netns) if lab else netns, "ifname": ifname}
     elif tap is not None:
-        body = {"tap": tap, "queues": queues or 1}
+        body = {"tap": tap, "queues": 1 if queues is None else queues}
     elif vlan is not None:
         device, colon, tag = vlan.rpartition(":")
         if not colon or not tag.isdecimal():
@@ -193,8 +193,15 @@ def plug_port(
     plugged = on.plug(found["id"], **body)
     if wait:
         with show.waiting(f"waiting until port {port} is ACTIVE"):
-            plugged["status"] = ask.wait("port", found["id"])["status"]
+            plugged["status"] = _waited(ask, found)
     show.one(plugged, json)
+
+
+def _waited(ask: Client, port: dict[str, Any]) -> str:
+    """Return a port's status once it is ACTIVE; one that is set down, or whose network is, will not be."""
+    if not port["admin_state_up"] or not ask.show("network", port["network_id"])["admin_state_up"]:
+        return str(ask.show("port", port["id"])["status"])
+    return str(ask.wait("port", port["id"])["status"])
 
 
 @app.command("unplug")
@@ -287,7 +294,7 @@ def move_port(
             if wait:
                 with show.waiting(f"waiting until port {port} is ACTIVE on {to}; a body that it lacks there is plugged "
                                   f"by `crossway port plug`"):  # fmt: skip
-                    ask.wait("port", found["id"])
+                    _waited(ask, found)
                 if at:
                     ask.ask("DELETE", f"{bindings}/{at}")
     show.one(ask.show("port", found["id"]), json)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import socket
 import struct
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from crossway.kernel.netlink import Message, Netlink, Request, attr, attrs, nest
 
 IFF_UP, IFF_LOWER_UP = 1, 0x10000
 ETHERNET, LOOPBACK = 1, 772  # linux/if_arp.h
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO = 1, 3, 4, 5, 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 20, 26, 28, 37
 IFLA_GROUP, DOOMED = 27, 0x63770000  # a group of links that are about to be removed
 BATCH = 256
@@ -33,7 +33,7 @@ IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR, IFF_TUN_EXCL = 0x0002, 0x0100
 IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_UDP_CSUM, IFLA_VXLAN_GBP = 7, 15, 18, 23
 IFLA_VXLAN_UDP_ZERO_CSUM6_TX, IFLA_VXLAN_UDP_ZERO_CSUM6_RX, IFLA_VXLAN_COLLECT_METADATA = 19, 20, 25
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 2
-RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_MULTIPATH = 1, 4, 5, 9
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 4, 0, 253, 1
 
 TC_INGRESS, TC_EGRESS, TCA_OPTIONS, TCA_BPF_NAME = 0xFFFFFFF2, 0xFFFFFFF3, 2, 7
@@ -64,7 +64,15 @@ class Link(NamedTuple):
     kind: str  # "veth", "tun", "vxlan" …, "" for hardware
     alias: str
     carrier: bool = True  # whether the wire is plugged in at both ends
-    type: int = 1  # as in linux/if_arp.h
+    type: int = ETHERNET
+    master: int = 0  # the link, a bridge say, of which it is a member
+
+
+class Way(NamedTuple):
+    """A route of this host's main table."""
+
+    to: IPv4Network | IPv6Network
+    link: int
 
 
 class Inside(NamedTuple):
@@ -109,6 +117,7 @@ def decode(body: bytes) -> Link:
         _text(found.get(IFLA_IFALIAS)),
         bool(flags & IFF_LOWER_UP),
         type,
+        struct.unpack("=I", found[IFLA_MASTER])[0] if IFLA_MASTER in found else 0,
     )
 
 
@@ -147,6 +156,23 @@ class Links:
             address = ip_address(raw) if raw else None
             if address is not None and not (address.version == 6 and address.is_link_local):
                 found.setdefault(index, []).append(str(address))
+        return found
+
+    def ways(self) -> list[Way]:
+        """Return the routes of this host's main table, but for those of link-local addresses."""
+        found = []
+        for family, none in ((socket.AF_INET, bytes(4)), (socket.AF_INET6, bytes(16))):
+            body = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)
+            for message in self._netlink.dump(nl.RTM_GETROUTE, body):
+                of, bits, table, kind = struct.unpack_from("=BB2xB2xB", message.body)
+                told = attrs(message.body[12:])
+                if (of, table, kind) != (family, RT_TABLE_MAIN, RTN_UNICAST):
+                    continue
+                to = ip_network((told.get(RTA_DST, none), bits))
+                # A route over several links: the first of them.
+                link = told.get(RTA_OIF) or told.get(RTA_MULTIPATH, bytes(8))[4:8]
+                if not to.is_link_local:
+                    found.append(Way(to, struct.unpack("=i", link)[0]))
         return found
 
     def toward(self, address: str) -> Link | None:
@@ -257,6 +283,17 @@ class Links:
         if link is None:
             raise NotFound("link", name)
         return link
+
+    def free(self, port: str, netns: int, ifname: str) -> None:
+        """Raise `Conflict` when a namespace has another link by the name that the far end of a port's is to have."""
+        with nl.inside(netns):
+            far = Netlink()
+        with far:
+            if far.get(nl.RTM_GETLINK, _info() + attr(IFLA_IFNAME, ifname) + _no_stats()) is None:
+                return
+        own = self.find(link_name(port))
+        if own is None or not self._reaches(own, netns, ifname):
+            raise Conflict(f"network namespace has a link {ifname} already")
 
     def tap(self, port: str, name: str, queues: int) -> Link:
         """Make a port's tap, down, for a QEMU to open; adopt it when it is there.

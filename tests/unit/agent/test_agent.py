@@ -118,6 +118,10 @@ class FakeLinks:
         for name in names:
             self.machine.links.pop(name, None)
 
+    def addresses(self) -> dict[int, list[str]]:
+        return {}
+
+    def free(self, port: str, netns: int, ifname: str) -> None: ...
     def close(self) -> None: ...
 
 
