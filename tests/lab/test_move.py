@@ -178,6 +178,27 @@ def test_a_guest_that_says_that_it_is_here_brings_its_port(scene: Scene) -> None
     assert wait_for(lambda: at() == "h2", seconds=2), scene.lab.hosts[1].agent.log.read_text()[-3000:]
 
 
+def test_what_cannot_be_moved_stays_and_says_why(scene: Scene) -> None:
+    lab, port = scene.lab, scene.port["id"]
+    lab.hosts[1].agent.kill()
+
+    def fails(*words: str) -> str:
+        command = [sys.executable, "-m", "crossway", *words, "--lab", lab.state.name]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1, done.stdout
+        return done.stderr
+
+    subprocess.run(
+        [sys.executable, "-m", "crossway", "host", "attach", "near", "--lab", lab.state.name, "--host", "h1"],
+        capture_output=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "is an interface of host h1 itself" in fails("port", "move", "h1", "h3")
+    assert "host h9 could not be found" in fails("port", "move", "mover", "h9")
+    assert wait_for(lambda: not next(h["alive"] for h in lab.client.hosts() if h["name"] == "h2"), seconds=20)
+    assert "host h2 has not been heard of lately, so that the port stays on h1" in fails("port", "move", "mover", "h2")
+    assert [b["host"] for b in lab.client.ask("GET", f"{path_of('port', port)}/bindings")["bindings"]] == ["h1"]
+
+
 def test_by_command_nothing_is_left_where_the_port_was(scene: Scene) -> None:
     lab, port = scene.lab, scene.port["id"]
 

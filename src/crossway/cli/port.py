@@ -20,7 +20,7 @@ from crossway.cli.options import (
     given,
     lab_state,
 )
-from crossway.errors import Fault, Invalid, NotFound
+from crossway.errors import Conflict, Fault, Invalid, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from crossway.client import Client
@@ -283,6 +283,9 @@ def move_port(
     if to not in alive:
         raise NotFound("host", to)
     if at != to:
+        if not prepare and not alive[to]:
+            raise Conflict(f"host {to} has not been heard of lately, so that the port stays on {at or 'none'}; "
+                           f"--prepare has it wait there")  # fmt: skip
         if to not in {b["host"] for b in ask.ask("GET", bindings)["bindings"]}:
             ask.ask("POST", bindings, {"binding": {"host": to}})
         # Edges tell each other of a bare-metal server's connections.
@@ -292,9 +295,12 @@ def move_port(
         if not prepare:
             ask.ask("PUT", f"{bindings}/{to}/activate")
             if wait:
-                with show.waiting(f"waiting until port {port} is ACTIVE on {to}; a body that it lacks there is plugged "
-                                  f"by `crossway port plug`"):  # fmt: skip
-                    _waited(ask, found)
+                plug = f"`crossway port plug {port} …` on {to} gives it a body that it lacks there"
+                try:
+                    with show.waiting(f"waiting until port {port} is ACTIVE on {to}; {plug}"):
+                        _waited(ask, found)
+                except Unavailable as fault:
+                    raise Unavailable(f"{fault}: it is on {to} now, and {plug}") from None
                 if at:
                     ask.ask("DELETE", f"{bindings}/{at}")
     show.one(ask.show("port", found["id"]), json)

@@ -25,11 +25,15 @@ from crossway.model.who import SERVICE
 
 # Ports of the network's own have one.
 OWNED = "network:"
+# It is an interface of its host itself.
+ATTACHED = "host:attached"
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Binding:
     port = _port(decision, given["port_id"])
     host = given["host"]
+    if port.device_owner == ATTACHED:
+        raise Conflict(f"Port {port.id} is an interface of host {port.device_id} itself: it does not move.")
     if not host or "/" in host or not host.isprintable():
         raise Invalid(f"Invalid input for host. Reason: '{host}' should be the name of a host.")
     if host == port.host or decision.get(decision.cloud.of(Binding), _id(port, host)):
