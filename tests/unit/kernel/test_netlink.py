@@ -11,6 +11,7 @@ from crossway.kernel.links import (
     IFLA_IFNAME,
     IFLA_INFO_KIND,
     IFLA_LINKINFO,
+    IFLA_MASTER,
     IFLA_MTU,
     decode,
 )
@@ -32,9 +33,14 @@ def test_a_truncated_attribute_ends_the_reading() -> None:
 
 def test_a_link_is_read_from_its_message() -> None:
     body = struct.pack("=BxHiII", 0, 1, 42, 1, 0)
-    body += nl.attr(IFLA_IFNAME, "tap0") + nl.attr(IFLA_MTU, 1400) + nl.attr(IFLA_ADDRESS, bytes(range(6)))
+    body += (
+        nl.attr(IFLA_IFNAME, "tap0")
+        + nl.attr(IFLA_MTU, 1400)
+        + nl.attr(IFLA_ADDRESS, bytes(range(6)))
+        + nl.attr(IFLA_MASTER, 7)
+    )
     body += nl.nested(IFLA_LINKINFO, nl.attr(IFLA_INFO_KIND, "tun")) + nl.attr(IFLA_IFALIAS, "crossway port x")
-    assert decode(body) == (42, "tap0", True, 1400, "00:01:02:03:04:05", "tun", "crossway port x", False, 1)
+    assert decode(body) == (42, "tap0", True, 1400, "00:01:02:03:04:05", "tun", "crossway port x", False, 1, 7)
 
 
 def test_a_loopback_answers_in_this_namespace() -> None:
