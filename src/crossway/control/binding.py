@@ -38,14 +38,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Binding:
         raise Invalid(f"Invalid input for host. Reason: '{host}' should be the name of a host.")
     if host == port.host or decision.get(decision.cloud.of(Binding), _id(port, host)):
         raise Conflict(f"Binding for port {port.id} on host {host} already exists.", type="PortBindingAlreadyExists")
-    if port.link is not None:
-        # A standby edge: the server is plugged in where it is, whoever serves it.
-        if given["profile"] and link.checked(port.vnic_type, given["profile"]) not in (None, port.link):
-            raise Invalid(
-                f"Invalid input for profile. Reason: port {port.id} is plugged in at VLAN {port.link.vlan} of "
-                f"{port.link.physnet}, for whatever host."
-            )
-        given = {**given, "vnic_type": port.vnic_type, "profile": {**port.profile, **given["profile"]}}
+    given = _standing_by(port, given)
     binding = Binding(**{**given, "project_id": port.project_id, **_vif(host)}, id=_id(port, host), status=INACTIVE)
     decision.create(decision.cloud.of(Binding), binding)
     # The port may not go meanwhile, nor be bound there by another.
@@ -60,7 +53,21 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Binding
         link.hold(decision, port.id, port.link, new.vnic_type, new.profile)
         decision.put(decision.cloud.ports, new)
         return _active(new)
-    return change(decision, _waiting(decision, port, host), given)
+    return change(decision, _waiting(decision, port, host), _standing_by(port, given))
+
+
+def _standing_by(port: Port, given: Given) -> Given:
+    """Return what is given of a binding that waits; one of a standby edge says of the server what the port does."""
+    if port.link is None:
+        return given
+    # It is plugged in where it is, whoever serves it.
+    profile = given.get("profile") or {}
+    if profile and link.checked(port.vnic_type, profile) not in (None, port.link):
+        raise Invalid(
+            f"Invalid input for profile. Reason: port {port.id} is plugged in at VLAN {port.link.vlan} of "
+            f"{port.link.physnet}, for whatever host."
+        )
+    return {**given, "vnic_type": port.vnic_type, "profile": {**port.profile, **profile}}
 
 
 def delete(decision: Decision, caller: Caller, id: str) -> None:

@@ -388,6 +388,7 @@ def _essence(port: Port) -> tuple[object, ...]:
         port.host,
         port.waiting,
         port.profile,
+        port.vnic_type,
         port.dns_name,
         port.device_owner,
     )
@@ -395,7 +396,8 @@ def _essence(port: Port) -> tuple[object, ...]:
 
 def _network_essence(network: Network) -> tuple[object, ...]:
     """Return what a host is told of a network."""
-    return (network.number, network.mtu, network.segment, network.admin_state_up)
+    provider = (network.type, network.physnet, network.segment)
+    return (network.number, network.mtu, provider, network.admin_state_up, network.dns_domain)
 
 
 def _subnet_essence(subnet: object) -> tuple[object, ...]:

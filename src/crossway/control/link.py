@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from crossway.control.decision import Decision
 from crossway.control.segmentation import key
 from crossway.errors import Conflict, Invalid
+from crossway.model.binding import Binding
 from crossway.model.link import Link, link_of
 from crossway.model.network import VLAN
 
@@ -19,6 +22,10 @@ def hold(decision: Decision, port: str, old: Link | None, vnic_type: str, profil
         return
     if old is not None:
         release(decision, old)
+        # A standby serves the same place, wherever that is now.
+        bindings = decision.cloud.of(Binding)
+        for standby in decision.by(bindings, "port_id", port):
+            decision.put(bindings, msgspec.structs.replace(standby, vnic_type=vnic_type, profile=dict(profile)))
     if new is not None:
         held = _key(new)
         taken = held.removeprefix("claim/") in decision.cloud.claims and held not in decision.transaction.deletes

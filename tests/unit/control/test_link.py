@@ -100,3 +100,28 @@ def test_a_standby_serves_the_same_place(world: World) -> None:
     world.do(lambda d: BINDINGS.actions["activate"].verb(d, NOVA, f"{port.id}.h2", {}))
     moved = world.again(port)
     assert (moved.host, moved.link, moved.waiting) == ("h2", port.link, ("h1",))
+
+
+def test_a_standby_serves_wherever_the_server_is_now(world: World) -> None:
+    told = {
+        host: (world.host(host, ip), Listener(world, host))[1]
+        for host, ip in (("h1", "192.0.2.1"), ("h2", "192.0.2.2"))
+    }
+    port = server(world, RACK, binding__host_id="h1")
+    standby = world.make(BINDINGS, NOVA, parent=port.id, host="h2")
+
+    def links() -> list[Any]:
+        return [one.objects["port", port.id]["link"] for one in told.values()]
+
+    world.change(port, ADMIN, binding__profile={**RACK, "vlan": 106})
+    assert links() == [{"physnet": "rack", "vlan": 106}] * 2
+    # Nor does the standby's binding say otherwise, then or later.
+    world.change(standby, NOVA, profile={}, vnic_type="normal")
+    with pytest.raises(Invalid, match="plugged in at VLAN 106"):
+        world.change(standby, NOVA, profile=RACK)
+    server(world, RACK)  # the VLAN that it had is free
+    world.do(lambda d: BINDINGS.actions["activate"].verb(d, NOVA, f"{port.id}.h2", {}))
+    assert links() == [{"physnet": "rack", "vlan": 106}] * 2
+    # One that is no bare-metal server's any more is served by nobody.
+    world.change(port, ADMIN, binding__vnic_type="normal")
+    assert links() == [None] * 2

@@ -260,6 +260,13 @@ def test_what_does_not_matter_to_hosts_is_not_told(two: tuple[World, Listener, L
     assert one.news() == []
 
 
+def test_a_networks_domain_is_told(two: tuple[World, Listener, Listener]) -> None:
+    world, one, _ = two
+    network = named(world, "network", "n1")
+    world.change(network, dns_domain="other.example.")
+    assert one.objects["network", network.id]["domain"] == "other.example."
+
+
 def test_documents_of_one_transaction_are_followed_by_one_bookmark(two: tuple[World, Listener, Listener]) -> None:
     world, one, _ = two
     one.told.clear()
