@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from crossway.errors import Conflict
 from crossway.kernel.links import PROGRAMS
 from crossway.lab import Lab, Workload
 from crossway.lab.lab import Host
@@ -191,3 +192,20 @@ def test_a_device_that_was_a_ports_is_left_as_it_was(scene: Scene, theirs: str, 
     assert qdiscs(host, "guest") == left
     for kind in left:
         host.exec("tc", "qdisc", "delete", "dev", "guest", kind)
+
+
+def test_a_filter_in_the_way_is_told_of(scene: Scene) -> None:
+    lab, host, _, _ = scene
+    network = lab.client.find("network", "net")
+    port = lab.client.create("port", network_id=network["id"])
+    host.exec("tc", "qdisc", "add", "dev", "guest", "clsact")
+    count(host, "guest", "ingress", "pref", "1")
+    put = others(host, "guest")
+    try:
+        with pytest.raises(Conflict, match="guest has a filter where ours is to be, of priority 1"):
+            host.agent_client.plug(port["id"], tap="guest")
+        assert (ours(host, "guest"), others(host, "guest")) == ([], put)
+        assert not [p for p in host.agent_client.status()["ports"] if p["id"] == port["id"]]
+    finally:
+        host.exec("tc", "qdisc", "delete", "dev", "guest", "clsact")
+        lab.client.delete("port", port["id"])

@@ -797,6 +797,12 @@ class Agent:
             # Untagged and tagged ports may share a device: a trunk with its native network.
             if other is not None and port != record.port and other.vlan == record.vlan:
                 raise Conflict(f"{record.device} is the body of port {port}")
+        try:
+            if not record.vlan or self.plane.program(link.ifindex) != UPLINK:
+                self.plane.hook(WORKLOAD, link.ifindex)
+        except OSError as fault:
+            what = "has a filter where ours is to be, of priority 1" if fault.errno == errno.EINVAL else str(fault)
+            raise Conflict(f"{record.device} {what}") from fault
         return record
 
     def _replace(self, record: Record) -> None:
