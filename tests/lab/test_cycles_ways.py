@@ -42,7 +42,7 @@ SEED = int(os.environ.get("SEED", "1"))
 SECONDS = float(os.environ.get("SECONDS", "7000"))
 # Docker takes ten times as long as the others.
 SHARES = {"docker": 0.1, "cni": 0.3, "tap": 0.3, "edge": 0.2, "attach": 0.1}
-FORGOTTEN_SECONDS = 90.0  # within which what an engine asked for and forgot has gone
+FORGOTTEN_SECONDS = 120.0  # within which what an engine asked for and forgot has gone
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 2, 0x1000
 
 
@@ -248,13 +248,15 @@ def remaining(before: Any, now: Any) -> Any:
 
 
 def words_of(lab: Lab, now: Any, docker: Engine) -> str:
-    """Return what agents and engine had to say of the ports that are left."""
+    """Return which ports are left, and what agents and engine had to say of them."""
+    ports = lab.client.list("ports")
     marks = {word for path in now["kept"] for word in [path.rpartition("/")[2].removesuffix(".json")]}
-    marks |= {device[:12] for _, _, device in now["ports"] if device}
-    said = []
+    marks |= {mark for port in ports for mark in (port["id"], port["device_id"][:12]) if mark}
+    said = [json.dumps(port) for port in ports]
     for log in (*(host.agent.log for host in lab.hosts), docker.log):
         lines = log.read_text(errors="replace").splitlines()
         said += [f"{log.parent.name}: {line}" for line in lines if any(mark in line for mark in marks)][-40:]
+        said += [f"{log.parent.name}: at last: {line}" for line in lines[-10:]]
     return "\n".join(said)
 
 

@@ -41,6 +41,7 @@ GROUPS_LABEL = "crossway.groups"
 UNNAMED = "docker "  # how the name of a port begins whose container is not known yet
 
 IDLE_SECONDS = 60.0  # an address or an endpoint that has nothing to stand for it for so long is nobody's
+LOOK_SECONDS = 20.0  # between two looks at which these are
 
 # What may be said in words of ours; Docker's own have dots.
 POOL_OPTIONS = ("network", "project")
@@ -69,7 +70,8 @@ class Docker:
         self.asked = False  # whether the engine has ever wanted anything of us
         # Ports that nothing stands for yet, or any more, and since when. An engine that is killed between two
         # calls never says what became of them.
-        self._idle: dict[str, float] | None = None
+        self._idle: dict[str, float] = {}
+        self._looked: float | None = None
         self._fresh: dict[str, Made] = {}  # by pool, what was made for it, until there is a network that it is for
         self._endpoints: dict[str, Object] = {}  # the port of an endpoint, as it was made
 
@@ -122,13 +124,18 @@ class Docker:
         return {}
 
     async def sweep(self, now: float) -> None:
-        """Take away what an engine has asked for and forgotten."""
-        if self._idle is None:
+        """Take away what an engine has asked for and forgotten.
+
+        Again and again it is looked which ports have nothing to stand for them: of one that a server made, or did not
+        delete, when it was killed before it answered, nobody here knows.
+        """
+        if self._looked is None or now - self._looked > LOOK_SECONDS:
             ports = await attach.found(
                 self._host, "port", device_owner=OWNER, binding__host_id=self._host.host, project_id=self._only
             )
             ids = [p["id"] for p in ports if self._host.body(p["id"]) is None]
-            self._idle = dict.fromkeys([*ids, *(p["id"] for p in await self._reservations())], now)
+            found = [*ids, *(p["id"] for p in await self._reservations())]
+            self._idle, self._looked = {id: self._idle.get(id, now) for id in found}, now
         for id in [id for id, since in self._idle.items() if now - since > IDLE_SECONDS]:
             for port in await attach.found(self._host, "port", id=id):
                 if self._host.body(id) is None and port["device_id"] != self._kept:
@@ -138,13 +145,11 @@ class Docker:
 
     def _left(self, port: str) -> None:
         """Take note that nothing stands for a port."""
-        if self._idle is not None:
-            self._idle[port] = time.monotonic()
+        self._idle[port] = time.monotonic()
 
     def _taken(self, port: str) -> None:
         """Take note that a port has its container, or is gone."""
-        if self._idle is not None:
-            self._idle.pop(port, None)
+        self._idle.pop(port, None)
 
     # Addresses.
 

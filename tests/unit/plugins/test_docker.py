@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from crossway.client import Object
-from crossway.plugins.docker import GENERIC, IDLE_SECONDS, Docker, labelled
+from crossway.errors import Unavailable
+from crossway.plugins.docker import GENERIC, IDLE_SECONDS, LOOK_SECONDS, Docker, labelled
 
 NETWORK = "3f1f3c3e-0000-4000-8000-000000000001"
 SUBNET = "3f1f3c3e-0000-4000-8000-000000000002"
@@ -36,6 +37,7 @@ class Agent:
     def __init__(self) -> None:
         self.ports: dict[str, Object] = {}
         self.bodies: set[str] = set()
+        self.dying = False  # whether the server dies with the next that it is asked to do
         self._numbers = itertools.count(10)
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -54,6 +56,8 @@ class Agent:
             ]
             made = {"id": f"p{number}", "mac_address": "02:00:00:00:00:01", **body["port"], "fixed_ips": fixed}
             self.ports[made["id"]] = made
+            if self.dying:
+                raise Unavailable("the server has died before it answered")
             return {"port": made}
         asked = dict(parse_qsl(url.query))
         return {"ports": [p for p in self.ports.values() if all(p.get(k) == v for k, v in asked.items())]}
@@ -67,6 +71,8 @@ class Agent:
 
     async def detach(self, port: str) -> None:
         self.bodies.discard(port)
+        if self.dying:
+            raise Unavailable("the server has died before it heard")
         self.ports.pop(port, None)
 
     def body(self, port: str) -> Object | None:
@@ -111,6 +117,21 @@ def left(engine: Engine) -> None:
     engine.say("NetworkDriver.Leave", NetworkID="n", EndpointID="e")
 
 
+def unanswered(engine: Engine) -> None:
+    engine.agent.dying = True
+    asked = b'{"NetworkID": "n", "EndpointID": "e", "Interface": {}}'
+    assert "died" in asyncio.run(engine.docker.route("NetworkDriver.CreateEndpoint")(asked, {}))["Err"]
+    engine.agent.dying = False
+
+
+def undeleted(engine: Engine) -> None:
+    joined(engine)
+    engine.agent.dying = True
+    asked = b'{"NetworkID": "n", "EndpointID": "e"}'
+    assert "died" in asyncio.run(engine.docker.route("NetworkDriver.DeleteEndpoint")(asked, {}))["Err"]
+    engine.agent.dying = False
+
+
 def reserved(engine: Engine) -> None:
     engine.say("IpamDriver.RequestAddress", PoolID=SUBNET)
 
@@ -123,7 +144,15 @@ def kept(engine: Engine) -> None:
 
 @pytest.mark.parametrize(
     ("story", "stays"),
-    [(begun, False), (joined, True), (left, False), (reserved, False), (kept, True)],
+    [
+        (begun, False),
+        (joined, True),
+        (left, False),
+        (reserved, False),
+        (kept, True),
+        (unanswered, False),
+        (undeleted, False),
+    ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_what_an_engine_forgot_goes_after_a_while(engine: Engine, tmp_path: Path, story: Any, stays: bool) -> None:
@@ -134,6 +163,15 @@ def test_what_an_engine_forgot_goes_after_a_while(engine: Engine, tmp_path: Path
     for each in (Engine(engine.agent, tmp_path / "docker"), engine):
         each.later(IDLE_SECONDS + 5)
         assert len(engine.agent.ports) == (1 if stays else 0)
+
+
+@pytest.mark.parametrize("story", [unanswered, undeleted])
+def test_what_a_server_did_not_answer_goes_though_the_agent_lives_on(engine: Engine, story: Any) -> None:
+    story(engine)
+    for seconds in (LOOK_SECONDS + 1, IDLE_SECONDS + LOOK_SECONDS + 2):
+        assert len(engine.agent.ports) == 1
+        engine.later(seconds)
+    assert engine.agent.ports == {}
 
 
 def test_an_address_that_is_kept_is_given_back(engine: Engine) -> None:
