@@ -175,11 +175,11 @@ class Agent:
             await api.stop()
             for docker in engines.values():
                 await docker.stop()
+            await ways.close()
             await self._remover.close()
             for path in (self.run / "agent.sock", *engines):
                 path.unlink(missing_ok=True)
             self.servers.close()
-            ways.close()
             self._moves.close()
             self._edges.close()
             self.published.close()

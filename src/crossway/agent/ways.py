@@ -151,8 +151,10 @@ class Ways:
         """Return what the agent is to do again and again."""
         return [self.sweep, *(step for engine in self._engines for step in (engine.listen, engine.look))]
 
-    def close(self) -> None:
-        """Ask engines nothing any more."""
+    async def close(self) -> None:
+        """Ask engines nothing any more, and end what was begun for them."""
+        for docker in self._docker.values():
+            await docker.close()
         for engine in self._engines:
             engine.close()
 

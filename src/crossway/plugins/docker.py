@@ -74,6 +74,8 @@ class Docker:
         self._looked: float | None = None
         self._fresh: dict[str, Made] = {}  # by pool, what was made for it, until there is a network that it is for
         self._endpoints: dict[str, Object] = {}  # the port of an endpoint, as it was made
+        self._ahead: dict[str, asyncio.Task[Object]] = {}  # bodies in the making, by the endpoint that is to be joined
+        self._cidrs: dict[str, str] = {}  # of subnets: a subnet never gets another
 
     @property
     def project(self) -> str | None:
@@ -133,15 +135,24 @@ class Docker:
             ports = await attach.found(
                 self._host, "port", device_owner=OWNER, binding__host_id=self._host.host, project_id=self._only
             )
-            ids = [p["id"] for p in ports if self._host.body(p["id"]) is None]
+            ids = [p["id"] for p in ports if not self._stands(p)]
             found = [*ids, *(p["id"] for p in await self._reservations())]
             self._idle, self._looked = {id: self._idle.get(id, now) for id in found}, now
         for id in [id for id, since in self._idle.items() if now - since > IDLE_SECONDS]:
             for port in await attach.found(self._host, "port", id=id):
-                if self._host.body(id) is None and port["device_id"] != self._kept:
+                if not self._stands(port) and port["device_id"] != self._kept:
                     log.info("removing port %s: no engine has taken it", id)
-                    await self._host.detach(id)
+                    await self._detach(port)
             self._taken(id)
+
+    def _stands(self, port: Object) -> bool:
+        """Return whether something stands for a port: a body, unless that still waits for its endpoint to be joined."""
+        return self._host.body(port["id"]) is not None and port["device_id"] not in self._ahead
+
+    async def close(self) -> None:
+        """End what is in the making."""
+        for endpoint in list(self._ahead):
+            await self._give_up(endpoint)
 
     def _left(self, port: str) -> None:
         """Take note that nothing stands for a port."""
@@ -221,6 +232,7 @@ class Docker:
         return {}
 
     async def _detach(self, port: Object) -> None:
+        await self._give_up(port["device_id"])
         await self._host.detach(port["id"])
         self._taken(port["id"])
 
@@ -393,15 +405,11 @@ class Docker:
             raise Invalid("this network's addresses come from its IPAM driver: say --ip and --ip6, not driver-opt=ips=")
         mac = wanted.get("MacAddress") or options.get("mac") or None
         network = {"id": net.network, "project_id": net.owner} if net.owner else None
-        # Asked again, if the last answer was lost; or an address that was held for this endpoint.
-        again, held, subnets = await asyncio.gather(
-            self._ports(endpoint),
-            self._reservations() if given else _none(),
-            attach.found(self._host, "subnet", network_id=net.network),
-        )
-        for old in again:
+        # Asked again, as the last answer was lost; an agent that has been killed meanwhile finds it in its sweep.
+        for old in await self._ports(endpoint) if endpoint in self._endpoints else ():
             await self._detach(old)
-        held = [old for old in held if old["network_id"] == net.network
+        # Addresses that were held for this endpoint.
+        held = [old for old in (await self._reservations() if given else ()) if old["network_id"] == net.network
                 and {i["ip_address"] for i in old["fixed_ips"]} & set(given)]  # fmt: skip
         # One of them becomes the endpoint's: else somebody might get its address meanwhile.
         kept = next((old for old in held if old["project_id"] == (net.project or net.owner)), None)
@@ -422,17 +430,44 @@ class Docker:
         port = await attach.make(self._host, wish, network, kept)
         self._left(port["id"])
         self._endpoints[endpoint] = port
+        # The engine writes to its disk before it joins: meanwhile the body is made.
+        self._ahead[endpoint] = asyncio.create_task(self._plug(port["id"]))
+        self._ahead[endpoint].add_done_callback(_told_when_joined)
         answer = {} if wanted.get("MacAddress") else {"MacAddress": port["mac_address"]}
         for ip in port["fixed_ips"]:
             key = "AddressIPv6" if ":" in ip["ip_address"] else "Address"
             if not wanted.get(key) and key not in answer:
-                cidr = next(subnet["cidr"] for subnet in subnets if subnet["id"] == ip["subnet_id"])
-                answer[key] = f"{ip['ip_address']}/{ip_network(cidr).prefixlen}"
+                length = ip_network(await self._cidr(net.network, ip["subnet_id"])).prefixlen
+                answer[key] = f"{ip['ip_address']}/{length}"
         return {"Interface": answer}
 
+    async def _cidr(self, network: str, subnet: str) -> str:
+        if subnet not in self._cidrs:
+            subnets = await attach.found(self._host, "subnet", network_id=network)
+            self._cidrs.update({one["id"]: one["cidr"] for one in subnets})
+        return self._cidrs[subnet]
+
+    async def _plug(self, port: str) -> Object:
+        return await self._host.plug({"port": port, "body": "pair", "ifname": far_name(port)})
+
+    async def _plugged(self, endpoint: str, port: str) -> Object:
+        """Return how the body of a port looks, as it was made ahead or is made now; raise what kept it from that."""
+        ahead = self._ahead.pop(endpoint, None)
+        plugged = await ahead if ahead is not None else None
+        if plugged is None or self._host.body(port) is None:
+            plugged = await self._plug(port)
+        return plugged
+
+    async def _give_up(self, endpoint: str) -> None:
+        """End the making of a body that is not wanted any more."""
+        if (ahead := self._ahead.pop(endpoint, None)) is not None:
+            ahead.cancel()
+            await asyncio.gather(ahead, return_exceptions=True)
+
     async def delete_endpoint(self, asked: dict[str, Any]) -> Any:
+        ports = await self._seen(asked["EndpointID"])
         self._endpoints.pop(asked["EndpointID"], None)
-        for port in await self._ports(asked["EndpointID"]):
+        for port in ports:
             await self._detach(port)
         return {}
 
@@ -454,7 +489,7 @@ class Docker:
 
     async def join(self, asked: dict[str, Any]) -> Any:
         port = await self._port(asked)
-        plugged = await self._host.plug({"port": port["id"], "body": "pair", "ifname": far_name(port["id"])})
+        plugged = await self._plugged(asked["EndpointID"], port["id"])
         self._taken(port["id"])
         answer: dict[str, Any] = {
             "InterfaceName": {"SrcName": plugged["ifname"], "DstPrefix": "eth"},
@@ -531,12 +566,11 @@ class Docker:
 
     async def _port(self, asked: dict[str, Any]) -> Object:
         self.asked, endpoint = True, asked["EndpointID"]
-        if endpoint not in self._endpoints:
-            ports = await self._ports(endpoint)
-            if not ports:
-                raise NotFound("endpoint", endpoint)
-            self._endpoints[endpoint] = ports[0]
-        return self._endpoints[endpoint]
+        ports = await self._seen(endpoint)
+        if not ports:
+            raise NotFound("endpoint", endpoint)
+        self._endpoints[endpoint] = ports[0]
+        return ports[0]
 
 
 def wishes(portmap: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -608,8 +642,10 @@ def labelled(container: Object, told: Object) -> tuple[str, ...]:
     return listed(label) if label and "groups" not in (told.get("DriverOpts") or {}) else ()
 
 
-async def _none() -> Objects:
-    return []
+def _told_when_joined(ahead: asyncio.Task[Object]) -> None:
+    """Take note of a fault: an endpoint that is never joined is told of none."""
+    if not ahead.cancelled():
+        ahead.exception()
 
 
 def _refused(message: str) -> dict[str, str]:
