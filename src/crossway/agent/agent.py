@@ -479,6 +479,7 @@ class Agent:
         link = self._links.pop(ifindex, None)
         if link is not None and self._by_name.get(link.name) == link:
             del self._by_name[link.name]
+            self._remover.announced(link.name)
         self.plane.gone(ifindex)
         if ifindex == self.plane.overlay.ifindex:
             self._renew()
