@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpx
 import pytest
 
 from crossway.lab import Lab
@@ -84,4 +86,36 @@ def test_containers_of_docker_that_come_and_go_while_agent_and_engine_are_killed
         # What a killed engine asked for and forgot goes after a minute.
         assert wait_for(lambda: attached(lab) == [], 90), attached(lab)
         assert left(lab) == set()
+        assert bodies(lab) == set()
+
+
+@pytest.mark.parametrize("joined", [True, False], ids=["joined", "given up"])
+def test_an_agent_that_is_killed_before_an_endpoint_is_joined_goes_on_with_its_body(joined: bool) -> None:
+    with Lab.up(hosts=1) as lab:
+        dual(lab, "blue", 1)
+        host = lab.hosts[0]
+
+        def say(method: str, **asked: Any) -> Any:
+            """Play the engine."""
+            with httpx.Client(transport=httpx.HTTPTransport(uds=f"{host.run}/docker.sock"), timeout=10) as engine:
+                told = engine.post(f"http://engine/NetworkDriver.{method}", json={"NetworkID": "n", **asked}).json()
+            assert "Err" not in told, told
+            return told
+
+        say("CreateNetwork", Options={"com.docker.network.generic": {"network": "blue"}})
+        endpoint = {"EndpointID": "e" * 64}
+        say("CreateEndpoint", **endpoint, Interface={})
+        host.agent.kill()
+        host.agent.start()
+        (port,) = attached(lab)
+        if joined:
+            taken = say("Join", **endpoint, SandboxKey="/var/run/docker/netns/e")["InterfaceName"]["SrcName"]
+            assert taken in links(host)
+            assert wait_for(lambda: lab.client.show("port", port["id"])["status"] == "ACTIVE")
+            assert len(bodies(lab)) == 1
+            say("Leave", **endpoint)
+            assert bodies(lab) == set()
+            assert taken not in links(host)
+        say("DeleteEndpoint", **endpoint)
+        assert attached(lab) == []
         assert bodies(lab) == set()
