@@ -3,82 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import random
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from crossway.client import Object
 from crossway.plugins.cni import Call, Cni
+from unit.plugins.agent import MAC, Agent
 
-NETWORK: Object = {"id": "n1", "name": "pods", "project_id": "red", "shared": False}
+CONF = {"cniVersion": "1.1.0", "name": "pods", "type": "crossway-cni", "network": "pods"}
+CALL = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/run/netns/c1"}
 
 
-class Agent:
-    """An agent with one network at its server; what it is asked to plug takes a moment."""
-
-    host = "h1"
-    connected = True
+class Slow(Agent):
+    """An agent that takes a moment for all that it is asked."""
 
     def __init__(self) -> None:
-        self.ports: dict[str, Object] = {}
-        self.bodies: set[str] = set()
+        super().__init__("pods")
         self.judged = True
-        self._numbers = itertools.count(10)
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         await asyncio.sleep(0)
-        url = urlsplit(path)
-        kind = url.path.removeprefix("/v2.0/").partition("/")[0]
-        if kind == "networks":
-            asked = dict(parse_qsl(url.query))
-            return {kind: [NETWORK] if asked.get("name") == NETWORK["name"] else []}
-        if kind == "security-groups":
-            return {kind: []}
-        if method == "POST":
-            json.dumps(body).encode()
-            made = {"id": f"p{next(self._numbers)}", **body["port"]}
-            self.ports[made["id"]] = made
-            return {"port": made}
-        asked = dict(parse_qsl(url.query))
-        return {"ports": [p for p in self.ports.values() if all(p.get(k) == v for k, v in asked.items())]}
+        return await super().ask(method, path, body)
 
     async def plug(self, wish: Mapping[str, Any]) -> Object:
         await asyncio.sleep(0.01)
-        self.bodies.add(wish["port"])
-        return {
-            "device": "cw1", "device_mac": "02:00:00:00:00:01", "ifname": wish["ifname"], "mac": "02:00:00:00:00:02",
-            "mtu": 1450, "gateways": ["10.0.0.1"], "addresses": ["10.0.0.9/24"], "routes": [], "dns": [],
-        }  # fmt: skip
-
-    async def detach(self, port: str) -> None:
-        self.bodies.discard(port)
-        self.ports.pop(port, None)
-
-    async def unplug(self, port: str) -> None:
-        self.bodies.discard(port)
+        return await super().plug(wish)
 
     def body(self, port: str) -> Object | None:
         if port not in self.bodies:
             return None
         return {
-            "netns": CALL["CNI_NETNS"], "mac": "02:00:00:00:00:02", "addresses": ["10.0.0.9/24"], "lacking": [],
+            "netns": CALL["CNI_NETNS"], "mac": MAC, "addresses": ["10.0.0.9/24"], "lacking": [],
             "set_up": True, "up": self.judged, "judged": self.judged,
             "limits": {"in_rate": 0, "in_burst": 0, "out_rate": 0, "out_burst": 0},
         }  # fmt: skip
-
-    def published(self, port: str) -> list[Object]:
-        return []
-
-    async def publish(self, port: str, mappings: list[Object], who: str) -> None: ...
-
-
-CONF = {"cniVersion": "1.1.0", "name": "pods", "type": "crossway-cni", "network": "pods"}
-CALL = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/run/netns/c1"}
 
 
 def raw(conf: Any = CONF, said: Mapping[str, str | bytes | None] | None = None) -> bytes:
@@ -159,7 +121,7 @@ WRONG: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_nobody_should_send_has_a_code_and_leaves_nothing(case: str) -> None:
-    agent = Agent()
+    agent = Slow()
     call, code = WRONG[case]
     (told,) = ask(agent, call)
     assert isinstance(told, dict), told
@@ -170,12 +132,12 @@ def test_what_nobody_should_send_has_a_code_and_leaves_nothing(case: str) -> Non
 
 def test_a_fault_is_of_the_version_that_was_asked_in() -> None:
     for version in ("0.4.0", "1.0.0"):
-        (told,) = ask(Agent(), raw({**CONF, "cniVersion": version}, {"CNI_IFNAME": ""}))
+        (told,) = ask(Slow(), raw({**CONF, "cniVersion": version}, {"CNI_IFNAME": ""}))
         assert told["cniVersion"] == version
 
 
 def test_check_of_an_agent_that_has_just_begun_is_to_be_tried_again() -> None:
-    agent = Agent()
+    agent = Slow()
     (result,) = ask(agent, raw())
     check = raw({**CONF, "prevResult": result}, {"CNI_COMMAND": "CHECK"})
     assert ask(agent, check) == [None]
@@ -184,21 +146,21 @@ def test_check_of_an_agent_that_has_just_begun_is_to_be_tried_again() -> None:
 
 
 def test_del_of_a_slow_add_comes_after_it() -> None:
-    agent = Agent()
+    agent = Slow()
     added, deleted = ask(agent, raw(), raw(said={"CNI_COMMAND": "DEL"}))
     assert (added["ips"][0]["address"], deleted) == ("10.0.0.9/24", None)
     assert (agent.ports, agent.bodies) == ({}, set())
 
 
 def test_add_twice_at_once_makes_one_port() -> None:
-    agent = Agent()
+    agent = Slow()
     one, two = ask(agent, raw(), raw())
     assert one == two
     assert len(agent.ports) == 1
 
 
 def test_del_is_done_whatever_else_the_configuration_says() -> None:
-    agent = Agent()
+    agent = Slow()
     ask(agent, raw())
     broken = {**CONF, "network": None, "prevResult": [1], "groups": 7, "namespaces": 1, "dns": "x"}
     assert ask(agent, raw(broken, {"CNI_COMMAND": "DEL", "CNI_NETNS": None})) == [None]
@@ -206,14 +168,14 @@ def test_del_is_done_whatever_else_the_configuration_says() -> None:
 
 
 def test_gc_of_a_runtime_that_has_none_takes_all() -> None:
-    agent = Agent()
+    agent = Slow()
     ask(agent, raw())
     assert ask(agent, raw({**CONF, "cni.dev/valid-attachments": None}, {"CNI_COMMAND": "GC"})) == [None]
     assert agent.ports == {}
 
 
 def test_a_pods_long_name_is_cut() -> None:
-    agent = Agent()
+    agent = Slow()
     ask(agent, raw(said={"CNI_ARGS": f"K8S_POD_NAMESPACE=shop;K8S_POD_NAME={'n' * 253}"}))
     assert [port["name"] for port in agent.ports.values()] == ["shop/" + "n" * 250]
 
@@ -223,7 +185,7 @@ def test_what_earlier_plugins_said_is_kept() -> None:
         "interfaces": [{"name": "net0"}], "ips": [{"address": "192.0.2.1/24", "interface": 0}],
         "routes": [{"dst": "192.0.2.0/24"}], "dns": {"domain": "x"},
     }  # fmt: skip
-    (told,) = ask(Agent(), raw({**CONF, "prevResult": before}))
+    (told,) = ask(Slow(), raw({**CONF, "prevResult": before}))
     assert told["interfaces"][0] == {"name": "net0"}
     assert [ip["interface"] for ip in told["ips"]] == [0, 2]
     assert (told["routes"][0], told["dns"]) == ({"dst": "192.0.2.0/24"}, {"domain": "x"})
@@ -253,7 +215,7 @@ def test_garbage_is_answered() -> None:
             call[at : at + chance.choice((0, 1, 1, 1, 8))] = bytes(
                 chance.choices(b'\0"{}[]:,;=%/x0\xff', k=chance.randrange(3))
             )
-        agent = Agent()
+        agent = Slow()
         (told,) = ask(agent, bytes(call))
         assert isinstance(told, dict | None), call
         assert bool(agent.ports) == bool(told and "interfaces" in told), call

@@ -3,85 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import pytest
 
 from crossway.client import Object
-from crossway.errors import Fault, Unavailable
+from crossway.errors import Unavailable
 from crossway.plugins.docker import GENERIC, IDLE_SECONDS, LOOK_SECONDS, Docker, far_name, labelled
-
-NETWORK = "3f1f3c3e-0000-4000-8000-000000000001"
-SUBNET = "3f1f3c3e-0000-4000-8000-000000000002"
-OBJECTS: dict[str, Object] = {
-    "networks": {"id": NETWORK, "name": "blue", "project_id": "red", "shared": False},
-    "subnets": {
-        "id": SUBNET, "network_id": NETWORK, "project_id": "red", "cidr": "10.0.0.0/24", "gateway_ip": "10.0.0.1",
-        "ip_version": "4",
-    },
-}  # fmt: skip
-
-
-class Agent:
-    """An agent with one network at its server: it keeps ports, and knows which have a body."""
-
-    host = "h1"
-    connected = True
-
-    def __init__(self) -> None:
-        self.ports: dict[str, Object] = {}
-        self.bodies: set[str] = set()
-        self.dying = False  # whether the server dies with the next that it is asked to do
-        self.asked: list[str] = []
-        self.fault: Fault | None = None
-        self._numbers = itertools.count(10)
-
-    async def ask(self, method: str, path: str, body: Any = None) -> Any:
-        url = urlsplit(path)
-        self.asked.append(f"{method} {url.path}")
-        kind, _, id = url.path.removeprefix("/v2.0/").partition("/")
-        if kind != "ports":
-            return {kind[:-1]: OBJECTS[kind]} if id else {kind: [OBJECTS[kind]]}
-        if method == "PUT":
-            self.ports[id].update(body["port"])
-            return {"port": self.ports[id]}
-        if method == "POST":
-            number = next(self._numbers)
-            fixed = [
-                {"subnet_id": SUBNET, "ip_address": f"10.0.0.{number}", **f}
-                for f in body["port"].get("fixed_ips", [{}])
-            ]
-            made = {"id": f"p{number}", "mac_address": "02:00:00:00:00:01", **body["port"], "fixed_ips": fixed}
-            self.ports[made["id"]] = made
-            if self.dying:
-                raise Unavailable("the server has died before it answered")
-            return {"port": made}
-        asked = dict(parse_qsl(url.query))
-        return {"ports": [p for p in self.ports.values() if all(p.get(k) == v for k, v in asked.items())]}
-
-    async def plug(self, wish: Mapping[str, Any]) -> Object:
-        if self.fault is not None:
-            raise self.fault
-        self.bodies.add(wish["port"])
-        return {"ifname": wish["ifname"], "routes": [], "gateways": [], "resolvers": []}
-
-    async def unplug(self, port: str) -> None:
-        self.bodies.discard(port)
-
-    async def detach(self, port: str) -> None:
-        self.bodies.discard(port)
-        if self.dying:
-            raise Unavailable("the server has died before it heard")
-        self.ports.pop(port, None)
-
-    def body(self, port: str) -> Object | None:
-        return {} if port in self.bodies else None
+from unit.plugins.agent import MAC, SUBNET, Agent
 
 
 class Engine:
@@ -260,7 +193,7 @@ def test_an_address_that_was_given_is_at_no_time_free(engine: Engine) -> None:
     (held,) = engine.agent.ports
     options = {"NetworkID": "n", "EndpointID": "e", "Interface": {"Address": address}}
     told = engine.say("NetworkDriver.CreateEndpoint", **options)
-    assert told["Interface"] == {"MacAddress": "02:00:00:00:00:01"}
+    assert told["Interface"] == {"MacAddress": MAC}
     (port,) = engine.agent.ports.values()
     assert (port["id"], port["device_id"], port["binding:host_id"]) == (held, "e", "h1")
     engine.say("IpamDriver.ReleaseAddress", PoolID=SUBNET, Address=address.split("/")[0])
