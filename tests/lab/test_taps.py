@@ -144,6 +144,31 @@ def test_a_plug_that_cannot_be_leaves_the_body_that_there_is(lab: Lab) -> None:
     two.delete()
 
 
+def test_a_machine_does_not_take_a_port_that_another_workload_has(lab: Lab) -> None:
+    host, net = lab.hosts[0], lab.client.find("network", "net")
+    one = lab.workload(host, net, groups=[lab.client.find("security_group", "open")], name="taken")
+    domain = f"""<domain type='qemu'><name>d</name><uuid>11111111-2222-3333-4444-555555555555</uuid><metadata>
+        <p:ports xmlns:p='urn:crossway:domain:1'><p:port id='{one.id}'/></p:ports></metadata><devices>
+        <interface type='ethernet'><mac address='{one.mac}'/><target dev='tap4' managed='no'/></interface>
+        </devices></domain>"""
+
+    def hook(operation: str) -> str:
+        words = "\0".join(("d", operation, "begin", "-", "", domain))
+        command = ["curl", "-s", "--unix-socket", str(host.socket), "--data-binary", "@-", "http://agent/v1/libvirt"]
+        return subprocess.run(command, input=words, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert f"port {one.id} is plugged in already, by cw" in hook("prepare")
+    hook("release")
+    assert "eth0" in links(one)
+    assert lab.client.show("port", one.id)["binding:host_id"] == "h1"
+    one.unplug()
+    assert hook("prepare") == "null"
+    assert "tap4" in links(host)
+    hook("release")
+    assert "tap4" not in links(host)
+    one.delete()
+
+
 def test_who_plugs_a_port_that_is_set_down_need_not_wait(lab: Lab) -> None:
     one = port(lab, name="down", admin_state_up=False)
     command = [sys.executable, "-m", "crossway", "port", "plug", "down", "--tap", "tap3", "--host", "h1", "--json"]

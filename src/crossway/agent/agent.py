@@ -711,10 +711,13 @@ class Agent:
                 raise Invalid(f"{record.netns} is this host's own network namespace, not a workload's")
             await self._remover.gone(record.device)
             record = self._check(record)
+            before = self._records.get(id)
+            if before is not None and record.holder and not before.holder and before.device != record.device:
+                # Whoever plugged it did not say for whom: no machine takes it away.
+                raise Conflict(f"port {id} is plugged in already, by {before.device}: it is to be unplugged first")
             known = self.plan.port(id)
             if not bound and (known is None or self.host not in known.carriers):
                 binding = asyncio.ensure_future(self._bind(id, known))
-            before = self._records.get(id)
             if before is not None:
                 record = msgspec.structs.replace(record, holder=record.holder or before.holder, awaits=before.awaits)
             if before is not None and not before.same(record):
