@@ -37,6 +37,8 @@ def test_a_host_is_attached_and_detached(lab: Lab) -> None:
     before = links(host), host.exec("ip", "route").stdout, host.exec("ip", "-6", "route", "show", "default").stdout
     say(lab, "attach", "near", "--group", "open", "--ip", "10.0.0.77", "--ip", "fd00::77", "--route", "10.1.0.0/16")
     say(lab, "attach", "near", "--group", "open", "--ip", "10.0.0.77", "--ip", "fd00::77", "--route", "10.1.0.0/16")
+    assert "with 10.0.0.77 fd00::77, not 10.0.0.78" in say(lab, "attach", "near", "--ip", "10.0.0.78", status=1)
+    assert "with other groups" in say(lab, "attach", "near", "--group", "default", status=1)
     port = lab.client.list("ports", device_owner="host:attached")
     assert [p["binding:host_id"] for p in port] == ["h1"]
     address = "fd00::77"

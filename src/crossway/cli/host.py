@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossway.cli import show
 from crossway.cli.options import HostName, Json, LabName, Run, Server, agent, client, given
-from crossway.errors import NotFound
+from crossway.errors import Conflict, Invalid, NotFound
 
 if TYPE_CHECKING:
     from crossway.client import Client, Object, Objects
@@ -66,11 +68,12 @@ def attach_host(
     found = ask.find("network", network)
     name = str(on.status()["host"])
     there = _attached(ask, name, found)
+    project = found.get("project_id") or None
+    chosen = [ask.find("security_group", group, **given(project_id=project))["id"] for group in groups or ()]
     if there:
         port = there[0]
+        _same(port, name, network, chosen, ips or ())
     else:
-        project = found.get("project_id") or None
-        chosen = [ask.find("security_group", group, **given(project_id=project))["id"] for group in groups or ()]
         attrs = given(
             project_id=project,
             security_groups=chosen or None,
@@ -109,6 +112,24 @@ def detach_host(
 
 def _attached(ask: Client, host: str, network: Object) -> Objects:
     return ask.list("ports", device_owner=ATTACHED, device_id=host, network_id=network["id"])
+
+
+def _same(port: Object, host: str, network: str, groups: Sequence[str], ips: Sequence[str]) -> None:
+    """Raise Conflict if what is asked for is not what is there."""
+    own = {ip["ip_address"] for ip in port["fixed_ips"]}
+    if other := {_plain(ip) for ip in ips} - own:
+        raise Conflict(f"{host} is on network {network} already, with {' '.join(sorted(own))}, not {' '.join(other)}; "
+                       f"`crossway host detach {network}` first")  # fmt: skip
+    if groups and set(groups) != set(port["security_groups"]):
+        raise Conflict(f"{host} is on network {network} already, with other groups; "
+                       f"`crossway port set {port['id']} --group …` gives it these")  # fmt: skip
+
+
+def _plain(ip: str) -> str:
+    try:
+        return str(ip_address(ip))
+    except ValueError:
+        raise Invalid(f"{ip!r} is no IP address") from None
 
 
 def _ifname(network: Object) -> str:
