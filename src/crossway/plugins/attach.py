@@ -18,6 +18,8 @@ import msgspec
 from crossway.client import Object, Objects, path_of
 from crossway.errors import Conflict, Invalid, NotFound
 
+TEXT_MAX = 255  # letters in the name of a port, and in its device_id
+
 
 class Host(Protocol):
     """What the ways in need of the agent that serves them."""

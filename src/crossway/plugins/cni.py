@@ -21,12 +21,11 @@ import msgspec
 from crossway.client import Object
 from crossway.errors import Fault, Invalid, NotFound, Unavailable
 from crossway.plugins import attach
-from crossway.plugins.attach import Host, Wish, listed
+from crossway.plugins.attach import TEXT_MAX, Host, Wish, listed
 
 log = logging.getLogger(__name__)
 
 OWNER = "container:cni"
-TEXT_MAX = 255  # letters in the name of a port, and in its device_id
 VERSIONS = ("0.4.0", "1.0.0", "1.1.0")
 SINCE = {"GC": "1.1.0", "STATUS": "1.1.0"}
 # Codes of the specification.

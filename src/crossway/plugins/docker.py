@@ -22,7 +22,7 @@ import msgspec
 from crossway.client import Object, Objects, path_of
 from crossway.errors import Conflict, Fault, Forbidden, Invalid, NotFound
 from crossway.plugins import attach
-from crossway.plugins.attach import Host, Wish, listed
+from crossway.plugins.attach import TEXT_MAX, Host, Wish, listed
 
 log = logging.getLogger(__name__)
 
@@ -541,8 +541,11 @@ class Docker:
             for port in await self._ports(told["EndpointID"]) if told.get("EndpointID") else ():
                 profile = {**port["binding:profile"], **known(container, told)}
                 change: dict[str, Any] = {"binding:profile": profile} if profile != port["binding:profile"] else {}
-                if port["name"].startswith(UNNAMED):
-                    change["name"] = container["Name"].removeprefix("/")
+                # A name that somebody has given it in the API stays.
+                before = next(iter(port["binding:profile"].get("names") or ()), "")[:TEXT_MAX]
+                name = profile["names"][0][:TEXT_MAX]
+                if port["name"].startswith(UNNAMED) or port["name"] == before != name:
+                    change["name"] = name
                 if wanted := labelled(container, told):
                     try:
                         groups = await attach.groups(self._host, wanted, port["project_id"])

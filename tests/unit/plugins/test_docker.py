@@ -249,6 +249,18 @@ def test_a_port_is_called_what_its_container_is(engine: Engine, network: dict[st
     assert port["revision"] == 1
 
 
+def test_a_port_is_renamed_with_its_container_unless_it_was_given_a_name(engine: Engine) -> None:
+    joined(engine)
+    (port,) = engine.agent.ports.values()
+    for name in ("one", "two", "n" * 300, "three"):
+        asyncio.run(engine.docker.learn({**container(), "Name": f"/{name}"}))
+        assert port["name"] == name[:255]
+    port["name"] = "printer"
+    asyncio.run(engine.docker.learn({**container(), "Name": "/four"}))
+    assert port["name"] == "printer"
+    assert port["binding:profile"]["names"][0] == "four"
+
+
 def test_a_container_without_a_port_here_and_one_that_says_nothing_are_passed_over(engine: Engine) -> None:
     joined(engine)
     (port,) = engine.agent.ports.values()
