@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crossway import settings
 from crossway.errors import Unavailable
 from crossway.lab import Lab
 from crossway.lab.docker import Engine, engine
@@ -256,6 +259,36 @@ def test_what_ended_while_the_agent_was_away_goes_soon(engines: tuple[Lab, Engin
     assert left(lab) == set()
     assert not published(lab)
     one.docker("network", "rm", "away")
+
+
+def test_networks_and_addresses_outlive_a_boot(engines: tuple[Lab, Engines], tmp_path: Path) -> None:
+    lab, (one, _) = engines
+    host = lab.hosts[0]
+    host.agent.restart(**{settings.DATA.variable: str(tmp_path)})
+    try:
+        create(one, "boots", *own("boots", "10.31.0.0/24"), "-o", "groups=open")
+        one.run("boots", "aa", "--ip", "10.31.0.9", "--mac-address", "02:00:00:00:31:09")
+        # The machine goes down at once: nobody says anything to anybody, and what is below RUN is lost.
+        host.agent.kill()
+        one.kill()
+        (before,) = attached(lab)
+        for lost in ("bodies", "docker"):
+            shutil.rmtree(host.run / lost, ignore_errors=True)
+        for name in links(host):
+            if name.startswith(("cw", "cv")):
+                host.exec("ip", "link", "delete", name, check=False)
+        host.agent.start()
+        one.start()
+        one.docker("restart", "-t0", "aa")
+        assert address(one, "aa", "boots") == "10.31.0.9"
+        (port,) = attached(lab)
+        assert port["id"] != before["id"]
+    finally:
+        one.clear()
+        one.docker("network", "rm", "boots", check=False)
+        del host.agent.environment[settings.DATA.variable]
+        host.agent.restart()
+    assert attached(lab) == []
 
 
 def own(network: str, *subnets: str) -> tuple[str, ...]:

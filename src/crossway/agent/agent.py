@@ -76,8 +76,11 @@ class Agent:
         physnets: Mapping[str, str],
         run: Path,
         vxlan_port: int,
+        data: Path | None = None,
     ) -> None:
+        """*data*: the directory of what outlives the host's next boot; *run* if not said."""
         self.host, self.underlay, self.physnets, self.run = host, underlay, dict(physnets), run
+        self.data = data or run
         self._vxlan_port = vxlan_port
         self.servers = Servers(servers, host)
         self.plan = Plan(host)

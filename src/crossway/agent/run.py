@@ -28,6 +28,7 @@ def run(
     run_dir: Path = Path("/run/crossway"),
     vxlan_port: int = VXLAN_PORT,
     ready_fd: int | None = None,
+    data_dir: Path | None = None,
 ) -> None:
     """Run this host's agent until SIGTERM or SIGINT; the data plane goes on forwarding without it.
 
@@ -40,7 +41,7 @@ def run(
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) or NICE)
 
     async def until_told() -> None:
-        task = asyncio.ensure_future(serve(servers, host, underlay, physnets, run_dir, vxlan_port, ready_fd))
+        task = asyncio.ensure_future(serve(servers, host, underlay, physnets, run_dir, vxlan_port, ready_fd, data_dir))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
@@ -58,9 +59,10 @@ async def serve(
     run_dir: Path = Path("/run/crossway"),
     vxlan_port: int = VXLAN_PORT,
     ready_fd: int | None = None,
+    data_dir: Path | None = None,
 ) -> None:
     """Run this host's agent in the present loop until cancelled."""
-    await Agent(list(servers), host, underlay, physnets or {}, run_dir, vxlan_port).main(ready_fd)
+    await Agent(list(servers), host, underlay, physnets or {}, run_dir, vxlan_port, data_dir).main(ready_fd)
 
 
 def purge(run_dir: Path = Path("/run/crossway")) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import socket
 import struct
 import time
@@ -49,6 +50,7 @@ class Bodies(Protocol):
     host: str
     connected: bool
     run: Path
+    data: Path
     servers: Servers
     published: Published
 
@@ -184,12 +186,13 @@ class Ways:
         One is for engines that may have every project's networks; with
         CROSSWAY_DOCKER_PROJECTS each project has one more for its own engines.
         """
-        run, where = self._agent.run, engine_sockets()
-        self._docker = engines = {run / "docker.sock": Docker(self, run / "docker")}
+        run, where, networks = self._agent.run, engine_sockets(), self._agent.data / "docker"
+        _bring(run / "docker", networks)
+        self._docker = engines = {run / "docker.sock": Docker(self, networks)}
         for project in settings.DOCKER_PROJECTS.value().replace(",", " ").split():
             if "/" in project or project.startswith("."):
                 raise Invalid(f"{project!r} in {settings.DOCKER_PROJECTS.variable} cannot be part of a socket's name")
-            engines[run / f"docker-{project}.sock"] = Docker(self, run / "docker" / project, project)
+            engines[run / f"docker-{project}.sock"] = Docker(self, networks / project, project)
         if names.is_asked_outside():
             log.info(
                 "resolv.conf names no server but at a loopback address, which engines ask from outside containers: "
@@ -202,6 +205,17 @@ class Ways:
             path: {("POST", f"/{method}"): docker.route(method) for method in docker.methods}
             for path, docker in engines.items()
         }
+
+
+def _bring(old: Path, new: Path) -> None:
+    """Have what an earlier build kept where the next boot would lose it."""
+    if new == old or not old.is_dir():
+        return
+    try:
+        shutil.copytree(old, new, dirs_exist_ok=True)
+        shutil.rmtree(old)
+    except OSError as fault:
+        log.error("networks of Docker's engines stay in %s: %s", old, fault)
 
 
 def engine_sockets() -> dict[str | None, str]:

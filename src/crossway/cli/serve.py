@@ -77,6 +77,14 @@ def agent(
         typer.Option(metavar="NAME=DEVICE", help="A provider network and the device that leads to it; repeatable."),
     ] = None,
     run: Run = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help=f"{settings.DATA.what}: {settings.DATA.default}, or that of --run if one is said.",
+            envvar=settings.DATA.variable,
+        ),
+    ] = None,
     vxlan_port: Annotated[int, typer.Option(help="UDP port of the overlay, the same on all hosts.")] = 4789,
     ready_fd: ReadyFd = None,
 ) -> None:
@@ -93,6 +101,7 @@ def agent(
         run_dir=Path(run or settings.RUN.default),
         vxlan_port=vxlan_port,
         ready_fd=ready_fd,
+        data_dir=Path(data or run or settings.DATA.default),
     )
 
 
@@ -200,7 +209,7 @@ async def _up(
         await asyncio.to_thread(_first_network, within, external)
         ready, tell = os.pipe()
         agent = asyncio.create_task(
-            serve_agent([within], host, underlay, {PHYSNET: DEVICE}, run, ready_fd=tell),
+            serve_agent([within], host, underlay, {PHYSNET: DEVICE}, run, ready_fd=tell, data_dir=Path(data)),
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -1,7 +1,7 @@
 """Docker's network and IPAM driver: what an engine asks over libnetwork's remote protocol.
 
 An engine tells much only once: a restarted plugin hears of no network again,
-and a restarted engine of no endpoint. So a network is kept in RUN/docker, and
+and a restarted engine of no endpoint. So a network is kept in DATA/docker, and
 an endpoint is a port whose `device_id` is the endpoint. Addresses that IPAM
 has given are ports too, until an endpoint takes them over.
 """
@@ -53,7 +53,7 @@ Method = Callable[["Docker", dict[str, Any]], Awaitable[Any]]
 
 
 class Net(msgspec.Struct, frozen=True, kw_only=True):
-    """One of an engine's networks, as kept in RUN/docker."""
+    """One of an engine's networks, as kept in DATA/docker."""
 
     network: str
     owner: str = ""  # project of the network; not there if an earlier build kept it
@@ -72,6 +72,8 @@ class Docker:
         # calls never says what became of them.
         self._idle: dict[str, float] = {}
         self._looked: float | None = None
+        self._begun = False  # whether it is known that nothing of the host's last life is left
+        self._beginning = asyncio.Lock()
         self._fresh: dict[str, Made] = {}  # by pool, what was made for it, until there is a network that it is for
         self._endpoints: dict[str, Object] = {}  # the port of an endpoint, as it was made
         self._ahead: dict[str, asyncio.Task[Object]] = {}  # bodies in the making, by the endpoint that is to be joined
@@ -154,6 +156,23 @@ class Docker:
         for endpoint in list(self._ahead):
             await self._give_up(endpoint)
 
+    async def _begin(self) -> None:
+        """Take away the ports of containers that the host had before it was booted: theirs again are the addresses.
+
+        None of them has its body any more; where the agent alone began anew, they have.
+        """
+        async with self._beginning:
+            if self._begun:
+                return
+            ports = await attach.found(
+                self._host, "port", device_owner=OWNER, binding__host_id=self._host.host, project_id=self._only
+            )
+            if all(self._host.body(port["id"]) is None for port in ports):
+                for port in (*ports, *await self._reservations()):
+                    log.info("removing port %s: its container was there before this host was booted", port["id"])
+                    await self._detach(port)
+            self._begun = True
+
     def _left(self, port: str) -> None:
         """Take note that nothing stands for a port."""
         self._idle[port] = time.monotonic()
@@ -202,6 +221,7 @@ class Docker:
         return {}
 
     async def request_address(self, asked: dict[str, Any]) -> Any:
+        await self._begin()
         subnet = (await self._host.ask("GET", path_of("subnet", asked["PoolID"])))["subnet"]
         if self._only is not None:
             await attach.one(self._host, "network", subnet["network_id"], self._only)  # not found if it is another's
@@ -400,6 +420,7 @@ class Docker:
         options = {**options, **(options.get(GENERIC) or {})}
         _check_known(options, ENDPOINT_OPTIONS, "driver-opt=")
         wishes(options.get(PORTS) or ())  # what cannot be is told before anything is made
+        await self._begin()
         given = [str(ip_interface(a).ip) for key in ("Address", "AddressIPv6") if (a := wanted.get(key))]
         if given and "ips" in options:
             raise Invalid("this network's addresses come from its IPAM driver: say --ip and --ip6, not driver-opt=ips=")

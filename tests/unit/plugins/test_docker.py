@@ -200,6 +200,22 @@ def test_an_address_that_was_given_is_at_no_time_free(engine: Engine) -> None:
     assert list(engine.agent.ports) == [held], "it is the endpoint's now"
 
 
+@pytest.mark.parametrize("lives", [False, True], ids=["booted", "agent restarted"])
+def test_after_a_boot_addresses_are_free_for_the_containers_that_had_them(
+    engine: Engine, tmp_path: Path, lives: bool
+) -> None:
+    joined(engine)
+    kept(engine)
+    engine.say("NetworkDriver.CreateEndpoint", NetworkID="n", EndpointID="f", Interface={})
+    if not lives:
+        engine.agent.bodies.clear()
+    engine.docker = Docker(engine.agent, tmp_path / "docker")
+    for endpoint in "gh":
+        engine.say("NetworkDriver.CreateEndpoint", NetworkID="n", EndpointID=endpoint, Interface={})
+    there = {port["device_id"] for port in engine.agent.ports.values()}
+    assert there == {"kept h1", "g", "h", *("ef" if lives else "")}
+
+
 @pytest.mark.parametrize(
     "method", ["NetworkDriver.CreateNetwork", "NetworkDriver.CreateEndpoint", "IpamDriver.RequestPool"]
 )
