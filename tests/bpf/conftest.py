@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bpf.guest import guest
 from bpf.world import World, world
 
 
@@ -19,3 +20,9 @@ def made() -> Iterator[World]:
 def w(made: World) -> World:
     made.reset()
     return made
+
+
+@pytest.fixture
+def tap(w: World) -> Iterator[int]:
+    with guest(w) as fd:
+        yield fd

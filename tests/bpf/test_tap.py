@@ -2,64 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import struct
-import subprocess
-from collections.abc import Iterator
-
 import pytest
 
+from bpf.guest import GUEST, link, read, write
 from bpf.packets import ACK, IPV4, TCP, UDP, Packet, arp, eth, ip, ipv6_fragment, tcp, udp
-from bpf.world import FAR, RED, TAP, A, D, Ears, Who, World, frame, gateway
+from bpf.world import FAR, RED, TAP, A, D, Ears, World, frame, gateway
 from crossway.model import rows as r
-
-TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0
-IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
-TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 1, 2, 4
-NEEDS_CSUM, GSO_TCPV4 = 1, 1
-GUEST = Who(RED, 15, 1, "tap0", body=r.Body.TAP)
-
-
-@pytest.fixture
-def tap(w: World) -> Iterator[int]:
-    """Be the virtual machine behind GUEST's tap: a file of frames, each behind a virtio header."""
-    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-    try:
-        request = struct.pack("16sH22x", b"tap0", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
-        fcntl.ioctl(fd, TUNSETIFF, request)
-        fcntl.ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)
-        with open("/proc/sys/net/ipv6/conf/tap0/disable_ipv6", "w") as setting:
-            setting.write("1")
-        link("tap0", "mtu", "1450", "up")
-        w.add(GUEST)
-        w.bpf.attach("from_workload", GUEST.key.ifindex)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def write(tap: int, frame: bytes, linear: int = 0, gso: int = 0) -> None:
-    """Write a frame of which the kernel puts the first *linear* bytes in one piece."""
-    start = 34 if gso else 0
-    flags, kind, checksum = (NEEDS_CSUM, GSO_TCPV4, 16) if gso else (0, 0, 0)
-    header = struct.pack("<BBHHHH", flags, kind, linear, gso, start, checksum)
-    os.write(tap, header + frame)
-
-
-def read(tap: int) -> list[bytes]:
-    found = []
-    try:
-        while True:
-            came = os.read(tap, 65536)
-            assert came[0] & NEEDS_CSUM == 0, "a checksum is still to be made"
-            found.append(came[10:])
-    except BlockingIOError:
-        return found
-
-
-def link(*settings: str) -> None:
-    subprocess.run(["ip", "link", "set", *settings], check=True)
 
 
 def large(w: World) -> None:
