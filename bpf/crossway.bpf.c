@@ -4,6 +4,7 @@
 //     from_workload ─ guard ─┬─ firewall(egress) ─┬─ firewall(ingress) ──> a port of this host
 //                            ├─ answer            ├─ encap ──> VXLAN
 //                            ├─ route ─┬──────────┴─ leave ──> the provider network
+//                            │         ├─ split ──> in pieces to any of these
 //                            │         └─ report
 //                            ├─ respond ──> a client of a published port
 //                            └─ flood
@@ -19,6 +20,7 @@
 #include "stages/report.h"
 #include "stages/respond.h"
 #include "stages/route.h"
+#include "stages/split.h"
 #include "from_workload.bpf.c"
 #include "from_overlay.bpf.c"
 #include "from_uplink.bpf.c"

@@ -102,7 +102,11 @@ TABLE(refreshed, ARRAY, __u32, __u64, 256, 0);
 // The way to a host of the underlay, one in each 256th. Wrap writes and reads.
 TABLE(ways, PERCPU_ARRAY, __u32, struct underlay_way, 256, 0);
 
-// What is quoted in an ICMP answer while the packet is rebuilt.
+// What a packet is to be fragmented into. Split writes and reads.
+TABLE(pieces, PERCPU_ARRAY, __u32, struct piece, 64, 0);
+
+// What is quoted in an ICMP answer, or the head of fragments, while the packet
+// is rebuilt.
 TABLE(scratch, PERCPU_ARRAY, __u32, struct quote, 1, 0);
 
 // Port -> how many ICMP errors it may still cause.

@@ -15,6 +15,22 @@
 #define barrier() asm volatile("" ::: "memory")
 #define barrier_on(value) asm volatile("" : "+r"(value))
 
+// Show the verifier that a length is one that helpers take: two comparisons
+// that the compiler must not make one.
+static __always_inline bool is_length(__u32 *length, __u32 least, __u32 most)
+{
+	__u32 n = *length;
+
+	barrier_on(n);
+	if (n > most)
+		return false;
+	barrier_on(n);
+	if (n < least)
+		return false;
+	*length = n;
+	return true;
+}
+
 enum {
 	IP_WHOLE = 0x4000,
 	IP_MORE = 0x2000,

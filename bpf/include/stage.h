@@ -9,6 +9,7 @@
 int answer(struct __sk_buff *skb);
 int flood(struct __sk_buff *skb);
 int route(struct __sk_buff *skb);
+int split(struct __sk_buff *skb);
 int report(struct __sk_buff *skb);
 int ask(struct __sk_buff *skb);
 int publish(struct __sk_buff *skb);
@@ -27,6 +28,7 @@ struct {
 		[ANSWER] = (void *)&answer,
 		[FLOOD] = (void *)&flood,
 		[ROUTE] = (void *)&route,
+		[SPLIT] = (void *)&split,
 		[REPORT] = (void *)&report,
 		[ASK] = (void *)&ask,
 		[PORT] = (void *)&from_workload,

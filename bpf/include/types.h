@@ -403,6 +403,7 @@ enum packet_flag {
 	PACKET_UPLINK = 16384,   // from the provider network
 	PACKET_WHOLE = 32768,    // a router may not fragment it
 	PACKET_RELAYED = 65536,  // by a host that its destination has left; nobody sends it on once more
+	PACKET_SPLIT = 131072,   // larger than a network that it is routed into, but may be fragmented
 };
 
 // Zeroed by nobody: hook and parse() set what the stages read. One per CPU.
@@ -441,6 +442,7 @@ struct packet {
 	__u32 router;          // the last of them
 	__u32 entry;           // the network by which it came into that one
 	__u32 exit;            // the network by which it leaves it
+	__u32 fit;             // PACKET_SPLIT: the smallest MTU on its way
 	// What became of it, for answers and tests.
 	__u32 answer;          // ICMP to answer with: type << 8 | code
 	__u32 answer_mtu;
@@ -475,6 +477,13 @@ struct budget {
 	__u64 nanoseconds;
 };
 
+enum { PIECE_MAX = 2048 };
+
+// The payload of one fragment while the packet is rebuilt; zeros behind its end.
+struct piece {
+	__u8 bytes[PIECE_MAX + 8];
+};
+
 // The beginning of a packet, as an ICMP error quotes it; zeros behind its end.
 struct quote {
 	__u8 bytes[256];
@@ -487,6 +496,7 @@ enum stage {
 	ANSWER,  // ARP and neighbour solicitations
 	FLOOD,   // groups and unknown destinations
 	ROUTE,   // what is sent to a router's MAC
+	SPLIT,   // what is too large for a network that it is routed into
 	REPORT,  // ICMP errors to the sender
 	ASK,     // what the agent answers
 	PORT,    // a tagged frame of a bare-metal server's, from the device of a provider network

@@ -20,6 +20,21 @@ enum {
 // As whom the host speaks to ports of which something is published: that of NO_ROUTER.
 #define GATEWAY_MAC ((const __u8[6]){ 0x02, 0xc0, 0x55, 0, 0, 1 })
 
+// Send the packet by a device, and have it still.
+static __always_inline int clone(struct __sk_buff *skb, __u32 ifindex, __u16 vlan)
+{
+	int error;
+
+	if (!vlan)
+		return bpf_clone_redirect(skb, ifindex, 0);
+	error = bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), vlan);
+	if (error)
+		return error;
+	error = bpf_clone_redirect(skb, ifindex, 0);
+	bpf_skb_vlan_pop(skb);
+	return error;
+}
+
 // Into a port.
 static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, __u64 port, __u8 body)
 {
@@ -69,7 +84,8 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, struct packet *p, c
 // To another host.
 static __always_inline int encap(struct __sk_buff *skb, struct packet *p)
 {
-	if (cfg.direct && addr_is_ipv4(&p->place.underlay) && !(p->flags & PACKET_RELAYED)) {
+	// What is one datagram goes one way: a piece that overtook the first would be lost.
+	if (cfg.direct && addr_is_ipv4(&p->place.underlay) && !(p->flags & (PACKET_RELAYED | PACKET_SPLIT))) {
 		int device = wrap(skb, p);
 
 		if (device > 0)
@@ -104,19 +120,29 @@ static __always_inline int to_host(struct __sk_buff *skb, struct packet *p)
 	return TC_ACT_UNSPEC;
 }
 
-// To the port of this host at `place`, past its firewall.
-static __always_inline int arrive(struct __sk_buff *skb, struct packet *p)
+// Return why the port of this host at `place` must not get the packet, or 0.
+static __always_inline enum drop enter_port(struct __sk_buff *skb, struct packet *p, __u64 number)
 {
-	__u64 number = port_number(&p->place.port);
 	enum drop why;
 
 	if (p->place.flags & PORT_SECURED) {
 		why = pass_firewall(skb, p, number, WAY_IN, p->place.identity, p->identity);
 		if (why)
-			return drop_at(p, number, why, p->place.identity);
+			return why;
 	}
 	if (p->place.flags & PORT_LIMITED && !within_rate(skb, number, WAY_IN))
-		return drop_at(p, number, DROP_RATE, p->place.identity);
+		return DROP_RATE;
+	return 0;
+}
+
+// To the port of this host at `place`, past its firewall.
+static __always_inline int arrive(struct __sk_buff *skb, struct packet *p)
+{
+	__u64 number = port_number(&p->place.port);
+	enum drop why = enter_port(skb, p, number);
+
+	if (why)
+		return drop_at(p, number, why, p->place.identity);
 	return deliver(skb, p, number, p->place.body);
 }
 

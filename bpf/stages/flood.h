@@ -16,20 +16,6 @@ struct flooding {
 	__u16 uplink_vlan;
 };
 
-static __always_inline int clone(struct __sk_buff *skb, __u32 ifindex, __u16 vlan)
-{
-	int error;
-
-	if (!vlan)
-		return bpf_clone_redirect(skb, ifindex, 0);
-	error = bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), vlan);
-	if (error)
-		return error;
-	error = bpf_clone_redirect(skb, ifindex, 0);
-	bpf_skb_vlan_pop(skb);
-	return error;
-}
-
 // Return whether a secured port may have what its network does not know: only
 // as one of the addresses that it may send from.
 static __always_inline bool may_be_at(const struct packet *p, const struct port_key *port)

@@ -115,22 +115,6 @@ static __always_inline int report_ipv6(struct __sk_buff *skb, struct packet *p, 
 	return bpf_skb_store_bytes(skb, ETH_HLEN, &e, sizeof(e), 0);
 }
 
-// Show the verifier how much is quoted: two comparisons that the compiler must
-// not make one.
-static __always_inline bool is_quotable(__u32 *quoted)
-{
-	__u32 n = *quoted;
-
-	barrier_on(n);
-	if (n > sizeof(struct quote))
-		return false;
-	barrier_on(n);
-	if (n < 20)
-		return false;
-	*quoted = n;
-	return true;
-}
-
 SEC("tc")
 int report(struct __sk_buff *skb)
 {
@@ -150,7 +134,7 @@ int report(struct __sk_buff *skb)
 	quoted = skb->len - ETH_HLEN;
 	if (quoted > sizeof(*quote))
 		quoted = sizeof(*quote);
-	if (!is_quotable(&quoted))
+	if (!is_length(&quoted, 20, sizeof(*quote)))
 		return TC_ACT_SHOT;
 	__builtin_memset(quote, 0, sizeof(*quote));
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, quote, quoted))
@@ -166,7 +150,7 @@ int report(struct __sk_buff *skb)
 		error |= report_ipv4(skb, p, quote, quoted, &from);
 	else
 		error |= report_ipv6(skb, p, quote, quoted, &from);
-	if (!is_quotable(&quoted))
+	if (!is_length(&quoted, 20, sizeof(*quote)))
 		return TC_ACT_SHOT;
 	error |= bpf_skb_store_bytes(skb, ETH_HLEN + head, quote, quoted, 0);
 	if (error)

@@ -2,7 +2,8 @@
 // From network to network, through as many as 8 routers at once.
 //
 //     route ── hop ─┬─ next router ── hop …
-//                   ├─ endpoint ── firewall(egress) ── forward
+//                   ├─ endpoint ── firewall(egress) ─┬─ forward
+//                   │                                └─ split
 //                   ├─ the router itself ── firewall(egress) ──> echo reply
 //                   └─ DROP_NO_ROUTE, DROP_NO_NEIGHBOUR, DROP_TTL, DROP_TOO_BIG,
 //                      DROP_TOO_MANY_ROUTERS, DROP_ROUTER_SERVICE ── report
@@ -57,11 +58,15 @@ __noinline int hop(struct packet *p)
 	net = bpf_map_lookup_elem(&networks, &route->network);
 	if (!net)
 		return refuse(p, DROP_NO_NETWORK, NET_UNREACHABLE);
-	// What may be fragmented goes on whole: the receiver would have put it
-	// together again, and the overlay fragments its own packets if it must.
-	if (p->size > net->mtu && p->flags & PACKET_WHOLE) {
-		p->answer_mtu = net->mtu;
-		return refuse(p, DROP_TOO_BIG, TOO_BIG);
+	if (p->size > net->mtu) {
+		if (p->flags & PACKET_WHOLE) {
+			p->answer_mtu = net->mtu;
+			return refuse(p, DROP_TOO_BIG, TOO_BIG);
+		}
+		// In pieces at once as small as some router must make them.
+		if (!(p->flags & PACKET_SPLIT) || net->mtu < p->fit)
+			p->fit = net->mtu;
+		p->flags |= PACKET_SPLIT;
 	}
 	next.network = route->network;
 	next.ip = route->kind == ROUTE_VIA ? route->via : p->dst;
@@ -223,5 +228,7 @@ int route(struct __sk_buff *skb)
 	p->network = p->exit;
 	if (rewrite(skb, p))
 		return drop(p, DROP_ERROR);
+	if (p->flags & (PACKET_SPLIT | PACKET_FRAGMENT))
+		return go(skb, p, SPLIT);
 	return forward(skb, p);
 }

@@ -61,6 +61,7 @@ from bpf.test_published import AT, CLIENT, FROM, HOST, publish, quoted
 from bpf.world import (
     AWAY,
     BARE,
+    BLUE,
     CLEAR,
     DEVICES,
     FAR,
@@ -122,6 +123,9 @@ def seeds() -> list[bytes]:
             frame(A, to, UDP, udp(1, 2), to=via, options=b"\x94\4\0\0"),
             frame(A, to, UDP, udp(1, 2), to=via, id=1, fragment=MF),
             frame(A, to, UDP, b"rest" * 9, to=via, id=1, fragment=1),
+            frame(A, to, UDP, udp(1, 2, b"data" * 99), to=via, fragment=0),
+            frame(A, to, TCP, tcp(3, 4, ACK, b"data" * 99), to=via, fragment=0, options=b"\x07\7\4\0\0\0\0\1"),
+            frame(A, to, UDP, b"rest" * 99, to=via, id=1, fragment=MF | 1),
             *(frame(A, to, kind, extension, 6, to=via) for kind in (0, 43, 44, 51, 60)),
             frame(A, to, 44, ipv6_fragment(UDP, 0, True, 1, udp(1, 2)), 6, to=via),
             frame(A, to, 44, ipv6_fragment(UDP, 8, False, 1, b"rest" * 9), 6, to=via),
@@ -341,6 +345,7 @@ class Fuzz:
         self.index = {name: if_nametoindex(name) for name in DEVICES}
         self.corpus = seeds()
         publish(self.w)
+        self.w.mtu(BLUE, 100)  # so that the router fragments
         self.callers, self.own = callers(), own_mac()
 
     def run(self, hook: str, frame: bytes, device: str, cb: tuple[int, int, int] = (0, 0, 0), gso: int = 0) -> int:

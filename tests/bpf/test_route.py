@@ -252,11 +252,6 @@ def test_a_large_segment_is_told_the_size_that_fits(w: World, v: int) -> None:
     assert error(done, sent, v).payload[4:8] == (1300).to_bytes(4, "big")
 
 
-def test_what_may_be_fragmented_goes_on_whole(w: World) -> None:
-    w.put("networks", {BLUE: r.Network(1300, 0)})
-    assert w.send(routed(A, D, UDP, udp(1, 2, bytes(1400)), fragment=0)).passed
-
-
 def test_the_smallest_network_on_the_way_counts(w: World) -> None:
     feet, end = chain(w, 3)
     w.put("networks", {202: r.Network(1280, 0)})

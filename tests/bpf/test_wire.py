@@ -394,3 +394,66 @@ def test_a_ping_that_may_be_fragmented_passes(hosts: list[Host], narrow: int, wa
     b.place.exec("ip", "link", "set", "eth0", "mtu", str(narrow))  # its answer comes in fragments
     said = a.place.exec("ping", "-4", "-M", "dont", "-s", "1350", "-c2", "-i0.1", "-W1", b.ips[0], check=False).stdout
     assert " 0% packet loss" in said, said
+
+
+HEAR = """
+import hashlib, select, socket, sys
+seen = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+seen.bind((sys.argv[2], 0x0800))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+s.bind((sys.argv[1], 5998))
+print("ready", flush=True)
+came = s.recv(65535) if select.select([s], [], [], 10)[0] else b""
+largest = 0
+while select.select([seen], [], [], 0)[0]:
+    data, (_, _, kind, *_) = seen.recvfrom(65535)
+    largest = max(largest, len(data) * (kind != 4))
+print(hashlib.sha256(came).hexdigest(), largest, flush=True)
+"""
+SAY = """
+import hashlib, random, socket, sys
+data = random.Random(sys.argv[2]).randbytes(int(sys.argv[2]))
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER, IP_PMTUDISC_DONT
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    s.sendto(data, (sys.argv[1], 5998))
+print(hashlib.sha256(data).hexdigest())
+"""
+
+
+def datagram(a: Workload, b: Workload, ip: str, size: int, device: str = "eth0") -> int:
+    """Have a datagram that may be fragmented arrive; return the size of the largest IP packet that came."""
+    with ended(b.place.popen("python3", "-c", HEAR, ip, device)) as ear:
+        assert ear.stdout is not None
+        assert ear.stdout.readline() == "ready\n"
+        said = a.place.exec("python3", "-c", SAY, ip, str(size)).stdout.strip()
+        heard, largest = ear.stdout.readline().split()
+        assert heard == said
+        return int(largest)
+
+
+@pytest.mark.parametrize("size", [1273, 1400, 8000, 60000])
+@pytest.mark.parametrize("way", ["routed, same host", "routed, across hosts"])
+def test_a_datagram_comes_in_pieces_that_fit(hosts: list[Host], narrow: int, way: str, size: int) -> None:
+    a, b = pair(hosts, way)
+    b.place.exec("ip", "link", "set", "eth0", "mtu", str(narrow))
+    before = [drops(h) for h in hosts]
+    assert narrow - 8 < datagram(a, b, b.ips[0], size) <= narrow
+    assert [drops(h) for h in hosts] == before
+
+
+@pytest.mark.parametrize("options", ["udpcsum", "noudpcsum"])
+@pytest.mark.parametrize("way", ["routed, same host", "routed, across hosts"])
+def test_a_tunnel_of_a_containers_own_goes_on_whole(hosts: list[Host], narrow: int, way: str, options: str) -> None:
+    a, b = pair(hosts, way)
+    with ExitStack() as undo:
+        for w, other, number in ((a, b, 1), (b, a, 2)):
+            w.place.script([
+                f"link add vx type vxlan id 9 local {w.ips[0]} remote {other.ips[0]} dstport 4790 {options}",
+                f"addr add 172.16.0.{number}/24 dev vx",
+                "link set vx mtu 1400 up",
+            ])  # fmt: skip
+            undo.callback(w.place.exec, "ip", "link", "del", "vx")
+        # Its checksum is still to be made when the router sees it, where the router does not look for it.
+        assert datagram(a, b, "172.16.0.2", 1372, "eth0") == 1450

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bpf.packets import IPV4, TCP, UDP, eth, tcp, udp
+from bpf.packets import IPV4, MF, TCP, UDP, eth, tcp, udp
 from bpf.world import (
+    AWAY,
     FAR,
     HERE,
     NEIGHBOUR,
@@ -24,6 +25,7 @@ from bpf.world import (
     World,
     direct_world,
     frame,
+    gateway,
     own_mac,
     wrapped,
 )
@@ -143,6 +145,14 @@ def test_what_is_too_large_for_the_underlay_goes_the_long_way(d: World) -> None:
     d.mtu(RED, 1500)
     done = d.send(frame(A, FAR, UDP, udp(1, 2, bytes(1451 - 28))))
     assert (done.to, len(done.packet)) == ("vxlan", 14 + 1451)
+
+
+def test_fragments_that_have_been_routed_go_the_long_way_cut_or_not(d: World) -> None:
+    def ways(fragment: int) -> set[str | None]:
+        return {d.send(frame(A, AWAY, UDP, udp(1, 2), to=gateway(RED), fragment=fragment)).to for _ in range(9)}
+
+    assert "uplink" in ways(0)
+    assert ways(MF) == ways(9) == {"vxlan"}
 
 
 def test_without_a_neighbour_the_long_way_is_taken(d: World) -> None:

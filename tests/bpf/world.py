@@ -13,11 +13,11 @@ import struct
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from socket import AF_PACKET, SOCK_RAW, htons, if_nametoindex, socket
+from socket import AF_PACKET, SOCK_RAW, SOL_SOCKET, htons, if_nametoindex, socket
 from typing import Any, NamedTuple
 
 from bpf.packets import IPV4, IPV6, UDP, checksum, eth, family, ip, raw
@@ -27,7 +27,9 @@ from crossway.kernel.netlink import inside, open_netns
 from crossway.model import rows as r
 
 STOLEN = 4  # TC_ACT_STOLEN: consumed, without a drop
-SOL_PACKET, PACKET_AUXDATA, TP_STATUS_VLAN_VALID = 263, 8, 0x10  # linux/if_packet.h
+# linux/if_packet.h
+SOL_PACKET, PACKET_AUXDATA, TP_STATUS_CSUMNOTREADY, TP_STATUS_VLAN_VALID = 263, 8, 0x8, 0x10
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 RED, BLUE, GREY, CLEAR = 10, 20, 30, 40
 ROUTER = 1
 MTU = 1450
@@ -365,24 +367,30 @@ class Ears:
     """What comes out at the far ends of devices, each frame with its tag."""
 
     def __init__(self, *devices: str) -> None:
+        self.owed = 0  # frames whose checksum is still to be made
         self.sockets = {d: socket(AF_PACKET, SOCK_RAW, htons(3)) for d in devices}
         for d, s in self.sockets.items():
             s.bind((f"{d}-in", 3))
             s.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+            s.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
             s.setblocking(False)
 
     def must_hear(self, wanted: Mapping[str | None, list[bytes]], seconds: float = 5) -> None:
         """Hold what comes against what should, by device; wait for the missing, and a little for more."""
+        assert self.hear(lambda heard: heard == wanted, seconds) == wanted
+
+    def hear(
+        self, enough: Callable[[dict[str | None, list[bytes]]], bool], seconds: float = 5
+    ) -> dict[str | None, list[bytes]]:
+        """Return what comes, by device, until it is enough, and a little longer."""
         heard: dict[str | None, list[bytes]] = {}
         end = time.monotonic() + seconds
-        while heard != wanted and time.monotonic() < end:
+        while not enough(heard) and time.monotonic() < end:
             self._listen(heard)
-            if not wanted:
-                break
             time.sleep(0.001)
         time.sleep(0.005)
         self._listen(heard)
-        assert heard == wanted
+        return heard
 
     def _listen(self, heard: dict[str | None, list[bytes]]) -> None:
         for d, s in self.sockets.items():
@@ -390,6 +398,7 @@ class Ears:
                 while True:
                     frame, extra, _, _ = s.recvmsg(65536, 256)
                     status, _, _, _, _, tag, proto = struct.unpack("=IIIHHHH", extra[0][2])
+                    self.owed += status & TP_STATUS_CSUMNOTREADY != 0
                     if status & TP_STATUS_VLAN_VALID:
                         frame = frame[:12] + struct.pack("!HH", proto, tag) + frame[12:]
                     heard.setdefault(d, []).append(frame)
