@@ -21,7 +21,7 @@
 //     watch ping DST EVERY_MS · watch tcp DST PORT EVERY_MS · serve PORT     {"job"}
 //     end JOB                       what it saw
 //
-// Options: ttl=N  df=1 (never in fragments)  dev=DEVICE  join=GROUP  broadcast=1
+// Options: ttl=N  df=1 (never in fragments)  df=0 (in fragments, if need be)  dev=DEVICE  join=GROUP  broadcast=1
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -151,10 +151,11 @@ static const char *option(const char *name)
 // Set what the options say on a socket of a family; 0 or -1.
 static int options(int fd, int family)
 {
-	const char *ttl = option("ttl"), *dev = option("dev"), *group = option("join");
+	const char *ttl = option("ttl"), *df = option("df"), *dev = option("dev"), *group = option("join");
 	bool v6 = family == AF_INET6;
 	int on = 1, hops = ttl ? atoi(ttl) : 0, bad = 0;
 	int never = v6 ? IPV6_PMTUDISC_PROBE : IP_PMTUDISC_PROBE;
+	int always = v6 ? IPV6_PMTUDISC_DONT : IP_PMTUDISC_DONT;
 
 	setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_RECVERR : IP_RECVERR, &on, sizeof(on));
 	if (ttl) {
@@ -163,9 +164,9 @@ static int options(int fd, int family)
 		setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MULTICAST_HOPS : IP_MULTICAST_TTL, &hops,
 			   sizeof(hops));
 	}
-	if (option("df"))
+	if (df)
 		bad |= setsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU_DISCOVER : IP_MTU_DISCOVER,
-				  &never, sizeof(never));
+				  atoi(df) ? &never : &always, sizeof(never));
 	if (option("broadcast"))
 		bad |= setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof(on));
 	if (dev)

@@ -72,10 +72,15 @@ class Udp(Try):
 
     port: int
     size: int = 0  # bytes, of a pattern that is looked at; 0: a few
+    divisible: bool = False  # routers may fragment it, which they may not otherwise if it fits the sender's network
 
     def reaches(self, pair: Pair, seconds: float) -> bool:
         own, to = pair.source.ip(self.family), pair.target.ip(self.family)
-        with pair.target.probe.socket("udp", to, self.port) as ear, pair.source.probe.socket("udp", own, 0) as mouth:
+        options = ["df=0"] if self.divisible else []
+        with (
+            pair.target.probe.socket("udp", to, self.port) as ear,
+            pair.source.probe.socket("udp", own, 0, *options) as mouth,
+        ):
             if self.size:
                 mouth.send(self.size, to, self.port)
                 told = ear.hear(seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from crossway.lab.battery import frames
 from crossway.lab.battery.pair import IMPATIENCE, PATIENCE, Pair, eventually, must, rule
 from crossway.lab.battery.registry import Way, case
+from crossway.lab.battery.scene import NARROW
 from crossway.lab.battery.tries import Ping, Try, Udp, token
 
 BOTH = (4, 6)
@@ -19,33 +20,30 @@ def _arrives(pair: Pair, one: Try) -> None:
         must(eventually(lambda: one.reaches(pair, 1.0)), f"{one} does not arrive")
 
 
-def _not_narrowing(pair: Pair, family: int) -> Pair:
-    """Return the pair, turned so that fragments of IPv4 go to the wider network.
-
-    A router hands on whole what it would have to cut into smaller fragments,
-    and a network card may refuse what is larger than its MTU.
-    """
-    return pair if pair.way is Way.SWITCHED or family == 6 else pair.turned()
-
-
 @case("fragments", "a datagram of 4,000 bytes arrives whole", families=BOTH, ways=(*WAYS, Way.FAR))
 def large(pair: Pair, family: int) -> None:
-    pair = _not_narrowing(pair, family)
     _arrives(pair, Udp(family, 5000, size=4000))
 
 
+@case("fragments", "a datagram of 60,000 bytes arrives whole", families=BOTH, ways=(Way.ROUTED,))
+def largest(pair: Pair, family: int) -> None:
+    _arrives(pair, Udp(family, 5000, size=60000))
+
+
+@case("fragments", "a router fragments what fits its sender's network and not the next", families=(4,),
+      ways=(Way.ROUTED, Way.FAR))  # fmt: skip
+def divided(pair: Pair, family: int) -> None:
+    for size in (NARROW - 27, 1400, 1422):
+        pair.arrives(Udp(family, 5000, size=size, divisible=True))
+
+
+@case("fragments", "a ping of 4,000 bytes is answered", families=BOTH, ways=WAYS)
 def ping(pair: Pair, family: int) -> None:
     _arrives(pair, Ping(family, 4000))
 
 
-# An answer as large would have to be cut smaller on its way over routers, if IPv4 is spoken.
-for families, ways in ((BOTH, (Way.SWITCHED,)), ((6,), (Way.ROUTED,))):
-    case("fragments", "a ping of 4,000 bytes is answered", families=families, ways=ways)(ping)
-
-
 @case("fragments", "a port that is admitted, and one that is not", families=BOTH, ways=WAYS)
 def policy(pair: Pair, family: int) -> None:
-    pair = _not_narrowing(pair, family)
     _arrives(pair, Udp(family, 5000, size=4000))
     pair.only(
         rule(family, "udp", 5000),
