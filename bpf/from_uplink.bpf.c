@@ -12,6 +12,7 @@
 #pragma once
 #include "include/stage.h"
 #include "stages/deliver.h"
+#include "stages/owed.h"
 
 // Take the tag off, if the network has one; 0 or -errno.
 static __always_inline int strip(struct __sk_buff *skb, struct packet *p)
@@ -88,6 +89,8 @@ int from_uplink(struct __sk_buff *skb)
 	if (strip(skb, p))
 		return drop(p, DROP_ERROR);
 	parse(skb, p);
+	if (owes_elsewhere(skb, p))
+		return drop(p, DROP_MALFORMED);
 	remember(p);
 	// A port elsewhere on the provider network is known by its address: the
 	// wire carries no identity.

@@ -17,6 +17,7 @@
 #include "stages/ask.h"
 #include "stages/deliver.h"
 #include "stages/guard.h"
+#include "stages/owed.h"
 #include "stages/respond.h"
 #include "stages/route.h"
 
@@ -92,6 +93,8 @@ int from_workload(struct __sk_buff *skb)
 	parse(skb, p);
 	if (p->bad == DROP_SPOOFED_VLAN)
 		return drop(p, DROP_SPOOFED_VLAN);
+	if (owes_elsewhere(skb, p))
+		return drop(p, DROP_MALFORMED);
 	if (p->flags & PACKET_SECURED) {
 		why = guard(skb, p, port);
 		if (why)

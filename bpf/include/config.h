@@ -14,6 +14,8 @@ struct config {
 	                       // cb[0] and cb[1], the sender's IPv4 underlay address
 	                       // (network order) in cb[2]; a test run has no tunnel
 	__u8 direct;           // make and take off VXLAN here where it is plain
+	__u8 casts;            // the kernel shows programs its own record of a packet
+	__u8 sums_hidden;      // it does not, and lets them read no memory either (lockdown)
 	__be16 vxlan_port;
 	struct addr underlay;  // this host's own address in the underlay; all-zero: by route
 	union enums enums[0];   // see there

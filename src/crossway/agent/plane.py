@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crossway.agent.hooks import Hooks
 from crossway.kernel import bpffs
-from crossway.kernel.bpf import Object, schemas
+from crossway.kernel.bpf import Object, hidden, schemas
 from crossway.kernel.links import Link, Links
 from crossway.kernel.ring import Ring
 from crossway.model.rows import MAPPED, Asked, PortKey, pack_ip, unpack_ip
@@ -50,6 +50,8 @@ class Plane:
                 Path(f"/proc/sys/net/ipv4/conf/{self.overlay.name}/forwarding").write_text("1")
             except OSError as fault:  # then it gets none, and all packets go by the device
                 log.warning("packets to other hosts go the long way: %s", fault)
+        if hidden():
+            log.warning("the kernel is locked down: where a guest has its checksums written is not seen")
         self.object = Object(config=config, pins=self._pins)
         # Programs on the links may read tables of another schema. Those go on
         # until these tables are filled: no hook is changed before `filled`.

@@ -23,6 +23,8 @@ from crossway import settings
 from crossway.kernel.btf import STRUCT, Btf, Layout
 from crossway.model.rows import TABLES, Key, Value
 
+LOCKDOWN = Path("/sys/kernel/security/lockdown")
+KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 P = c.c_void_p
 U32 = c.c_uint32
 BATCH = 4096
@@ -269,6 +271,19 @@ def schemas(pins: Path) -> list[Path]:
     return [p for p in pins.iterdir() if made.fullmatch(p.name) and p.is_dir()] if pins.exists() else []
 
 
+def casts() -> bool:
+    """Return whether programs may look into the kernel's own record of a packet, as they may since 6.2."""
+    return b"\0bpf_cast_to_kern_ctx\0" in KERNEL_BTF.read_bytes()
+
+
+def hidden() -> bool:
+    """Return whether programs cannot see that record at all: a kernel in lockdown refuses those that read memory."""
+    try:
+        return "[confidentiality]" in LOCKDOWN.read_text() and not casts()
+    except FileNotFoundError:  # it has no lockdown
+        return False
+
+
 class Object:
     """A loaded data plane: its tables to fill, its programs to attach or to run.
 
@@ -297,7 +312,7 @@ class Object:
         self._object = P(opened)
         try:
             self.btf = self._read_btf()
-            self._configure(config or {})
+            self._configure({"casts": casts(), "sums_hidden": hidden(), **(config or {})})
             self._tables = {name: self._table(name, *shapes) for name, shapes in TABLES.items()}
             self.pins = pins / self.schema if pins else None
             if pins and self.pins:
