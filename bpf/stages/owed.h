@@ -6,7 +6,7 @@
 // that it is 20 bytes from the frame's beginning. So it must be the checksum of
 // the packet's own transport header, or of something within its payload.
 //
-//     owes_elsewhere ── of what ports of this host and strangers send
+//     owes_elsewhere ── of what ports of this host send, and strangers to them
 //
 // What another host sends has been through this there.
 #pragma once

@@ -10,6 +10,7 @@
 #pragma once
 #include "../include/stage.h"
 #include "deliver.h"
+#include "owed.h"
 #include "translate.h"
 
 // Whom the port sees, of those whom the host sees.
@@ -138,7 +139,7 @@ int publish(struct __sk_buff *skb)
 	parse(skb, p);
 	// What is wrong, or cannot be answered, is the host's to judge.
 	if (p->bad || p->flags & (PACKET_UNSEEN | PACKET_GROUP) || addr_is_unspecified(&p->src) ||
-	    addr_is_group(&p->src) || addr_is_link_local(&p->src))
+	    addr_is_group(&p->src) || addr_is_link_local(&p->src) || owes_elsewhere(skb, p))
 		return TC_ACT_UNSPEC;
 	if (ifindex != LOOPBACK && (addr_is_loopback(&p->src) || addr_is_loopback(&p->dst)))
 		return TC_ACT_UNSPEC;

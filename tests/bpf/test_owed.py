@@ -36,7 +36,9 @@ from bpf.packets import (
     tcp,
     udp,
 )
-from bpf.world import FAR, GREY, TAGGED, TAP, A, Ears, Who, World, direct_world, frame, world
+from bpf.test_published import AT as PUBLISHED_AT
+from bpf.test_published import CLIENT, publish
+from bpf.world import FAR, GREY, HERE, NEIGHBOUR, TAGGED, TAP, A, Ears, Who, World, direct_world, frame, own_mac, world
 from crossway.kernel.bpf import casts, hidden
 from crossway.model import rows as r
 
@@ -164,6 +166,18 @@ def test_a_stranger_on_the_provider_network_is_held_to_it(w: World, ways: dict[s
         write(wire, sent, owed=(AT + 4, 2))
         assert ears.hear(lambda _: bool(drops(w)), 1) == {}
     assert drops(w) == {"MALFORMED": 1}
+
+
+def test_what_is_published_is_not_reached_by_it(w: World, ways: dict[str, int]) -> None:
+    publish(w, TAP)
+    w.bpf.attach("from_uplink", Who(GREY, 0, 0, "uplink").key.ifindex)
+    sent = eth(own_mac(), NEIGHBOUR, IPV4, ip(CLIENT[4], HERE, UDP, udp(9, PUBLISHED_AT, DATA)))
+    with raw_socket("uplink") as wire, Ears("dt") as ears:
+        write(wire, sent, owed=(AT, 6))
+        (came,) = ears.hear(lambda heard: bool(heard))["dt"]
+        assert (came[:6], came[34:38]) == (TAP.mac, struct.pack("!HH", 9, 80))
+        write(wire, sent, owed=(AT, 2))
+        assert ears.hear(lambda heard: bool(heard), 0.2) == {}
 
 
 # ---- What must go on.
