@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TAKEN_SECONDS = 2.0  # for which a port is carried that is said to be about to come
+BRING_SECONDS = 0.05  # after which the server hears that a guest is here: the guest needs the processor first
 HANDOVER_SECONDS = 1.0  # between two looks at the connections of ports that may move
 
 
@@ -138,7 +139,8 @@ class Moves:
 
     def bring(self, id: str) -> None:
         """Have the server say that a port is here that is carried already."""
-        self._carried.put_nowait((id, True, True))
+        entry = (id, True, True)
+        asyncio.get_running_loop().call_later(BRING_SECONDS, self._carried.put_nowait, entry)
 
     def _carry(self, id: str) -> bool:
         """Carry a port that is about to move here, if it has its body, for a while at most; say whether."""
