@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.attach", description=__doc__)
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--burst", type=int, default=200, help="pods at once; 0: none")
-    parser.add_argument("--bursts", type=int, default=3)
+    parser.add_argument("--bursts", type=int, default=2, help="more would fill the table of neighbours")
     parser.add_argument("--runs", type=int, default=15, help="containers started by Docker on each network; 0: none")
     options = parser.parse_args(arguments)
     with Lab.up(hosts=1) as lab, tempfile.TemporaryDirectory(prefix="crossway-bench-") as kept:
