@@ -392,7 +392,10 @@ class Edges:
         turn = max(self._turns.get(id, (0, ""))[0] + 1, time.time_ns() // MILLISECOND)
         self._turns[id] = turn, self._agent.host
         port = self._agent.plan.port(id)
-        (self._back.add if port is not None and port.host == self._agent.host else self._back.discard)(id)
+        if port is not None and port.host == self._agent.host:
+            self._back.add(id)
+        else:
+            self._back.discard(id)
         self._place(id, self._agent.host)
         self._telling[id] = 0.0, 0
         self._repeat()

@@ -134,9 +134,7 @@ class Docker:
         delete, when it was killed before it answered, nobody here knows.
         """
         if self._looked is None or now - self._looked > LOOK_SECONDS:
-            ports = await attach.found(
-                self._host, "port", device_owner=OWNER, binding__host_id=self._host.host, project_id=self._only
-            )
+            ports = await self._here()
             ids = [p["id"] for p in ports if not self._stands(p)]
             found = [*ids, *(p["id"] for p in await self._reservations())]
             self._idle, self._looked = {id: self._idle.get(id, now) for id in found}, now
@@ -146,6 +144,12 @@ class Docker:
                     log.info("removing port %s: no engine has taken it", id)
                     await self._detach(port)
             self._taken(id)
+
+    async def _here(self) -> Objects:
+        """Return the ports of this engine's endpoints on this host."""
+        return await attach.found(
+            self._host, "port", device_owner=OWNER, binding__host_id=self._host.host, project_id=self._only
+        )
 
     def _stands(self, port: Object) -> bool:
         """Return whether something stands for a port: a body, unless that still waits for its endpoint to be joined."""
@@ -164,9 +168,7 @@ class Docker:
         async with self._beginning:
             if self._begun:
                 return
-            ports = await attach.found(
-                self._host, "port", device_owner=OWNER, binding__host_id=self._host.host, project_id=self._only
-            )
+            ports = await self._here()
             if all(self._host.body(port["id"]) is None for port in ports):
                 for port in (*ports, *await self._reservations()):
                     log.info("removing port %s: its container was there before this host was booted", port["id"])
