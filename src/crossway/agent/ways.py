@@ -23,7 +23,18 @@ from crossway.agent.published import Published, Wished
 from crossway.client import Object, Objects
 from crossway.errors import Fault, Invalid
 from crossway.kernel import netlink as nl
-from crossway.kernel.links import Inside, netns_of
+from crossway.kernel.links import (
+    IFA_ADDRESS,
+    IFA_LOCAL,
+    IFF_UP,
+    IFLA_ADDRESS,
+    IFLA_IFNAME,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_OIF,
+    Inside,
+    netns_of,
+)
 from crossway.kernel.netlink import Netlink, attr, attrs
 from crossway.plan.service import SERVICE_IP
 from crossway.plugins.cni import Cni
@@ -39,9 +50,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 2.0
-IFLA_ADDRESS, IFLA_IFNAME, IFA_ADDRESS, IFA_LOCAL = 1, 3, 1, 2
-RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
-IFF_UP = 1
 
 
 class Bodies(Protocol):
