@@ -12,6 +12,7 @@ import typer
 from crossway.cli import show
 from crossway.cli.options import HostName, Json, LabName, Run, Server, agent, client, given
 from crossway.errors import Conflict, Invalid, NotFound
+from crossway.model.port import ATTACHED
 
 if TYPE_CHECKING:
     from crossway.client import Client, Object, Objects
@@ -43,7 +44,6 @@ def forget_host(
     client(server, lab).forget_host(host)
 
 
-ATTACHED = "host:attached"  # device_owner of ports that are interfaces of hosts themselves
 NetworkName = Annotated[str, typer.Argument(metavar="NETWORK", help="Its name or id.")]
 
 

@@ -19,14 +19,12 @@ from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.binding import ACTIVE, BINDING, INACTIVE, Binding
 from crossway.model.host import Handover
-from crossway.model.port import DOWN, Port, bound_as
+from crossway.model.port import ATTACHED, DOWN, Port, bound_as
 from crossway.model.resource import Given, changed
 from crossway.model.who import SERVICE
 
 # Ports of the network's own have one.
 OWNED = "network:"
-# It is an interface of its host itself.
-ATTACHED = "host:attached"
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Binding:

@@ -42,6 +42,7 @@ from crossway.model.who import (
 
 ACTIVE, DOWN = "ACTIVE", "DOWN"
 ROUTER_INTERFACE = "network:router_interface"
+ATTACHED = "host:attached"  # an interface of a host itself
 ROUTER_GATEWAY = "network:router_gateway"
 # How a port came by its addresses: it has some, or asked for none.
 IMMEDIATE, NONE = "immediate", "none"
