@@ -167,17 +167,14 @@ __noinline int guard_long(struct __sk_buff *skb, struct packet *p, struct port *
 			return p->family == FAMILY_IPV4 ? DROP_SPOOFED_IPV4 : DROP_SPOOFED_IPV6;
 		}
 	}
-	if (p->proto == IPPROTO_UDP && !(p->flags & PACKET_UNSEEN)) {
-		__be16 from = p->src_port, to = p->dst_port;
-
-		if (p->family == FAMILY_IPV4) {
-			if (from == bpf_htons(DHCP_SERVER) && to == bpf_htons(DHCP_CLIENT))
-				return DROP_ROGUE_DHCP;
-		} else {
-			if (from == bpf_htons(DHCPV6_SERVER) && to == bpf_htons(DHCPV6_CLIENT))
-				return DROP_ROGUE_DHCP;
-		}
-	}
+	// What clients take for a server's answer is what comes to their port: few
+	// look at the port that it came from.
+	if (p->proto == IPPROTO_UDP && !(p->flags & PACKET_UNSEEN) &&
+	    p->dst_port == (p->family == FAMILY_IPV4 ? bpf_htons(DHCP_CLIENT) : bpf_htons(DHCPV6_CLIENT)))
+		return DROP_ROGUE_DHCP;
+	if (p->family == FAMILY_IPV4 && p->proto == IPPROTO_ICMP && !(p->flags & PACKET_UNSEEN) &&
+	    (type == ICMP_REDIRECT || type == ICMP_ROUTER))
+		return DROP_ROGUE_RA;
 	if (p->family == FAMILY_IPV6 && p->proto == IPPROTO_ICMPV6 && !(p->flags & PACKET_UNSEEN)) {
 		if (type == ND_RA || type == ND_REDIRECT)
 			return DROP_ROGUE_RA;

@@ -113,6 +113,7 @@ def seeds() -> list[bytes]:
                 frame(A, to, SCTP, udp(5, 6), v, to=via),
                 frame(A, to, UDP, udp(67, 68), v, to=via),
                 frame(A, to, UDP, udp(547, 546), v, to=via),
+                frame(A, to, UDP, udp(1547, 68 if v == 4 else 546), v, to=via),
                 frame(A, to, icmp_proto, icmp(3 if v == 4 else 1, 1, bytes(4), quoted), v, to=via),
                 frame(A, to, UDP, udp(1, 2, bytes(1500)), v, to=via),
             ]
@@ -282,8 +283,10 @@ def fault(frame: bytes, who: Who) -> str | None:
             return "another IPv4 address"
         if struct.unpack_from("!H", frame, 20)[0] & 0x1FFF:
             return None
-        if frame[23] == UDP and struct.unpack_from("!HH", frame, head) == (67, 68):
+        if frame[23] == UDP and struct.unpack_from("!H", frame, head + 2) == (68,):
             return "a DHCP server's answer"
+        if frame[23] == ICMP and frame[head] in (5, 9):
+            return "a router advertisement or redirect"
         return None
     if proto != IPV6:
         return f"protocol {proto:04x}"
@@ -297,7 +300,7 @@ def fault(frame: bytes, who: Who) -> str | None:
         return "another IPv6 address"
     if later:
         return None
-    if upper == UDP and struct.unpack_from("!HH", body) == (547, 546):
+    if upper == UDP and struct.unpack_from("!H", body, 2) == (546,):
         return "a DHCPv6 server's answer"
     if upper == ICMPV6:
         if body[0] in (134, 137):

@@ -31,6 +31,8 @@ def test_a_seed_gives_the_same_frames() -> None:
         eth(B.mac, A.mac, IPV6, ip(A.ip6, B.ip6, 60, bytes((ICMPV6, 0)) + bytes(6) + icmp(134))),
         frame(A, B, UDP, udp(67, 68)),
         frame(A, B, UDP, udp(547, 546), 6),
+        frame(A, B, UDP, udp(1067, 68)),
+        frame(A, B, UDP, udp(1547, 546), 6),
         arp(2, A.mac, B.ip4, B.ip4),
         na(A.mac, A.ip6, B.ip6),
         eth(B.mac, A.mac, ARP + 1, bytes(46)),

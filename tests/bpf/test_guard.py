@@ -8,6 +8,7 @@ from bpf.packets import (
     ARP,
     BROADCAST,
     GRE,
+    ICMP,
     ICMPV6,
     IPV4,
     IPV6,
@@ -28,7 +29,7 @@ from bpf.packets import (
     tcp,
     udp,
 )  # fmt: skip
-from bpf.world import BARE, CLEAR, FAR, RED, TAGGED, A, B, World, frame, frame_to, gateway
+from bpf.world import BARE, CLEAR, FAR, RED, TAGGED, A, B, D, World, frame, frame_to, gateway
 from crossway.kernel.bpf import REDIRECT, SHOT
 from crossway.model import rows as r
 
@@ -62,6 +63,11 @@ PASSES = {
     "authentication header": six(51, bytes((UDP, 1)) + bytes(10) + udp(1, 2)),
     "no next header": six(59, b""),
     "DHCP client to a server it knows": frame(A, B, UDP, udp(68, 67)),
+    "DHCP server to a relay": frame(A, B, UDP, udp(67, 67)),
+    "DHCPv6 server to a relay": six(UDP, udp(547, 547)),
+    "another protocol to a client's number": frame(A, B, TCP, tcp(1067, 68)),
+    "DHCPv6's number over IPv4": frame(A, B, UDP, udp(1547, 546)),
+    "DHCP's number over IPv6": six(UDP, udp(1067, 68)),
 }
 
 
@@ -140,6 +146,23 @@ DROPS = {
     "DHCP offer": (from_a(ip(A.ip4, "255.255.255.255", UDP, udp(67, 68)), dst=BROADCAST), "ROGUE_DHCP"),
     "DHCP answer to one": (frame(A, B, UDP, udp(67, 68)), "ROGUE_DHCP"),
     "DHCPv6 advertisement": (six(UDP, udp(547, 546), A.link_local, B.link_local), "ROGUE_DHCP"),
+    "DHCP offer from another port": (
+        from_a(ip(A.ip4, "255.255.255.255", UDP, udp(1067, 68)), dst=BROADCAST), "ROGUE_DHCP"),
+    "DHCP answer from another port": (frame(A, B, UDP, udp(1067, 68)), "ROGUE_DHCP"),
+    "DHCP answer from the client's port": (frame(A, B, UDP, udp(68, 68)), "ROGUE_DHCP"),
+    "DHCP answer behind options": (frame(A, B, UDP, udp(1067, 68), options=b"\x94\4\0\0"), "ROGUE_DHCP"),
+    "DHCP answer in fragments": (frame(A, B, UDP, udp(1067, 68, bytes(40)), fragment=MF), "ROGUE_DHCP"),
+    "DHCP answer through a router": (frame(A, D, UDP, udp(1067, 68), to=gateway(RED)), "ROGUE_DHCP"),
+    "DHCPv6 answer from another port": (six(UDP, udp(1547, 546), A.link_local, B.link_local), "ROGUE_DHCP"),
+    "DHCPv6 answer from a routable address": (six(UDP, udp(1547, 546)), "ROGUE_DHCP"),
+    "DHCPv6 answer behind options": (six(60, extension(UDP, udp(1547, 546)), A.link_local, B.link_local), "ROGUE_DHCP"),
+    "DHCPv6 answer in fragments": (
+        six(44, ipv6_fragment(UDP, 0, True, 1, udp(1547, 546, bytes(40)))), "ROGUE_DHCP"),
+    "DHCPv6 answer in one fragment behind options": (
+        six(0, extension(44, ipv6_fragment(60, 0, False, 1, extension(UDP, udp(1547, 546))))), "ROGUE_DHCP"),
+    "IPv4 redirect": (frame(A, B, ICMP, icmp(5, 1, raw(A.ip4), ip(B.ip4, FAR.ip4, UDP, udp(1, 2)))), "ROGUE_RA"),
+    "IPv4 router advertisement": (
+        from_a(ip(A.ip4, "224.0.0.1", ICMP, icmp(9, 0, b"\1\2\0\x1e", bytes(8))), dst=BROADCAST), "ROGUE_RA"),
     "DHCP discover from another MAC": (
         from_a(ip("0.0.0.0", "255.255.255.255", UDP, udp(68, 67)), dst=BROADCAST, src=OTHER_MAC), "SPOOFED_MAC"),
     # What contradicts itself.
@@ -265,3 +288,14 @@ def test_a_drop_tells_what_the_packet_was(w: World) -> None:
     row = w.bpf.table("drops").read()[r.DropKey(A.key, next(n for n, s in w.reasons.items() if "ROGUE_DHCP" in s))]
     assert (r.unpack_ip(row.src), r.unpack_ip(row.dst), row.src_port, row.dst_port) == (A.ip4, B.ip4, 67, 68)
     assert (row.network, row.identity, row.eth_proto, row.proto, row.packets) == (RED, A.identity, IPV4, UDP, 1)
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_what_follows_a_refused_first_fragment_is_refused(w: World, v: int) -> None:
+    body = udp(1067, 68, bytes(40)) if v == 4 else udp(1547, 546, bytes(40))
+    if v == 4:
+        first, later = (frame(A, B, UDP, part, id=7, fragment=f) for part, f in ((body[:24], MF), (body[24:], 3)))
+    else:
+        first, later = (six(44, ipv6_fragment(UDP, at, more, 7, part))
+                        for part, at, more in ((body[:24], 0, True), (body[24:], 24, False)))  # fmt: skip
+    assert [w.send(sent).drop for sent in (first, later)] == ["ROGUE_DHCP", "FRAGMENT"]
