@@ -7,7 +7,7 @@ PROBE := src/crossway/lab/battery/probe
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: battery probe cflags cni libvirt cycles demo test check fuzz bench bench-api bench-attach bench-move bpf setup lock tempest schemathesis
+.PHONY: battery probe cflags cni libvirt cycles demo test check fuzz bench bench-api bench-attach bench-move bench-neighbours bpf setup lock tempest schemathesis
 
 setup:
 	@scripts/setup
@@ -81,11 +81,15 @@ bench-attach: setup
 bench-move: setup
 	@$(PY) -m bench.move $(ARGS)
 
+# What a victim keeps while another tenant floods: make bench-neighbours ARGS='--repeats 1 --cases flows,names'
+bench-neighbours: setup
+	@$(PY) -m bench.neighbours $(ARGS)
+
 # OpenStack's own tests against Crossway with a real Keystone: make tempest ARGS='REGEX --concurrency 2'; with PLUGIN=1 Neutron's own tests of its API
 tempest: setup
 	@$(PY) scripts/tempest $(if $(PLUGIN),--plugin) $(ARGS)
 
-# The packet tests on Debian 12's own kernel, under QEMU.
+# The packet tests on Debian 12's own kernel, under QEMU; on Debian 13's: make kernel-test RELEASE=6.12
 kernel-test: setup
 	@scripts/kernel-test $(ARGS)
 
