@@ -84,6 +84,15 @@ static __always_inline bool addr_is_link_local(const struct addr *a)
 	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
+// The link-local address that a station makes of its MAC (RFC 4291 appendix A).
+static __always_inline void addr_from_mac(struct addr *a, const __u8 *mac)
+{
+	a->w[0] = bpf_htonl(0xfe800000);
+	a->w[1] = 0;
+	a->w[2] = bpf_htonl((__u32)(mac[0] ^ 2) << 24 | mac[1] << 16 | mac[2] << 8 | 0xff);
+	a->w[3] = bpf_htonl(0xfe000000 | mac[3] << 16 | mac[4] << 8 | mac[5]);
+}
+
 // MACs stand at even addresses; the stack wants nothing wider there.
 static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 {

@@ -49,6 +49,19 @@ struct ipv6_error {
 	struct icmp_error icmp;
 };
 
+// A router has no address of the packet's family in the network by which it
+// came: its link-local one, or the dummy address of RFC 7600.
+static __always_inline bool address_of_none(const struct packet *p, const struct interface *foot, struct addr *from)
+{
+	if (p->entry != p->network)
+		return false;  // nobody beyond this link would know it
+	if (p->family == FAMILY_IPV4)
+		addr_from_ipv4(from, bpf_htonl(0xc0000008));  // 192.0.0.8
+	else
+		addr_from_mac(from, foot->mac);
+	return true;
+}
+
 // The address with which the router speaks in the network by which the packet came.
 static __always_inline bool router_address(const struct packet *p, struct addr *from)
 {
@@ -63,7 +76,7 @@ static __always_inline bool router_address(const struct packet *p, struct addr *
 	if (!foot)
 		return false;
 	*from = foot->ip[p->family == FAMILY_IPV6];
-	return !addr_is_unspecified(from);
+	return !addr_is_unspecified(from) || address_of_none(p, foot, from);
 }
 
 static __always_inline int report_ipv4(struct __sk_buff *skb, struct packet *p, struct quote *quote, __u32 quoted,

@@ -30,6 +30,7 @@ from bpf.packets import (
 from bpf.world import AWAY, BLUE, MTU, RED, ROUTER, A, B, D, Sent, Who, World, frame, frame_to, gateway
 from crossway.kernel.bpf import REDIRECT, SHOT
 from crossway.model import rows as r
+from crossway.plan.address import link_local
 
 GATEWAY = gateway(RED)
 UNREACHABLE, EXCEEDED, BROKEN = 3, 11, 12
@@ -203,6 +204,21 @@ def test_no_route(w: World, v: int) -> None:
 
 
 @pytest.mark.parametrize("v", [4, 6])
+def test_a_router_without_an_address_of_the_family_reports_all_the_same(w: World, v: int) -> None:
+    """It says so as its link-local address, or as the dummy of RFC 7600."""
+    key = r.InterfaceKey(RED, ROUTER)
+    foot = w.bpf.table("interfaces").get(key)
+    ips = tuple(bytes(16) if (4 if ip.startswith(r.MAPPED) else 6) == v else ip for ip in foot.ip)
+    w.put("interfaces", {key: foot._replace(ip=ips)})
+    sent = frame_to(A, GATEWAY.mac, NOWHERE[v], UDP, udp(1, 2))
+    done = w.send(sent)
+    assert done.drop == "NO_ROUTE"
+    told = error(done, sent, v)
+    assert told.icmp == ((UNREACHABLE, 0) if v == 4 else (1, 0))
+    assert told.src == ("192.0.0.8" if v == 4 else r.unpack_ip(link_local(GATEWAY.mac)))
+
+
+@pytest.mark.parametrize("v", [4, 6])
 def test_a_black_hole_is_no_route(w: World, v: int) -> None:
     key = r.RouteKey(160, ROUTER, r.pack_ip(NOWHERE[v]))
     w.put("routes", {key: r.Route(r.RouteKind.BLACKHOLE)})
@@ -350,13 +366,6 @@ SILENT = {
 def test_what_must_not_be_answered_is_not(w: World, v: int, proto: int, body: bytes, options: dict[str, int]) -> None:
     done = w.send(routed(A, D, proto, body, v, ttl=1, **options))
     assert (done.verdict, done.drop) == (SHOT, "TTL")
-
-
-@pytest.mark.parametrize("v", [4, 6])
-def test_a_router_without_an_address_of_the_family_says_nothing(w: World, v: int) -> None:
-    ips = [r.NO_IP, r.pack_ip(GATEWAY.ip6)] if v == 4 else [r.pack_ip(GATEWAY.ip4), r.NO_IP]
-    w.put("interfaces", {r.InterfaceKey(RED, ROUTER): r.Interface(GATEWAY.mac, (ips[0], ips[1]))})
-    assert w.send(routed(A, D, UDP, udp(1, 2), v, ttl=1)).verdict == SHOT
 
 
 def test_a_port_causes_only_so_many_errors(w: World) -> None:

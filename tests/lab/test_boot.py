@@ -126,6 +126,38 @@ def test_a_guest_makes_its_address_of_the_routers_advertisement(scene: Scene) ->
     assert wait_for(lambda: pings(guest, other.ip6))
 
 
+def test_the_default_route_of_ipv6_follows_its_router() -> None:
+    """A guest has one by a router with an IPv6 address on its network, and by no other; within a second."""
+    with Lab.up(hosts=1) as lab:
+        scene = Scene(lab)
+        ask, router = lab.client, scene.router["id"]
+        guest = scene.bare()
+
+        def default() -> list[str]:
+            return [
+                route["gateway"]
+                for route in json.loads(guest.exec("ip", "-j", "-6", "route", "show", "default").stdout)
+            ]
+
+        for name, value in (("accept_ra", "2"), ("disable_ipv6", "0"), ("addr_gen_mode", "0")):
+            guest.exec("busybox", "sh", "-c", f"echo {value} > /proc/sys/net/ipv6/conf/eth0/{name}")
+        guest.exec("ip", "link", "set", "eth0", "down")
+        guest.exec("ip", "link", "set", "eth0", "up")
+        assert wait_for(default, 15)
+        first = default()
+        assert len(first) == 1
+        # The network's router is left with its IPv4 interface alone.
+        ask.remove_interface(router, subnet=scene.slaac["id"])
+        assert wait_for(lambda: not default(), 1), default()
+        other = ask.create("router", name="other")
+        ask.add_interface(other["id"], subnet=scene.slaac["id"])
+        assert wait_for(default, 1)
+        assert len(default()) == 1
+        assert default() != first
+        ask.remove_interface(other["id"], subnet=scene.slaac["id"])
+        assert wait_for(lambda: not default(), 1), default()
+
+
 def test_addresses_are_leased_where_the_subnet_says_so(tmp_path: Path) -> None:
     with Lab.up(hosts=1) as lab:
         scene = Scene.__new__(Scene)

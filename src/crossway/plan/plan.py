@@ -207,17 +207,22 @@ class Plan:
         """Return a subnet of the view."""
         return self._one(view.Subnet, id)
 
-    def router_at(self, network: str) -> str | None:
-        """Return the MAC of a network's router, preferably of one with an IPv6 address there."""
-        feet = [
-            foot
-            for id in sorted(self._network_routers.get(network, ()))
+    def router_at(self, network: str, version: int) -> str | None:
+        """Return the MAC of a network's router that has an address of that version of IP there.
+
+        Of several, of one that is a subnet's gateway, if one is.
+        """
+        subnets = (self._one(view.Subnet, id) for id in self._network_subnets.get(network, ()))
+        gateways = {ip(s.gateway) for s in subnets if s is not None and s.gateway is not None}
+        found = [
+            (not any(ip(a.ip) in gateways for a in addresses), id, foot.mac)
+            for id in self._network_routers.get(network, ())
             if (router := self._one(view.Router, id)) is not None and router.up
             for foot in router.interfaces
             if foot.network == network
+            and (addresses := [a for a in foot.addresses if (6 if ":" in a.ip else 4) == version])
         ]
-        feet.sort(key=lambda foot: not any(":" in a.ip for a in foot.addresses))
-        return feet[0].mac if feet else None
+        return min(found)[2] if found else None
 
     def local_bodies(self) -> dict[str, Body]:
         """Return the bodies on this host by port."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from bpf.packets import checksum
 from crossway.agent.guest import advert, dhcp, dhcpv6
 from crossway.agent.guest.desk import guest_of
-from crossway.agent.guest.facts import SLAAC, STATEFUL, STATELESS, Guest, Lease, Prefix
+from crossway.agent.guest.facts import SLAAC, STATEFUL, STATELESS, Guest, Lease, Prefix, link_local
 from crossway.agent.guest.frame import BROADCAST, ICMPV6, UDP, Frame, build, parse
 from crossway.plan import view
 from crossway.plan.plan import Document, Plan
@@ -30,8 +31,10 @@ def prefix(ra: str | None, mode: str | None, ip: str | None = "fd00::5", dns: st
     return Prefix((ip and IPv6Address(ip)) or None, IPv6Network("fd00::/64"), (IPv6Address(dns),), ra, mode)
 
 
-def guest(*leases: Lease, prefixes: tuple[Prefix, ...] = (), router: bytes | None = ROUTER) -> Guest:
-    return Guest(MAC, 1450, leases, prefixes, router)
+def guest(
+    *leases: Lease, prefixes: tuple[Prefix, ...] = (), router: bytes | None = ROUTER, router6: bytes | None = ROUTER
+) -> Guest:
+    return Guest(MAC, 1450, leases, prefixes, router, router6)
 
 
 def ask(
@@ -196,13 +199,111 @@ def test_no_address_is_leased_where_guests_make_their_own(mode: str) -> None:
 @pytest.mark.parametrize("router", [ROUTER, None])
 def test_an_advertisement_says_how_addresses_are_had(mode: str, flags: int, own: int, router: bytes | None) -> None:
     asked = Frame(advert.ALL_NODES_MAC, MAC, bytes(16), advert.ALL_NODES, ICMPV6, 0, 0, bytes((133, 0, *bytes(6))))
-    frame = advert.answer(asked, guest(prefixes=(prefix(mode, mode),), router=router))
+    frame = advert.answer(asked, guest(prefixes=(prefix(mode, mode),), router6=router))
     assert frame is not None
     assert frame.body[5] == flags
     assert struct.unpack_from("!H", frame.body, 6) == ((9000,) if router else (0,))
     at = frame.body.index(bytes((3, 4, 64)), 16)
     assert frame.body[at + 3] == own
     assert frame.src_mac == (router or SERVICE_MAC)
+
+
+NEXT = bytes.fromhex("fa163e0000fd")
+GREEN = Prefix(IPv6Address("fd01::5"), IPv6Network("fd01::/64"), (IPv6Address("fd01::53"),), SLAAC, SLAAC)
+BLUE = prefix(SLAAC, SLAAC)
+
+
+def withdrawn(old: Guest, new: Guest | None) -> tuple[bytes, int, list[str], list[str]] | None:
+    """Return what a guest is told to be over: whose word it is, for how long that is a router, prefixes and servers."""
+    frame = advert.withdrawal(old, new)
+    if frame is None:
+        return None
+    again = parse(build(frame))
+    assert again is not None
+    assert again.src == link_local(again.src_mac)
+    prefixes, servers, at = [], [], 16
+    while at < len(again.body):
+        kind, size = again.body[at], 8 * again.body[at + 1]
+        option = again.body[at : at + size]
+        if kind == advert.PREFIX:
+            assert option[4:12] == bytes(8), "neither valid nor preferred"
+            prefixes.append(f"{IPv6Address(option[16:32])}/{option[2]}")
+        elif kind == advert.DNS:
+            assert option[4:8] == bytes(4)
+            servers += [str(IPv6Address(option[n : n + 16])) for n in range(8, size, 16)]
+        at += size
+    (lifetime,) = struct.unpack_from("!H", again.body, 6)
+    return again.src_mac, lifetime, prefixes, servers
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "over"),
+    [
+        (guest(prefixes=(BLUE,)), guest(prefixes=(BLUE,), router6=None), (ROUTER, 0, [], [])),
+        (guest(prefixes=(BLUE,)), guest(prefixes=(BLUE,), router6=NEXT), (ROUTER, 0, [], [])),
+        (guest(prefixes=(BLUE,), router6=None), guest(prefixes=(BLUE,)), (SERVICE_MAC, 0, [], [])),
+        (guest(prefixes=(BLUE,)), guest(prefixes=(BLUE,), router=None), None),
+        (guest(prefixes=(BLUE,)), guest(prefixes=(BLUE,)), None),
+        (guest(prefixes=(BLUE,)), None, (ROUTER, 0, ["fd00::/64"], ["fd00::53"])),
+        (guest(prefixes=(BLUE,)), guest(), (ROUTER, 0, ["fd00::/64"], ["fd00::53"])),
+        (guest(prefixes=(BLUE, GREEN)), guest(prefixes=(GREEN,)), (ROUTER, 9000, ["fd00::/64"], ["fd00::53"])),
+        (guest(prefixes=(BLUE,)), guest(prefixes=(prefix(SLAAC, SLAAC, dns="fd00::54"),)),
+         (ROUTER, 9000, [], ["fd00::53"])),
+        (guest(prefixes=(prefix(None, SLAAC),)), None, None),
+    ],
+    ids=["router removed", "another router", "router joins", "IPv4 router removed", "no change", "port gone",
+         "no advertised subnet", "subnet gone", "server of names gone", "nothing was advertised"],
+)  # fmt: skip
+def test_what_was_advertised_and_is_no_more_is_withdrawn(old: Guest, new: Guest | None, over: Any) -> None:
+    assert withdrawn(old, new) == over
+
+
+@pytest.mark.parametrize(
+    ("addresses", "router", "router6"),
+    [
+        (("10.0.0.1",), True, False),
+        (("fd00::1",), False, True),
+        (("10.0.0.1", "fd00::1"), True, True),
+        ((), False, False),
+    ],
+    ids=["IPv4 alone", "IPv6 alone", "both", "none"],
+)
+def test_a_router_is_one_of_the_families_that_it_has_addresses_of(
+    addresses: tuple[str, ...], router: bool, router6: bool
+) -> None:
+    plan = Plan("h1")
+    subnet = view.Subnet(id="s", network="n", cidr="fd00::/64", dhcp=True, ra=SLAAC, mode=SLAAC)
+    port = view.Port(id="p", network="n", mac="fa:16:3e:00:00:01", addresses=(view.Address("fd00::5", "s"),), host="h1")
+    foot = view.Interface("rp", "n", "fa:16:3e:00:00:fe", tuple(view.Prefixed(a, 64) for a in addresses))
+    plan.take([
+        Document("network", "n", view.Network(id="n", number=1, mtu=1450)),
+        Document("subnet", "s", subnet),
+        Document("port", "p", port),
+        Document("router", "r", view.Router(id="r", number=7, interfaces=(foot,))),
+    ])  # fmt: skip
+    told = guest_of(plan, port)
+    assert told is not None
+    assert (told.router is not None, told.router6 is not None) == (router, router6)
+    frame = advert.advertisement(told)
+    assert frame is not None
+    assert struct.unpack_from("!H", frame.body, 6) == ((9000,) if router6 else (0,))
+
+
+def test_of_two_routers_that_with_the_gateways_address_is_advertised() -> None:
+    plan = Plan("h1")
+    feet = {"a": ("fa:16:3e:00:00:0a", "fd00::9"), "b": ("fa:16:3e:00:00:0b", "fd00::1")}
+    plan.take([
+        Document("network", "n", view.Network(id="n", number=1, mtu=1450)),
+        Document("subnet", "s", view.Subnet(id="s", network="n", cidr="fd00::/64", gateway="fd00::1")),
+        *(
+            Document("router", id, view.Router(
+                id=id, number=n, interfaces=(view.Interface(f"rp{n}", "n", mac, (view.Prefixed(ip, 64),)),)
+            ))
+            for n, (id, (mac, ip)) in enumerate(feet.items(), 1)
+        ),
+    ])  # fmt: skip
+    assert plan.router_at("n", 6) == "fa:16:3e:00:00:0b"
+    assert plan.router_at("n", 4) is None
 
 
 def test_a_network_without_advertised_prefixes_is_silent() -> None:

@@ -49,7 +49,8 @@ class Desk:
         self._out: socket.socket | None = None
         self._ports: dict[PortKey, str] = {}
         self._due = 0.0
-        self._told: dict[str, tuple[float, bytes]] = {}  # port -> when it was told of routers, and what
+        # Port -> when it was told of routers, what, and what was known of it then.
+        self._told: dict[str, tuple[float, bytes, Guest]] = {}
         self._names = Names(plan, self._answer)
         self.neighbours = Neighbours(plan, self._send)
 
@@ -98,15 +99,19 @@ class Desk:
             )
             guest = guest_of(self._plan, port) if heard and port is not None else None
             told = advert.advertisement(guest) if guest is not None else None
-            if told is None:
-                self._told.pop(id, None)
-                continue
-            raw = build(told)
-            when, what = self._told.get(id, (0.0, b""))
-            if raw != what or now - when >= AGAIN_SECONDS:
-                self._told[id] = when, _ = (now, raw)
+            raw = build(told) if told is not None else b""
+            when, what, was = self._told.get(id, (0.0, b"", None))
+            if guest is not None and raw and (raw != what or now - when >= AGAIN_SECONDS):
+                when = now
+                self._told[id] = now, raw, guest
                 self._send(body.key, raw)
-            self._due = min(self._due, when + AGAIN_SECONDS)
+            # The new router first: no moment without any.
+            if was is not None and raw != what and (over := advert.withdrawal(was, guest)) is not None:
+                self._send(body.key, build(over))
+            if raw:
+                self._due = min(self._due, when + AGAIN_SECONDS)
+            else:
+                self._told.pop(id, None)
 
     def _port_at(self, key: PortKey) -> view.Port | None:
         id = self._ports.get(key)
@@ -154,8 +159,9 @@ def guest_of(plan: Plan, port: view.Port) -> Guest | None:
         elif isinstance(ip, IPv6Address) and isinstance(prefix, IPv6Network) and (subnet.ra or subnet.mode):
             told = tuple(d for d in map(ip_address, subnet.dns or [SERVICE_IP6]) if isinstance(d, IPv6Address))
             prefixes.append(Prefix(ip, prefix, _but_none(told), subnet.ra, subnet.mode))
-    router = plan.router_at(port.network)
-    return Guest(mac(port.mac), network.mtu, tuple(leases), tuple(prefixes), mac(router) if router else None)
+    routers = [plan.router_at(port.network, version) for version in (4, 6)]
+    router, router6 = (mac(found) if found is not None else None for found in routers)
+    return Guest(mac(port.mac), network.mtu, tuple(leases), tuple(prefixes), router, router6)
 
 
 def _lease(ip: IPv4Address, prefix: IPv4Network, subnet: view.Subnet) -> Lease:

@@ -73,8 +73,8 @@ def answer(asked: Frame, guest: Guest) -> Frame | None:
     # One that is link-local is told by the router, since of here a guest would not know on which link.
     if servers := [ip.packed for p in serving for ip in p.dns if not ip.is_link_local]:
         body += _option(DNS, b"".join(dict.fromkeys(servers)))
-    speaker = link_local(guest.speaker)
-    return Frame(guest.mac, guest.speaker, speaker, asked.src, UDP, SERVER, CLIENT, body + inside)
+    speaker = link_local(guest.speaker6)
+    return Frame(guest.mac, guest.speaker6, speaker, asked.src, UDP, SERVER, CLIENT, body + inside)
 
 
 def _association(code: int, value: bytes, serving: list[Prefix], kind: int) -> bytes:

@@ -36,18 +36,28 @@ class Prefix(NamedTuple):
 
 
 class Guest(NamedTuple):
-    """What may be told to one port. *router* is the MAC of its network's router; None if there is none."""
+    """What may be told to one port.
+
+    *router* is the MAC of its network's router with an IPv4 address there, *router6* of that with an IPv6
+    address; None if there is none.
+    """
 
     mac: bytes
     mtu: int
     leases: tuple[Lease, ...]
     prefixes: tuple[Prefix, ...]
     router: bytes | None
+    router6: bytes | None
 
     @property
     def speaker(self) -> bytes:
-        """Return the MAC that answers come from."""
+        """Return the MAC that answers over IPv4 come from."""
         return self.router or SERVICE_MAC
+
+    @property
+    def speaker6(self) -> bytes:
+        """Return the MAC that answers over IPv6 come from."""
+        return self.router6 or SERVICE_MAC
 
 
 def link_local(mac: bytes) -> bytes:
