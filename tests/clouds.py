@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from crossway.control import group, host, network, policy, port, router, rule, subnet
+from crossway.control import claims, group, host, network, policy, port, router, rule, subnet
 from crossway.control.caller import Caller, implied
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection
@@ -30,6 +31,26 @@ from rules import take_rule
 T = TypeVar("T")
 COLLECTIONS = {collection.kind.table: collection for collection in every()}
 ALICE, BOB, ADMIN = Caller("alice", roles=implied(["member"])), Caller("bob", roles=implied(["member"])), Caller()
+
+
+def faults(cloud: Cloud, keys: list[str]) -> list[str]:
+    """Return what is wrong with a cloud in which nothing is under way, whose store has these keys."""
+    return [*claims.faults(cloud, keys), *claims.astray(cloud), *claims.kept(cloud)]
+
+
+def faults_of(path: Path) -> list[str]:
+    """Return what is wrong with what a server left in a SQLite file."""
+
+    async def look() -> list[str]:
+        store = SqliteStore(path)
+        cloud = Cloud(store)
+        await cloud.start()
+        found = faults(cloud, [entry.key for entry in (await store.read(""))[1]])
+        await cloud.stop()
+        await store.close()
+        return found
+
+    return asyncio.run(look())
 
 
 class World:
@@ -62,6 +83,9 @@ class World:
 
     def stop(self) -> None:
         self.writing.cancel()
+        self.settle()
+        found = faults(self.cloud, self.stored())
+        assert not found, "\n".join(found)
         self.runner.run(self.cloud.stop())
 
     def make(self, collection: Collection, caller: Caller = ADMIN, parent: str = "", **body: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from clouds import faults_of
 from rules import take_rule
 
 READY_SECONDS = 20.0
@@ -57,7 +58,14 @@ class Server:
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(10) == 0
-        return time.monotonic() - began
+        seconds = time.monotonic() - began
+        self.check()
+        return seconds
+
+    def check(self) -> None:
+        """Hold the claims of a server that has ended against its objects."""
+        found = faults_of(self.path / "db")
+        assert not found, "\n".join(found)
 
 
 class Api:

@@ -27,6 +27,7 @@ def own(tmp_path: Path) -> Iterator[Server]:
     yield server
     if server.process.poll() is None:
         server.kill()
+    server.check()
 
 
 @pytest.fixture(scope="session")

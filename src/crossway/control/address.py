@@ -36,26 +36,26 @@ class Space:
         self._fresh = self._walk()
         self._freed: deque[int] = deque()
         # What was handed out and is not taken yet, as text and number: a transaction is under way.
-        self._lent: dict[str, int] = {}
+        self.lent: dict[str, int] = {}
 
     def next(self) -> str | None:
         """Lend the next free address of the pools; None if there is none."""
         for found in self._fresh:
             ip = self._text(found)
-            if ip not in self.taken and ip not in self._lent:
-                self._lent[ip] = found
+            if ip not in self.taken and ip not in self.lent:
+                self.lent[ip] = found
                 return ip
         while self._freed:
             found = self._freed.popleft()
             ip = self._text(found)
-            if ip not in self.taken and ip not in self._lent and self._in_pools(found):
-                self._lent[ip] = found
+            if ip not in self.taken and ip not in self.lent and self._in_pools(found):
+                self.lent[ip] = found
                 return ip
         return None
 
     def give_back(self, ip: str) -> None:
         """End a loan; if the address was not taken, it is free again."""
-        address = self._lent.pop(ip, None)
+        address = self.lent.pop(ip, None)
         if address is not None and ip not in self.taken:
             self._freed.append(address)
 

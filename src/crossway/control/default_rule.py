@@ -68,7 +68,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> DefaultRule:
 def delete(decision: Decision, caller: Caller, id: str) -> None:
     rule = find(decision, DefaultRule, id)
     decision.delete(decision.cloud.of(DefaultRule), id)
-    for key in _keys(rule):
+    for key in keys(rule):
         decision.release(key)
 
 
@@ -83,15 +83,16 @@ def write(decision: Decision) -> None:
 def _claim(decision: Decision, rule: DefaultRule) -> None:
     """Take a rule's place among those of either kind of group, or raise Conflict."""
     cloud = decision.cloud
-    for key in _keys(rule):
+    for key in keys(rule):
         for other in cloud.of(DefaultRule).rows.values():
-            if key in _keys(other):
+            if key in keys(other):
                 raise _exists(other.id)
         if not decision.claim(key, rule.id):
             raise _exists(decision.transaction.puts[key].decode())
 
 
-def _keys(rule: DefaultRule) -> list[str]:
+def keys(rule: DefaultRule) -> list[str]:
+    """Return the keys that a rule holds: its place among those of either kind of group."""
     meaning = repr((*rule.of("", "", "").meaning, rule.remote_group_id, rule.remote_address_group_id))
     digest = hashlib.sha256(meaning.encode()).hexdigest()[:32]
     uses = (("default", rule.used_in_default_sg), ("other", rule.used_in_non_default_sg))

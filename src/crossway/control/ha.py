@@ -9,6 +9,7 @@ from __future__ import annotations
 from crossway.control import network
 from crossway.control.caller import Caller
 from crossway.control.decision import Decision
+from crossway.control.network import HELD
 from crossway.model.network import NETWORK, Network
 from crossway.model.router import Router
 
@@ -31,7 +32,6 @@ def follow(decision: Decision, old: Router | None, new: Router | None) -> None:
         others = any(router.ha for router in routers if router.id != old.id)
         if not others and not decision.by(decision.cloud.ports, "network_id", found.id):
             network.delete(decision, Caller(), found.id)
-            decision.release(f"ha/{old.project_id}/{found.id}")
 
 
 def _find(decision: Decision, project: str) -> Network | None:
@@ -42,8 +42,8 @@ def _find(decision: Decision, project: str) -> Network | None:
 
 def _make(decision: Decision, project: str) -> Network:
     # Of two routers that come first at the same time, one decides anew.
-    decision.quiet(f"ha/{project}/")
+    decision.quiet(f"claim/{HELD}")
     given = {**NETWORK.given({"name": NAME.format(project)}), "project_id": None}
     made = network.create(decision, Caller(), given)
-    decision.claim(f"ha/{project}/{made.id}")
+    decision.claim(f"claim/{HELD}{made.id}", project)
     return made

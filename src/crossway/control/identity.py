@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from crossway.control.cloud import Cloud
 from crossway.control.decision import Decision
@@ -44,14 +44,20 @@ def bear(decision: Decision, port: str, old: int, new: int) -> None:
         decision.claim(f"bearer/{new}/{port}")
 
 
+def keys(identity: Identity) -> Iterator[str]:
+    """Yield the keys that an identity holds."""
+    yield f"claim/identity/{identity.id}"
+    yield _set_key(identity.groups)
+    for group in identity.groups:
+        yield f"member/{group}/{identity.id}"
+
+
 def free(decision: Decision, identity: Identity) -> None:
     """Give a number back, if there is still no port that has it."""
     decision.empty(f"bearer/{identity.id}/")
     decision.delete(decision.cloud.identities, identity.id)
-    decision.release(f"claim/identity/{identity.id}")
-    decision.release(_set_key(identity.groups))
-    for group in identity.groups:
-        decision.release(f"member/{group}/{identity.id}")
+    for key in keys(identity):
+        decision.release(key)
 
 
 def unused(cloud: Cloud, ports: Iterable[Port]) -> list[str]:

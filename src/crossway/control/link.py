@@ -27,7 +27,7 @@ def hold(decision: Decision, port: str, old: Link | None, vnic_type: str, profil
         for standby in decision.by(bindings, "port_id", port):
             decision.put(bindings, msgspec.structs.replace(standby, vnic_type=vnic_type, profile=dict(profile)))
     if new is not None:
-        held = _key(new)
+        held = key_of(new)
         taken = held.removeprefix("claim/") in decision.cloud.claims and held not in decision.transaction.deletes
         if taken or not decision.claim(held, port):
             raise Conflict(
@@ -47,8 +47,9 @@ def checked(vnic_type: str, profile: Mapping[str, Any]) -> Link | None:
 def release(decision: Decision, link: Link | None) -> None:
     """Give back the VLAN of a port that goes."""
     if link is not None:
-        decision.release(_key(link))
+        decision.release(key_of(link))
 
 
-def _key(link: Link) -> str:
+def key_of(link: Link) -> str:
+    """Return the key that a port with this link holds."""
     return key(VLAN, link.physnet, link.vlan)

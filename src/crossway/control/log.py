@@ -35,7 +35,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Log:
                 type="InvalidResourceConstraint",
             )
     log = make(decision, caller, Log, given)
-    for key in _keys(log):
+    for key in keys(log):
         decision.claim(key)
     return log
 
@@ -50,7 +50,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
 
 def drop(decision: Decision, log: Log) -> None:
     decision.delete(decision.cloud.of(Log), log.id)
-    for key in _keys(log):
+    for key in keys(log):
         decision.release(key)
 
 
@@ -67,7 +67,7 @@ def drop_of_port(decision: Decision, port: str) -> None:
         drop(decision, log)
 
 
-def _keys(log: Log) -> list[str]:
+def keys(log: Log) -> list[str]:
     """Return what keeps a group or a port from going while a log of it is made."""
     keys = [f"logged/{log.resource_id}/{log.id}"] if log.resource_id else []
     return [*keys, f"outside/{log.target_id}/{log.id}"] if log.target_id else keys

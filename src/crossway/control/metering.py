@@ -51,14 +51,19 @@ def create_rule(decision: Decision, caller: Caller, given: Given) -> MeteringLab
                 f"Metering label rule with remote_ip_prefix '{remote}' overlaps another.",
                 type="MeteringLabelRuleOverlaps",
             )
-    decision.claim(f"metering/{label_id}/{rule.id}")
+    decision.claim(key(rule))
     return rule
 
 
 def delete_rule(decision: Decision, caller: Caller, id: str) -> None:
     rule = find(decision, MeteringLabelRule, id)
-    decision.release(f"metering/{rule.metering_label_id}/{id}")
+    decision.release(key(rule))
     decision.delete(decision.cloud.of(MeteringLabelRule), id)
+
+
+def key(rule: MeteringLabelRule) -> str:
+    """Return the key that a rule holds."""
+    return f"metering/{rule.metering_label_id}/{rule.id}"
 
 
 def _overlap(one: str | None, other: str | None) -> bool:

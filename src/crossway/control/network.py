@@ -40,6 +40,8 @@ OVERHEAD_IPV4, OVERHEAD_IPV6 = 50, 70
 OF_NOBODY = ("network:dhcp", "network:distributed")
 # Held by the external network that is the default.
 DEFAULT = DEFAULT_NETWORK
+# Begins the claims of networks that were made for highly available routers: each is of a project.
+HELD = "ha/"
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Network:
@@ -144,7 +146,18 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
         decision.release(key(network.type, network.physnet, network.segment))
     for one in cloud.of(Segment).by("network_id", id):
         drop(decision, one)
+    _drop_ha(decision, id)
     decision.quiet(f"uses/{id}/")
+
+
+def _drop_ha(decision: Decision, id: str) -> None:
+    """Give back what a project's `ha` routers hold of the network that was made for them."""
+    project = decision.cloud.claims.get(f"{HELD}{id}")
+    if project is not None:
+        decision.release(f"claim/{HELD}{id}")
+        for router in decision.by(decision.cloud.routers, "project_id", project):
+            if router.ha:
+                decision.release(f"uses/{id}/{router.id}")
 
 
 def _segments(given: Given) -> list[Given]:

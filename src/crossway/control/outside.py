@@ -7,7 +7,7 @@ something to carry.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
@@ -34,6 +34,14 @@ def bear(
                 decision.release(f"{kind}/{old}/{id}")
             if new:
                 decision.claim(f"{kind}/{new}/{id}")
+
+
+def keys(id: str, port: str | None, router: str | None) -> Iterator[str]:
+    """Yield the keys that what has *id* holds for the port and the router that it refers to."""
+    if port:
+        yield f"outside/{port}/{id}"
+    if router:
+        yield f"routed/{router}/{id}"
 
 
 def settle_port(decision: Decision, port: str) -> None:
@@ -70,7 +78,11 @@ def check_leave(decision: Decision, caller: Caller, port: Port) -> None:
             f"Unable to complete the operation on port {port.id} because the port still has an associated floating IP.",
             type="FipAssociated",
         )
-    if cloud.of(LocalIp).ids("local_port_id", port.id):
+
+
+def check_local_ips(decision: Decision, port: Port) -> None:
+    """Raise Conflict if local IPs are an address of a port; `leave` relies on there being no new ones."""
+    if decision.by(decision.cloud.of(LocalIp), "local_port_id", port.id):
         raise Conflict(
             f"Port {port.id} cannot be deleted directly via the port API: still referenced by Local IPs.",
             type="ServicePortInUse",

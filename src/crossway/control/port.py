@@ -247,12 +247,13 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
             type="ServicePortInUse",
         )
     outside.check_leave(decision, caller, port)
-    trunk.check_free(decision, port)
     remove(decision, port)
 
 
 def remove(decision: Decision, port: Port) -> None:
-    """Delete a port and give back all that it has."""
+    """Delete a port and give back all that it has; raise Conflict where something cannot be without it."""
+    outside.check_local_ips(decision, port)
+    trunk.check_free(decision, port)
     outside.leave(decision, port)
     log.drop_of_port(decision, port.id)
     binding.drop(decision, port.id)
@@ -321,11 +322,10 @@ def _addresses(
                 raise _full(network.id)
     else:
         # Addresses that are named come first, so that one by subnet alone does not take their place.
-        by_wish = {
-            wish: _wished(decision, network, subnets, port, mac, wish, owner)
-            for wish in sorted(wishes, key=lambda wish: wish.ip_address is None)
-        }
-        found += [by_wish[wish] for wish in wishes]
+        # Two may say the same: each is an address of its own.
+        places = sorted(range(len(wishes)), key=lambda place: wishes[place].ip_address is None)
+        given = {place: _wished(decision, network, subnets, port, mac, wishes[place], owner) for place in places}
+        found += [given[place] for place in range(len(wishes))]
     # Stateless configuration gives a workload an address whether asked or not; a router has what it is given.
     if wishes != () and not owner.startswith("network:"):
         have = {fixed.subnet_id for fixed in found}

@@ -247,6 +247,12 @@ def _make_default(decision: Decision, policy: Policy) -> None:
         )
 
 
+def keys(policy: Policy) -> Iterator[str]:
+    """Yield the keys that a policy holds."""
+    if policy.is_default:
+        yield _default_key(policy)
+
+
 def _default_key(policy: Policy) -> str:
     return f"qos-default/{policy.project_id}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+from collections.abc import Iterator
 
 from crossway.control.caller import Caller, owned, seen
 from crossway.control.collection import Collection, touch
@@ -72,20 +73,23 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
 
 def insert(decision: Decision, rule: Rule, limited: bool = True) -> None:
     decision.create(decision.cloud.rules, rule, limited)
-    decision.claim(_unique_key(rule), rule.id)
-    if rule.remote_group_id:
-        decision.claim(f"remote/{rule.remote_group_id}/{rule.id}")
-    if rule.remote_address_group_id:
-        decision.claim(f"named/{rule.remote_address_group_id}/{rule.id}")
+    for key in keys(rule):
+        decision.claim(key, rule.id)
 
 
 def remove(decision: Decision, rule: Rule) -> None:
     decision.delete(decision.cloud.rules, rule.id)
-    decision.release(_unique_key(rule))
+    for key in keys(rule):
+        decision.release(key)
+
+
+def keys(rule: Rule) -> Iterator[str]:
+    """Yield the keys that a rule holds: its place in its group, and what it names."""
+    yield _unique_key(rule)
     if rule.remote_group_id:
-        decision.release(f"remote/{rule.remote_group_id}/{rule.id}")
+        yield f"remote/{rule.remote_group_id}/{rule.id}"
     if rule.remote_address_group_id:
-        decision.release(f"named/{rule.remote_address_group_id}/{rule.id}")
+        yield f"named/{rule.remote_address_group_id}/{rule.id}"
 
 
 def check(rule: Rule) -> None:

@@ -21,7 +21,7 @@ def of_new(cloud: Cloud, project: str) -> bool:
 def create(decision: Decision, caller: Caller, given: Given) -> Statefulness:
     project, time, table = given["project_id"] or None, now(), decision.cloud.of(Statefulness)
     made = Statefulness(**{**given, "project_id": project}, id=new_id(), created_at=time, updated_at=time)
-    if table.by("whose", project or "") or not decision.claim(_key(made), made.id):
+    if table.by("whose", project or "") or not decision.claim(key(made), made.id):
         raise Conflict(
             f"A security group default statefulness setting already exists for project '{project or 'system-wide'}'.",
             type="SecurityGroupDefaultStatefulnessAlreadyExists",
@@ -37,10 +37,11 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Statefu
 def delete(decision: Decision, caller: Caller, id: str) -> None:
     old = find(decision, Statefulness, id)
     decision.delete(decision.cloud.of(Statefulness), id)
-    decision.release(_key(old))
+    decision.release(key(old))
 
 
-def _key(one: Statefulness) -> str:
+def key(one: Statefulness) -> str:
+    """Return the key that a setting holds."""
     return f"stateful/{one.project_id or ''}"
 
 

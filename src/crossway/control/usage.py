@@ -55,6 +55,10 @@ class Usage:
                 raise OverQuota(f"Quota exceeded for resources: ['{name}'].")
         self._making.setdefault((table, project), set()).add(id)
 
+    def making(self) -> Mapping[tuple[str, str], set[str]]:
+        """Return the ids of what is being made, by table and project."""
+        return self._making
+
     def settle(self, table: str, project: str, id: str) -> None:
         """Count an object no longer among those that are being made: it is there, or never will be."""
         making = self._making.get((table, project))

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from crossway.model.check import boolean, list_of, mapping, or_none, says, schema_of, text, uuid
-from crossway.model.port import FixedIp, Wish, wish
+from crossway.model.port import FixedIp, Wish, wishes
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.subnet import Route, route
 from crossway.model.who import ADMIN
@@ -42,7 +42,7 @@ class GatewayWish(msgspec.Struct, frozen=True, gc=False):
     qos_policy_id: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
-OPTIONAL = {"enable_snat": boolean, "external_fixed_ips": list_of(wish), "qos_policy_id": or_none(uuid)}
+OPTIONAL = {"enable_snat": boolean, "external_fixed_ips": wishes, "qos_policy_id": or_none(uuid)}
 
 
 GATEWAY = mapping({"network_id": uuid}, OPTIONAL)

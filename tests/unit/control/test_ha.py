@@ -45,6 +45,7 @@ def test_two_routers_that_come_first_at_once_have_one(world: World) -> None:
     world.router(project_id="alice", ha=True)
     with pytest.raises(Stale):
         world.runner.run(world.cloud.store.commit(making.transaction))
+    making.close()
     assert len(found(world)) == 1
 
 

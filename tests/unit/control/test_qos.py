@@ -10,7 +10,7 @@ from clouds import ADMIN, ALICE, BOB, COLLECTIONS, World
 from crossway.control.caller import Caller, implied, sees, shared
 from crossway.control.decision import Decision
 from crossway.control.floatingip import FLOATINGIPS
-from crossway.control.qos import POLICIES, default_of, delete, refer, rules
+from crossway.control.qos import POLICIES, default_of, delete, rules
 from crossway.errors import Conflict, Forbidden, Invalid, NotFound
 from crossway.model.qos import Policy, QosRule
 from crossway.store import Stale
@@ -139,30 +139,31 @@ def test_a_policy_goes_with_its_rules(world: World) -> None:
 
 
 def test_a_policy_that_comes_to_be_used_is_not_deleted_at_the_same_time(world: World) -> None:
-    made = policy(world)
-    world.do(lambda d: refer(d, ADMIN, "one", None, made.id))
+    made, user = policy(world), world.network()
     deleting = Decision(world.cloud)
     delete(deleting, ADMIN, made.id)
+    world.change(user, qos_policy_id=made.id)
     with pytest.raises(Stale):
         world.runner.run(world.cloud.store.commit(deleting.transaction))
-    world.do(lambda d: refer(d, ADMIN, "one", made.id, None))
+    deleting.close()
+    world.change(user, qos_policy_id=None)
     world.delete(made)
 
 
 def test_one_may_only_use_a_policy_that_one_sees(world: World) -> None:
     made = policy(world)
     with pytest.raises(NotFound) as refused:
-        world.do(lambda d: refer(d, ALICE, "one", None, made.id))
+        world.network(ALICE, qos_policy_id=made.id)
     assert refused.value.type == "QosPolicyNotFound"
     world.change(made, shared=True)
-    world.do(lambda d: refer(d, ALICE, "one", None, made.id))
+    assert world.network(ALICE, qos_policy_id=made.id).qos_policy_id == made.id
 
 
 def test_one_may_not_stop_using_a_policy_that_one_does_not_see(world: World) -> None:
-    made = policy(world)
-    world.do(lambda d: refer(d, ADMIN, "one", None, made.id))
+    made, user = policy(world), world.network(ALICE)
+    world.change(user, qos_policy_id=made.id)
     with pytest.raises(Forbidden) as refused:
-        world.do(lambda d: refer(d, ALICE, "one", made.id, None))
+        world.change(user, ALICE, qos_policy_id=None)
     assert refused.value.type == "PolicyRemoveAuthorizationError"
 
 

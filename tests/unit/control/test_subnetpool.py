@@ -81,6 +81,8 @@ def test_two_never_cut_the_same(world: World) -> None:
     world.runner.run(world.cloud.store.commit(decisions[0][0].transaction))
     with pytest.raises(Stale):
         world.runner.run(world.cloud.store.commit(decisions[1][0].transaction))
+    for decision, _ in decisions:
+        decision.close()
     world.settle()
 
 
