@@ -38,6 +38,7 @@ from crossway.api.bucket import Buckets, rate
 from crossway.api.hosts import Hosts, for_admins, for_hosts
 from crossway.api.limits import Http, Limited
 from crossway.api.networking import Networking
+from crossway.control import claims
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
 from crossway.control.quota import defaults
@@ -296,6 +297,8 @@ async def serve(listen: Sequence[str], store: str, access: Access = OPEN) -> Asy
         cloud = Cloud(opened, defaults(unlimited=not known))
         stack.push_async_callback(cloud.stop)
         await cloud.start()
+        for wrong in await claims.mend(cloud):
+            LOG.warning("the store was not as its objects have it: %s", wrong)
         # What was loaded stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()

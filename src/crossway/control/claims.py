@@ -2,11 +2,12 @@
 
 What must be unique, and what must not go while something refers to it, is a key of the
 store beside the objects. A key that no object holds is never given back: an address that
-nobody has and nobody can get, a network that cannot be deleted. Pure: this only compares.
+nobody has and nobody can get, a network that cannot be deleted. A server looks when it starts.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from crossway.control.rbac import DEFAULT_NETWORK
 from crossway.control.segment import own_id
 from crossway.model.network import VXLAN
 from crossway.model.rbac import RbacPolicy
+from crossway.store import Stale, Transaction
 
 Holds = Callable[[Any], Iterator[str]]
 
@@ -135,6 +137,27 @@ def held(cloud: Cloud) -> Iterator[tuple[str, str]]:
             yield f"default/{project}", f"group {group}"
 
 
+async def mend(cloud: Cloud) -> list[str]:
+    """Give back what nothing holds, take what is not held; return what was wrong, of which two holders of one stay."""
+    _, entries = await cloud.store.read("")
+    keys = {entry.key: entry.modified for entry in entries}
+    wanted, mending = dict(held(cloud)), Transaction()
+    for key in wanted.keys() - keys.keys():
+        mending.same[key], mending.puts[key] = 0, b""
+    for key in keys.keys() - wanted.keys():
+        # What is not known here may be a newer version's.
+        if KNOWN.match(key) and not _may_be(cloud, key):
+            mending.same[key] = keys[key]
+            mending.deletes.add(key)
+    found = list(faults(cloud, keys))
+    if mending.puts or mending.deletes:
+        try:
+            await cloud.reached(await cloud.store.commit(mending))
+        except Stale:
+            found.append("another server changes the same; looked at again when a server starts")
+    return found
+
+
 def faults(cloud: Cloud, keys: Iterable[str]) -> Iterator[str]:
     """Yield what is wrong between the objects of a cloud and the keys of its store."""
     wanted: dict[str, str] = {}
@@ -168,6 +191,12 @@ def _may_be(cloud: Cloud, key: str) -> bool:
             )
     return False
 
+
+# What keys that objects hold begin with.
+KNOWN = re.compile(
+    "(address|answers|bearer|bound|claim|default|default-outside|default-pool|flavored|ha|held|logged|mac|member|metering"
+    "|named|outside|pool|prefix|proxied|qos-default|remote|routed|scope|stateful|template|trunked|unique|uses)/"
+)
 
 # By table and field, the table of what it names.
 REFERS = (

@@ -20,6 +20,7 @@ from crossway.control.trunk import TRUNKS
 from crossway.errors import Conflict, Fault
 from crossway.model.network import Network
 from crossway.model.subnet import Subnet
+from crossway.store import Transaction
 
 
 def found(world: World) -> list[str]:
@@ -44,6 +45,22 @@ def test_a_claim_of_nobody_a_missing_one_and_one_of_two_are_found(world: World) 
     twice = list(claims.faults(world.cloud, world.stored()))
     assert f"{key} is held by port {port.id} and by port another" in twice
     del world.cloud.ports.rows["another"]
+
+
+def test_a_server_that_starts_mends_what_an_older_one_left(world: World) -> None:
+    network, subnet = place(world)
+    port = world.port(network)
+    lost = Transaction(
+        puts={f"address/{subnet.id}/10.0.0.99": b"gone", "newer/one": b""},
+        deletes={f"mac/{network.id}/{port.mac_address}"},
+    )
+    world.runner.run(world.cloud.store.commit(lost))
+    told = world.runner.run(claims.mend(world.cloud))
+    assert len(told) == 3
+    assert found(world) == ["newer/one is held by nothing"]
+    world.port(network, fixed_ips=[{"ip_address": "10.0.0.99"}])
+    world.runner.run(world.cloud.store.commit(Transaction(deletes={"newer/one"})))
+    assert not world.runner.run(claims.mend(world.cloud))
 
 
 @pytest.mark.parametrize("cidr", ["10.0.0.0/24", "fd00::/64"])
