@@ -265,7 +265,6 @@ class Agent:
             documents = self._decoded(batch)
             before = list(self.plan.objects["port"]) if whole else []
             ports = [d.id for d in documents if d.kind == "port"]
-            were = [self.plan.port(id) for id in ports]
             self.plan.take(documents, whole=whole)
             self._consider(dict.fromkeys([*before, *ports]))
             self._moves.told(d.id for d in documents if d.kind == "handover" and d.object is not None)
@@ -280,7 +279,6 @@ class Agent:
             if any(d.kind in ("identity", "host", "network") for d in documents):
                 self._judge.update(self._states)
             self._apply()
-            self._desk.neighbours.changed(were, [self.plan.port(id) for id in ports])
             self._refurnish(documents)
             log.debug("revision %d: %d documents in %.1f ms", revision, len(batch), 1e3 * (time.perf_counter() - began))
             self._report.set()
@@ -356,7 +354,12 @@ class Agent:
         change = changes(self.tables.have, self.plan.rows, touched if synced else None)
         self._moves.hand_in()
         self._edges.before()
+        neighbours = self._desk.neighbours
+        neighbours.note(
+            self.tables.have["endpoints"], change.put.get("endpoints", {}), change.delete.get("endpoints", ())
+        )
         self.tables.apply(change)
+        neighbours.tell()
         self.plane.toward(change.put.get("hosts", ()) if synced else self.tables.have["hosts"])
         if not synced:
             # Whoever wrote last may have died between policy and the call to judge anew.

@@ -1,28 +1,39 @@
-"""Guests remember for half a minute and longer which MAC an address has: those that it left are told of the new one.
+"""Guests remember for half a minute and longer which MAC an address has: they are told whenever it has another one.
 
-A container that is started again may be another port with the same address, as
-may be a pod that gets the address of one that has just gone. Nobody else tells
-their neighbours: ARP and solicitations are answered on each guest's own host.
+Of whatever has an address: a port that replaces another, a router that joins or
+leaves, what stands in for one. Nobody else tells them, as ARP and solicitations
+are answered on each guest's own host, from the rows of `endpoints`: so it is
+where these rows change that hosts tell their own ports.
 """
 
 from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from ipaddress import IPv4Address, ip_address
+from typing import NamedTuple
 
+from crossway.agent.guest import advert
 from crossway.agent.guest.frame import ICMPV6, Frame, build
-from crossway.model.rows import PortKey
-from crossway.plan import view
+from crossway.model.rows import MAPPED, Endpoint, EndpointKey, PlaceKind, PortKey
 from crossway.plan.address import mac
 from crossway.plan.plan import Plan
+from crossway.plan.service import NO_ROUTER
 
 MEMORY_SECONDS = 90.0  # how long a guest may believe what it was told last, more or less
 MEMORY_MAX = 16384
 ALL_NODES = bytes.fromhex("ff02") + bytes(13) + b"\1"
-ADVERTISEMENT, OVERRIDE, TARGET = 136, 1 << 29, 2  # RFC 4861
+LINK_LOCAL = b"\xfe\x80" + bytes(6)
+ADVERTISEMENT, ROUTER, OVERRIDE, TARGET = 136, 1 << 31, 1 << 29, 2  # RFC 4861
+
+
+class News(NamedTuple):
+    """An address that has another MAC now."""
+
+    ip: bytes
+    mac: bytes
+    router: bool  # has it
 
 
 class Neighbours:
@@ -30,42 +41,72 @@ class Neighbours:
 
     def __init__(self, plan: Plan, send: Callable[[PortKey, bytes], None]) -> None:
         self._plan, self._send = plan, send
-        self._left: dict[tuple[str, str], tuple[str, float]] = {}
+        self._left: dict[EndpointKey, tuple[bytes, float]] = {}
+        # What is to be told, by the number of the network.
+        self._news: dict[int, list[News]] = {}
+        self._gone: dict[int, list[bytes]] = {}  # MACs of routers
 
-    def changed(self, before: Iterable[view.Port | None], after: Sequence[view.Port | None]) -> None:
-        """Take in how ports were and are; tell those here whose neighbour's address has another MAC now."""
+    def note(
+        self,
+        have: Mapping[EndpointKey, Endpoint],
+        put: Mapping[EndpointKey, Endpoint],
+        deleted: Iterable[EndpointKey],
+    ) -> None:
+        """Take in which rows of `endpoints` are about to change; `tell` when they have."""
         now = time.monotonic()
-        there = {where: port.mac for port in after if port is not None for where in _places(port)}
-        for was in (port for port in before if port is not None):
-            for where in _places(was):
-                if there.get(where) != was.mac:
-                    self._left[where] = (was.mac, now)
-        for where, new in there.items():
-            old, when = self._left.pop(where, (new, now))
-            if old != new and now - when < MEMORY_SECONDS:
-                self._tell(*where, new)
+        for key, new in put.items():
+            was, router = have.get(key), new.place.kind == PlaceKind.ROUTER
+            if was is not None:
+                self._note_router(key, was, new)
+                old = was.mac
+            else:
+                old, when = self._left.pop(key, (new.mac, now))
+                old = old if now - when < MEMORY_SECONDS else new.mac
+            if old != new.mac:
+                self._news.setdefault(key.network, []).append(News(key.ip, new.mac, router))
+        for key in deleted:
+            if (was := have.get(key)) is not None:
+                self._left[key] = was.mac, now
+                self._note_router(key, was, None)
         if len(self._left) > MEMORY_MAX:
             recent = {where: told for where, told in self._left.items() if now - told[1] < MEMORY_SECONDS}
             self._left = dict(list(recent.items())[-MEMORY_MAX // 2 :])
 
-    def _tell(self, network: str, ip: str, new: str) -> None:
+    def tell(self) -> None:
+        """Tell ports of this host what was noted, each of its own network."""
+        news, self._news = self._news, {}
+        gone, self._gone = self._gone, {}
+        if not news and not gone:
+            return
         for id, body in self._plan.local_bodies().items():
             port = self._plan.port(id)
-            if port is not None and port.network == network and port.mac != new and self._plan.is_here(port):
-                with suppress(ValueError):  # what cannot be is told of by the plan
-                    self._send(body.key, said(mac(port.mac), ip, mac(new)))
+            network = self._plan.network(port.network) if port is not None else None
+            if port is None or network is None or not self._plan.is_here(port):
+                continue
+            with suppress(ValueError):  # what cannot be is told of by the plan
+                own = mac(port.mac)
+                for one in news.get(network.number, ()):
+                    if one.mac != own:
+                        self._send(body.key, said(own, one.ip, one.mac, router=one.router))
+                for router in gone.get(network.number, ()):
+                    self._send(body.key, build(advert.farewell(own, router)))
+
+    def _note_router(self, key: EndpointKey, was: Endpoint, new: Endpoint | None) -> None:
+        """Note when a router's link-local address is no router's any more: it may have been advertised."""
+        if was.place.kind != PlaceKind.ROUTER or was.place.router == NO_ROUTER or not key.ip.startswith(LINK_LOCAL):
+            return
+        if new is None or new.place.kind != PlaceKind.ROUTER or new.mac != was.mac:
+            self._gone.setdefault(key.network, []).append(was.mac)
 
 
-def _places(port: view.Port) -> list[tuple[str, str]]:
-    """Return where an address of a port is one: its network and itself."""
-    return [(port.network, address.ip) for address in port.addresses]
+def said(to: bytes, ip: bytes, new: bytes, *, router: bool = False) -> bytes:
+    """Return what tells a guest that an address has a MAC, if it has anything to do with it: no more is believed.
 
-
-def said(to: bytes, ip: str, new: bytes) -> bytes:
-    """Return what tells a guest that an address has a MAC, if it has anything to do with it: no more is believed."""
-    address = ip_address(ip)
-    if isinstance(address, IPv4Address):
-        own = new + address.packed
+    Of an address that was a router's and is not advertised as one a guest drops its routes by it.
+    """
+    if ip.startswith(MAPPED):
+        own = new + ip[12:]
         return to + new + struct.pack("!HHHBBH", 0x806, 1, 0x800, 6, 4, 2) + own + own
-    body = struct.pack("!BBHI", ADVERTISEMENT, 0, 0, OVERRIDE) + address.packed + struct.pack("!BB", TARGET, 1) + new
-    return build(Frame(to, new, address.packed, ALL_NODES, ICMPV6, 0, 0, body))
+    flags = OVERRIDE | (ROUTER if router else 0)
+    body = struct.pack("!BBHI", ADVERTISEMENT, 0, 0, flags) + ip + struct.pack("!BB", TARGET, 1) + new
+    return build(Frame(to, new, ip, ALL_NODES, ICMPV6, 0, 0, body))
