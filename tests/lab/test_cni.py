@@ -184,6 +184,88 @@ def test_a_pod_has_several_interfaces_with_what_was_asked_for(lab: Lab, runtime:
         assert ifname not in links(pod)
 
 
+def defaults(pod: Place, *options: str) -> list[str]:
+    told = pod.exec("ip", *options, "route", "show", "default").stdout
+    return [" ".join(line.split()[:5]) for line in told.splitlines()]
+
+
+FIRST4, FIRST6 = "default via 10.1.0.1 dev eth0", "default via fd00:1::1 dev eth0"
+
+
+def test_a_second_interface_leaves_the_first_its_default_routes(lab: Lab, runtime: Runtime) -> None:
+    pod = lab.namespace("second")
+    first = runtime.add(pod)
+    told = runtime.add(pod, "net1", network="more", name="others")
+    assert told["routes"] == []
+    assert (defaults(pod), defaults(pod, "-6")) == ([FIRST4], [FIRST6])
+    for ifname, result, more in (("eth0", first, {}), ("net1", told, {"network": "more", "name": "others"})):
+        assert runtime.call("CHECK", pod, ifname, prevResult=result, **more) == (0, None)
+    # Asked again, and when its network changes, it still leaves them.
+    assert runtime.add(pod, "net1", network="more", name="others") == told
+    (subnet,) = lab.client.list("subnets", name="more-4")
+    lab.client.update("subnet", subnet["id"], host_routes=[{"destination": "10.97.0.0/16", "nexthop": "10.2.0.9"}])
+    assert wait_for(lambda: "10.97.0.0/16 via 10.2.0.9" in pod.exec("ip", "route").stdout)
+    lab.client.update("subnet", subnet["id"], host_routes=[])
+    assert (defaults(pod), defaults(pod, "-6")) == ([FIRST4], [FIRST6])
+    status, fault = runtime.call(
+        "ADD", pod, "net2", network="more", name="third", capabilities={"portMappings": True},
+        runtimeConfig={"portMappings": [{"hostPort": 8099, "containerPort": 80, "protocol": "tcp"}]},
+    )  # fmt: skip
+    assert (status, fault["code"]) == (1, 7)
+    assert "another interface has the default route" in fault["msg"]
+    assert runtime.call("DEL", pod, "net1", network="more", name="others") == (0, None)
+    assert (defaults(pod), defaults(pod, "-6")) == ([FIRST4], [FIRST6])
+    assert runtime.call("DEL", pod) == (0, None)
+
+
+def test_a_second_interface_with_the_default_route_gives_it_back(lab: Lab, runtime: Runtime) -> None:
+    pod = lab.namespace("gives")
+    first = runtime.add(pod)
+    more = {"network": "more", "name": "others", "isDefaultGateway": True}
+    told = runtime.add(pod, "net1", **more)
+    assert {route["gw"] for route in told["routes"]} == {"10.2.0.1", "fd00:2::1"}
+    for ip in ("192.0.2.1", "2001:db8::1"):
+        assert " dev net1 " in pod.exec("ip", "route", "get", ip).stdout
+    for ifname, result, conf in (("eth0", first, {}), ("net1", told, more)):
+        assert runtime.call("CHECK", pod, ifname, prevResult=result, **conf) == (0, None)
+    assert runtime.add(pod, "net1", **more) == told
+    assert runtime.call("DEL", pod, "net1", **more) == (0, None)
+    assert (defaults(pod), defaults(pod, "-6")) == ([FIRST4], [FIRST6])
+    assert runtime.call("DEL", pod) == (0, None)
+
+
+def test_a_second_interface_takes_neither_a_prefix_nor_a_route_of_the_first(lab: Lab, runtime: Runtime) -> None:
+    network = lab.client.create("network", name="greedy")
+    hops = [{"destination": to, "nexthop": "10.4.0.9"} for to in ("10.1.0.0/24", "10.96.0.0/16")]
+    lab.client.create("subnet", network_id=network["id"], ip_version=4, cidr="10.4.0.0/24", host_routes=hops)
+    pod = lab.namespace("greedy")
+    runtime.add(pod)
+    pod.exec("ip", "route", "add", "10.96.0.0/16", "via", "10.1.0.9")
+    runtime.add(pod, "net1", network="greedy", name="others")
+    routes = pod.exec("ip", "route").stdout
+    assert "10.1.0.0/24 dev eth0" in routes
+    assert "10.96.0.0/16 via 10.1.0.9 dev eth0" in routes
+    assert "10.4.0.9" not in routes
+    assert runtime.call("DEL", pod, "net1", network="greedy", name="others") == (0, None)
+    assert runtime.call("DEL", pod) == (0, None)
+
+
+def test_a_gateway_outside_of_the_prefix_is_reached_on_the_link(lab: Lab, runtime: Runtime) -> None:
+    network = lab.client.create("network", name="offlink")
+    for version, cidr, gateway in ((4, "10.5.0.0/24", "172.31.1.1"), (6, "fd00:5::/64", "fd00:6::1")):
+        lab.client.create("subnet", network_id=network["id"], ip_version=version, cidr=cidr, gateway_ip=gateway)
+    pod = lab.namespace("offlink")
+    told = runtime.add(pod, network="offlink")
+    assert {"dst": "172.31.1.1/32"} in told["routes"]
+    assert {"dst": "fd00:6::1/128"} in told["routes"]
+    assert defaults(pod) == ["default via 172.31.1.1 dev eth0"]
+    assert defaults(pod, "-6") == ["default via fd00:6::1 dev eth0"]
+    assert runtime.call("CHECK", pod, network="offlink", prevResult=told) == (0, None)
+    pod.exec("ip", "route", "del", "172.31.1.1")
+    assert "to 172.31.1.1/32 on the link" in runtime.call("CHECK", pod, network="offlink", prevResult=told)[1]["msg"]
+    assert runtime.call("DEL", pod, network="offlink") == (0, None)
+
+
 def test_gc_takes_away_what_no_attachment_names(lab: Lab, runtime: Runtime) -> None:
     kept, gone = lab.namespace("kept"), lab.namespace("gone")
     runtime.add(kept)

@@ -373,3 +373,79 @@ def test_an_option_of_an_endpoint_that_would_do_nothing_is_refused(engines: tupl
         one.clear()
         assert attached(lab) == []
     one.docker("network", "rm", "ends")
+
+
+def route_lines(engine: Engine, container: str, *options: str) -> list[str]:
+    told = engine.docker("exec", container, "ip", *options, "route")
+    return [" ".join(line.split()[:5]) for line in told.splitlines()]
+
+
+def test_every_subnet_that_is_accepted_starts_a_container(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, _) = engines
+    network = lab.client.create("network", name="odd")
+    hops4 = [("10.91.0.0/16", "10.60.0.9"), ("10.92.0.0/16", "9.9.9.9"), ("10.93.0.0/16", "172.31.1.1"),
+             ("10.94.0.0/16", "0.0.0.0"), ("10.60.0.0/24", "10.60.0.9"), ("0.0.0.0/0", "10.60.0.8"),
+             ("10.95.0.0/16", "10.60.0.255"), ("10.96.0.0/16", "10.60.0.5")]  # fmt: skip
+    hops6 = [("fd91::/64", "fd00:60::9"), ("fd92::/64", "fd00:99::1"), ("fd00:60::/64", "fd00:60::9")]
+    for version, cidr, gateway, hops in (
+        (4, "10.60.0.0/24", "172.31.1.1", hops4), (6, "fd00:60::/64", "fd00:61::1", hops6),
+    ):  # fmt: skip
+        routes = [{"destination": to, "nexthop": hop} for to, hop in hops]
+        lab.client.create(
+            "subnet", network_id=network["id"], ip_version=version, cidr=cidr, gateway_ip=gateway, host_routes=routes
+        )
+    ipam = ("--ipam-driver", "crossway", "--ipam-opt", "network=odd", "--ipv6")
+    for name, options in (("odd-null", NULL), ("odd-ipam", ipam)):
+        create(one, name, *options, "-o", "network=odd", "-o", "groups=open")
+    one.run('"name=odd-null","driver-opt=ips=10.60.0.5,fd00:60::5"', "aa")
+    one.run("odd-ipam", "bb")
+    for container in ("aa", "bb"):
+        four, six = route_lines(one, container), route_lines(one, container, "-6")
+        assert "default via 172.31.1.1 dev eth0" in four
+        assert "172.31.1.1 dev eth0 scope link" in four
+        assert "10.91.0.0/16 via 10.60.0.9 dev eth0" in four
+        assert "10.93.0.0/16 via 172.31.1.1 dev eth0" in four
+        assert any(line.startswith("10.94.0.0/16 dev eth0") for line in four)
+        assert not [line for line in four if "10.92." in line or "10.95." in line]
+        assert ("10.96.0.0/16 via 10.60.0.5 dev eth0" in four) == (container == "bb"), "not by itself"
+        assert "default via fd00:61::1 dev eth0" in six
+        assert any(line.startswith("fd91::/64 via fd00:60::9 dev eth0") for line in six)
+    log = lab.hosts[0].agent.log.read_text()
+    assert "the route to 10.92.0.0/16 by 9.9.9.9 is left out: its next hop 9.9.9.9 is not on the link" in log
+    one.clear()
+    one.docker("network", "rm", "odd-null", "odd-ipam")
+
+
+def test_networks_that_lead_to_the_same_place_are_both_connected(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, _) = engines
+    for number in (62, 63, 64):
+        network = lab.client.create("network", name=f"to{number}")
+        to = "10.62.0.0/24" if number == 64 else "10.99.0.0/16"
+        hops = [{"destination": to, "nexthop": f"10.{number}.0.9"}]
+        lab.client.create(
+            "subnet", network_id=network["id"], ip_version=4, cidr=f"10.{number}.0.0/24", gateway_ip="172.31.1.1",
+            host_routes=hops,
+        )  # fmt: skip
+        create(one, f"to{number}", *NULL, "-o", f"network=to{number}", "-o", "groups=open")
+    one.run("to62", "aa")
+    one.docker("network", "connect", "to63", "aa")
+    four = route_lines(one, "aa")
+    assert "10.99.0.0/16 via 10.62.0.9 dev eth0" in four
+    assert len([line for line in four if line.startswith("10.99.")]) == 1
+    assert len([line for line in four if line.startswith("default")]) == 1
+    # Nor does one lead to the prefix of another.
+    one.docker("network", "connect", "to64", "aa")
+    assert [line for line in route_lines(one, "aa") if line.startswith("10.62.0.0/24")] == [
+        "10.62.0.0/24 dev eth0 scope link"
+    ]
+    one.docker("network", "disconnect", "to64", "aa")
+    # Both at once, too, in either order.
+    one.run("to63", "bb")
+    one.docker("network", "connect", "to62", "bb")
+    for container in ("aa", "bb", "aa", "bb"):
+        one.docker("restart", "-t0", container)
+        four = route_lines(one, container)
+        assert len([line for line in four if line.startswith("10.99.")]) == 1
+        assert len([line for line in four if line.startswith("default via 172.31.1.1")]) == 1
+    one.clear()
+    one.docker("network", "rm", "to62", "to63", "to64")

@@ -21,7 +21,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from importlib.metadata import version
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ from crossway.kernel.netlink import Netlink
 from crossway.kernel.ring import Ring
 from crossway.model import rows as r
 from crossway.model.rows import TABLES
-from crossway.plan import view
+from crossway.plan import interface_config, view
+from crossway.plan.interface_config import DEFAULT
 from crossway.plan.plan import Document, Plan
 from crossway.plan.port import Body
 from crossway.plan.rows import changes
@@ -62,7 +63,6 @@ SWEEP_SECONDS = 5.0
 ADVERTISE_SECONDS = 1.0
 ADVERTISE_PAUSE_SECONDS = 0.1  # between looks at what has changed
 PLUG_SECONDS = 30.0
-_DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 REPORT_SECONDS = 0.02  # between reports at least: changes in a burst are reported together
 
 
@@ -118,6 +118,7 @@ class Agent:
         self._ring: Ring | None = None
         self._news = asyncio.Event()  # set: guests may have to be told something else of their routers
         self._told_faults: set[tuple[str, str]] = set()
+        self._left_out: dict[str, tuple[str, ...]] = {}  # port -> what was told of routes that its subnets cannot have
         self._moves = Moves(self)
         self._edges = Edges(self)
         self.published = Published(self)
@@ -621,6 +622,7 @@ class Agent:
 
     def _forget(self, port: str) -> None:
         record = self._records.pop(port, None)
+        self._left_out.pop(port, None)
         self.published.withdraw(port)
         self._seen.discard(port)
         if record is not None:
@@ -865,26 +867,27 @@ class Agent:
             return None
         if reason := self.plan.faults.get(("port", record.port)):
             raise Invalid(f"port {record.port} cannot be: {reason}")
-        addresses, routes, defaults = [], [], set[int]() if record.default else {4, 6}
-        for address in port.addresses:
-            subnet = self.plan.subnet(address.subnet)
-            if subnet is None:
-                continue
-            try:
-                net = ip_network(subnet.cidr, strict=False)
-            except ValueError as fault:
-                raise Invalid(f"subnet {subnet.id} cannot be: {fault}") from fault
-            addresses.append(f"{address.ip}/{net.prefixlen}")
-            if subnet.gateway is not None and net.version not in defaults and subnet.gateway != address.ip:
-                defaults.add(net.version)
-                everywhere = attached.EVERYWHERE[net.version] if record.body == "host" else (_DEFAULT[net.version],)
-                routes += [(to, subnet.gateway) for to in everywhere]
-            if subnet.gateway is not None and subnet.gateway != address.ip:
-                routes += [(to, subnet.gateway) for to in record.routes if ip_network(to).version == net.version]
+        known = [(a.ip, subnet) for a in port.addresses if (subnet := self.plan.subnet(a.subnet)) is not None]
+        if record.body == "pair":  # an engine gives a link one address of each family
+            known = list({ip_address(ip).version: (ip, subnet) for ip, subnet in reversed(known)}.values())[::-1]
+        is_host = record.body == "host"
+        everywhere = attached.EVERYWHERE if is_host else interface_config.EVERYWHERE
+        try:
+            addresses = [f"{ip}/{ip_network(subnet.cidr, strict=False).prefixlen}" for ip, subnet in known]
             # Where the host itself goes is not for a network's owner to say.
-            if record.body != "host":
-                routes += [(hop.destination, hop.nexthop) for hop in subnet.routes]
-        return Inside(record.ifname or "", port.mac, network.mtu, tuple(addresses), tuple(routes))
+            routes = interface_config.routes_of(
+                known,
+                everywhere=everywhere if record.default else {},
+                by_gateway=record.routes,
+                host_routes=not is_host,
+            )
+        except ValueError as fault:
+            raise Invalid(f"port {record.port} cannot be: {fault}") from fault
+        if routes.left_out != self._left_out.get(record.port, ()):
+            self._left_out[record.port] = routes.left_out
+            for sentence in routes.left_out:
+                log.warning("port %s: %s", record.port, sentence)
+        return Inside(record.ifname or "", port.mac, network.mtu, tuple(addresses), routes.given)
 
     async def _diverted(self, record: Record) -> str | None:
         """Return what of this host's own an interface of it would lead elsewhere."""
@@ -901,9 +904,9 @@ class Agent:
 
     def _finish(self, record: Record, netns: int | None) -> Any:
         """Set up a link as the view says, and return what the caller is told."""
-        inside = self._inside(record)
+        inside = wanted = self._inside(record)
         link = self._by_name.get(record.device)
-        if inside is None or link is None or record.port not in self._records:
+        if inside is None or wanted is None or link is None or record.port not in self._records:
             raise NotFound("link", record.device)
         if record.body != "vlan" and link.mtu != inside.mtu:
             self.links.set(link.ifindex, mtu=inside.mtu)
@@ -912,13 +915,13 @@ class Agent:
             if far is not None and far.mtu != inside.mtu:
                 self.links.set(far.ifindex, mtu=inside.mtu)
         elif netns is not None:
-            furnish(netns, inside)
-            self._keep(record.port, inside)
+            inside = furnish(netns, inside, is_first=record.is_first)
+            self._keep(record.port, inside, wanted)
         self.links.set(link.ifindex, up=True)
         port = self.plan.port(record.port)
         subnets = [s for a in (port.addresses if port else ()) if (s := self.plan.subnet(a.subnet)) is not None]
-        everywhere = {*_DEFAULT.values(), *(half for halves in attached.EVERYWHERE.values() for half in halves)}
-        gateways = list(dict.fromkeys(hop for to, hop in inside.routes if to in everywhere))
+        everywhere = {*DEFAULT.values(), *(half for halves in attached.EVERYWHERE.values() for half in halves)}
+        gateways = list(dict.fromkeys(hop for to, hop in inside.routes if to in everywhere and hop))
         return {
             "port": record.port,
             "ifname": record.ifname or record.device,
@@ -927,15 +930,16 @@ class Agent:
             "gateways": gateways,
             "mtu": inside.mtu,
             "routes": list(inside.routes),
+            "led_by_others": [route for route in wanted.routes if route not in inside.routes],
             "resolvers": list(self.plan.asked_at),
             "dns": list(dict.fromkeys(ip for subnet in subnets for ip in subnet.dns)),
             "device": link.name,
             "device_mac": link.mac,
         }
 
-    def _keep(self, port: str, inside: Inside) -> None:
-        """Note how a link was set up inside its namespace."""
-        self._write(msgspec.structs.replace(self._records[port], inside=inside))
+    def _keep(self, port: str, inside: Inside, wanted: Inside) -> None:
+        """Note how a link was set up inside its namespace, and how it was to be."""
+        self._write(msgspec.structs.replace(self._records[port], inside=inside, wanted=wanted))
 
     def _write(self, record: Record) -> None:
         self._records[record.port] = record
@@ -959,12 +963,13 @@ class Agent:
                 continue  # not set up yet: its plug will do that
             if record.body == "host":
                 inside = attached.kept(inside, record.inside)
-            if inside == record.inside:
+            if inside == (record.wanted or record.inside):
                 continue
+            given = inside
             try:
                 netns = netns_of(record.netns)
                 try:
-                    refurnish(netns, record.inside, inside)
+                    given = refurnish(netns, record.inside, inside, is_first=record.is_first)
                 finally:
                     os.close(netns)
                 link = self._by_name.get(record.device)
@@ -972,7 +977,7 @@ class Agent:
                     self.links.set(link.ifindex, mtu=inside.mtu)
             except (Fault, OSError, ValueError) as fault:
                 log.warning("cannot set up port %s inside %s as it is now: %s", id, record.netns, fault)
-            self._keep(record.port, inside)
+            self._keep(record.port, given, inside)
 
     async def _unplug(self, id: str) -> Any:
         record = self._records.get(id)

@@ -43,10 +43,14 @@ def diverted(
 def kept(inside: Inside, before: Inside) -> Inside:
     """Return what an interface may become by itself: it leads nowhere where it did not when it was attached.
 
-    Whose network it is may change the port's addresses, but not where the host goes.
+    Whose network it is may change the port's addresses, but not where the host goes: nor by a gateway that would
+    need a route on the link.
     """
     known = {ip_interface(text).network for text in before.addresses}
-    return inside._replace(addresses=tuple(text for text in inside.addresses if ip_interface(text).network in known))
+    return inside._replace(
+        addresses=tuple(text for text in inside.addresses if ip_interface(text).network in known),
+        routes=tuple((to, hop) for to, hop in inside.routes if hop or (to, hop) in before.routes),
+    )
 
 
 def _lost(net: Network, ways: Iterable[Way], needed: Mapping[str, str]) -> str | None:

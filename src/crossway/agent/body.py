@@ -44,6 +44,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     netns: str | None = None
     ifname: str | None = None
     default: bool = True  # whether the subnet's gateway leads the workload everywhere
+    is_first: bool = False  # whether that comes before a default route by another link of the namespace
     routes: tuple[str, ...] = ()  # where it leads besides
     own: bool = False  # whether it is a tap that the agent made
     queues: int = 1  # of such a tap
@@ -51,10 +52,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     awaits: bool = False  # whether the port is not here, but may come, or come back
     limits: Limits = Limits()
     inside: Inside | None = None  # how the link was set up inside the namespace, when last it was
+    wanted: Inside | None = None  # how it was to be: with routes that other links had already
 
     def same(self, other: Record) -> bool:
         """Return whether it is the same body, however it is set up."""
-        now, then = (msgspec.structs.replace(one, inside=None, holder="", awaits=False) for one in (self, other))
+        now, then = (
+            msgspec.structs.replace(one, inside=None, wanted=None, holder="", awaits=False) for one in (self, other)
+        )
         return now == then
 
     @property
@@ -79,7 +83,9 @@ class Plug(msgspec.Struct, kw_only=True):
     vlan: int | None = None
     queues: int = 1  # of a tap that is made
     holder: str = ""  # the machine that it is for
-    default: bool | None = None  # whether the subnet's gateway is the way to everywhere; if not said, not for a host
+    # Whether the subnet's gateway is the way to everywhere; if not said, not for a host, and for a workload unless
+    # another link has a default route already.
+    default: bool | None = None
     routes: tuple[str, ...] = ()  # prefixes to which it is the way
     limits: Limits = Limits()
 
@@ -111,6 +117,7 @@ def _record_of(plug: Plug) -> Record:
             netns=os.path.abspath(plug.netns) if "/" in plug.netns else plug.netns,
             ifname=ifname,
             default=plug.default is not False,
+            is_first=plug.default is True,
         )
     if plug.body == "pair":
         # Another, an engine say, takes the far end into a namespace, and gives it a name and addresses.

@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -243,7 +243,7 @@ class Far(msgspec.Struct, frozen=True):
     mac: str = ""
     up: bool = False
     addresses: list[str] = []
-    routes: frozenset[tuple[str, str]] = frozenset()  # destination and next hop of each by this link
+    routes: frozenset[tuple[str, str]] = frozenset()  # destination and next hop, if it has one, of each by this link
 
 
 def seen(netns: str, ifname: str) -> Far:
@@ -271,22 +271,21 @@ def seen(netns: str, ifname: str) -> Far:
 
 
 def _routes(far: Netlink, index: int) -> Iterator[tuple[str, str]]:
-    """Yield destination and next hop of the routes by a link."""
+    """Yield destination and next hop, "" if there is none, of the routes by a link."""
     for family, zero in ((socket.AF_INET, bytes(4)), (socket.AF_INET6, bytes(16))):
         for message in far.dump(nl.RTM_GETROUTE, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
             told = attrs(message.body[12:])
-            if message.body[0] == family and told.get(RTA_OIF) == struct.pack("=I", index) and RTA_GATEWAY in told:
-                yield f"{_text(told.get(RTA_DST, zero))}/{message.body[1]}", _text(told[RTA_GATEWAY])
+            if message.body[0] == family and told.get(RTA_OIF) == struct.pack("=I", index):
+                hop = _text(told[RTA_GATEWAY]) if RTA_GATEWAY in told else ""
+                yield f"{_text(told.get(RTA_DST, zero))}/{message.body[1]}", hop
 
 
 def _lacking(given: Inside, far: Far) -> list[tuple[str, str]]:
-    """Return the routes that a link was given and has not; one whose next hop it cannot reach it never had."""
-    nets = [ip_interface(address).network for address in given.addresses]
+    """Return the routes that a link was given and has not."""
     return [
         (to, hop)
         for to, hop in given.routes
-        if (str(ip_network(to, strict=False)), str(ip_address(hop))) not in far.routes
-        and any(ip_address(hop) in net for net in nets)
+        if (str(ip_network(to, strict=False)), str(ip_address(hop)) if hop else "") not in far.routes
     ]
 
 

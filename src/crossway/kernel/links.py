@@ -33,7 +33,8 @@ IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR, IFF_TUN_EXCL = 0x0002, 0x0100
 IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_UDP_CSUM, IFLA_VXLAN_GBP = 7, 15, 18, 23
 IFLA_VXLAN_UDP_ZERO_CSUM6_TX, IFLA_VXLAN_UDP_ZERO_CSUM6_RX, IFLA_VXLAN_COLLECT_METADATA = 19, 20, 25
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 2
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_MULTIPATH = 1, 4, 5, 9
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH = 1, 4, 5, 6, 9
+METRIC6_FIRST = 512  # before routes of IPv6 that are given no metric: those have 1024
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 4, 0, 253, 1
 
 TC_INGRESS, TC_EGRESS, TCA_OPTIONS, TCA_BPF_NAME = 0xFFFFFFF2, 0xFFFFFFF3, 2, 7
@@ -82,7 +83,7 @@ class Inside(NamedTuple):
     mac: str  # "" if not known yet
     mtu: int  # 0 likewise
     addresses: tuple[str, ...]  # with prefix: 10.0.0.5/24
-    routes: tuple[tuple[str, str], ...]  # destination, next hop
+    routes: tuple[tuple[str, str], ...]  # destination, next hop; "" where the destination is on the link
 
 
 def link_name(port: str) -> str:
@@ -388,11 +389,14 @@ def _no_link_local() -> bytes:
     )
 
 
-def furnish(netns: int, inside: Inside) -> None:
+def furnish(netns: int, inside: Inside, *, is_first: bool = False) -> Inside:
     """Set up the far end of a port's link inside a workload's namespace: addresses, up, routes.
 
     There is no duplicate address detection and no router advertisement to wait
-    for: the server gave the addresses, and it tells the routes.
+    for: the server gave the addresses, and it tells the routes. A route to where
+    another link of the namespace leads is left out; *is_first*: a default route
+    is not, but comes before the other's, which is in force again once this link
+    has gone. Returns what was set up.
     """
     with nl.inside(netns):
         far = Netlink()
@@ -407,6 +411,11 @@ def furnish(netns: int, inside: Inside) -> None:
             raise NotFound("link", inside.ifname)
         index = decode(found.body).ifindex
         mac = bytes.fromhex(inside.mac.replace(":", ""))
+        led = _led_by_others(far, index)
+        before = {to for to, _ in inside.routes if to in led and is_first and not ip_network(to).prefixlen}
+        inside = inside._replace(
+            routes=tuple(route for route in inside.routes if route[0] in before or route[0] not in led)
+        )
         requests = [
             Request(
                 nl.RTM_SETLINK,
@@ -417,13 +426,14 @@ def furnish(netns: int, inside: Inside) -> None:
             *(_address(index, text) for text in inside.addresses),
             _address(index, _link_local(mac), fine=(errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)),
             Request(nl.RTM_SETLINK, 0, _info(index, IFF_UP, IFF_UP)),
-            *(_route(index, destination, nexthop) for destination, nexthop in inside.routes),
+            *(_route(index, to, nexthop, before_others=to in before) for to, nexthop in inside.routes),
         ]
         far.ask(*requests)
+    return inside
 
 
-def refurnish(netns: int, old: Inside, new: Inside) -> None:
-    """Make the far end of a port's link what it should be now: what stays is not touched."""
+def refurnish(netns: int, old: Inside, new: Inside, *, is_first: bool = False) -> Inside:
+    """Make the far end of a port's link what it should be now: what stays is not touched. Returns what was set up."""
     gone = [text for text in old.addresses if text not in new.addresses]
     if old.mac != new.mac:
         gone.append(_link_local(bytes.fromhex(old.mac.replace(":", ""))))
@@ -443,7 +453,21 @@ def refurnish(netns: int, old: Inside, new: Inside) -> None:
                 ),
                 *(Request(nl.RTM_DELADDR, 0, _address(index, text).body, fine) for text in gone),
             )
-    furnish(netns, new)
+    return furnish(netns, new, is_first=is_first)
+
+
+def _led_by_others(far: Netlink, index: int) -> set[str]:
+    """Return where a namespace's main table leads by other links than one."""
+    found = set()
+    for family, none in ((socket.AF_INET, bytes(4)), (socket.AF_INET6, bytes(16))):
+        for message in far.dump(nl.RTM_GETROUTE, struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            of, bits, table, kind = struct.unpack_from("=BB2xB2xB", message.body)
+            told = attrs(message.body[12:])
+            if (of, table, kind) == (family, RT_TABLE_MAIN, RTN_UNICAST) and told.get(RTA_OIF) != struct.pack(
+                "=i", index
+            ):
+                found.add(str(ip_network((told.get(RTA_DST, none), bits))))
+    return found
 
 
 def _quiet_ipv6(ifname: str, *, wanted: bool) -> None:
@@ -473,9 +497,9 @@ def _address(index: int, text: str, fine: tuple[int, ...] = ()) -> Request:
     return Request(nl.RTM_NEWADDR, nl.NLM_F_CREATE | nl.NLM_F_REPLACE, body, fine)
 
 
-def _route(index: int, destination: str, nexthop: str) -> Request:
+def _route(index: int, destination: str, nexthop: str, *, before_others: bool = False) -> Request:
+    """Return the request for a route; *before_others*: before those of other links to the same destination."""
     net = ip_network(destination, strict=False)
-    gateway = socket.inet_pton(socket.AF_INET if net.version == 4 else socket.AF_INET6, nexthop)
     family = socket.AF_INET if net.version == 4 else socket.AF_INET6
     body = struct.pack(
         "=BBBBBBBBI",
@@ -485,20 +509,24 @@ def _route(index: int, destination: str, nexthop: str) -> Request:
         0,
         RT_TABLE_MAIN,
         RTPROT_STATIC,
-        RT_SCOPE_UNIVERSE,
+        RT_SCOPE_UNIVERSE if nexthop or net.version == 6 else RT_SCOPE_LINK,
         RTN_UNICAST,
         0,
     )
     if net.prefixlen:
         body += attr(RTA_DST, net.network_address.packed)
-    body += attr(RTA_GATEWAY, gateway) + attr(RTA_OIF, index)
+    if nexthop:
+        body += attr(RTA_GATEWAY, socket.inet_pton(family, nexthop))
+    body += attr(RTA_OIF, index)
     # A next hop that no address of the port reaches is the subnet's fault, not the plug's.
-    return Request(
-        nl.RTM_NEWROUTE,
-        nl.NLM_F_CREATE | nl.NLM_F_REPLACE,
-        body,
-        (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL),
-    )
+    fine = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL)
+    if not before_others:
+        return Request(nl.RTM_NEWROUTE, nl.NLM_F_CREATE | nl.NLM_F_REPLACE, body, fine)
+    # Of equal metric, IPv4 puts the younger first; IPv6 would use both.
+    if net.version == 6:
+        body += attr(RTA_PRIORITY, METRIC6_FIRST)
+        return Request(nl.RTM_NEWROUTE, nl.NLM_F_CREATE | nl.NLM_F_REPLACE, body, fine)
+    return Request(nl.RTM_NEWROUTE, nl.NLM_F_CREATE, body, (*fine, errno.EEXIST))
 
 
 def netns_of(text: str) -> int:

@@ -18,6 +18,7 @@ import msgspec
 from crossway.client import Object, Objects, path_of
 from crossway.errors import Conflict, Invalid, NotFound
 
+ANY = ("0.0.0.0/0", "::/0")
 TEXT_MAX = 255  # letters in the name of a port, and in its device_id
 
 

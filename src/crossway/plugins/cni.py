@@ -21,7 +21,7 @@ import msgspec
 from crossway.client import Object
 from crossway.errors import Fault, Invalid, NotFound, Unavailable
 from crossway.plugins import attach
-from crossway.plugins.attach import TEXT_MAX, Host, Wish, listed
+from crossway.plugins.attach import ANY, TEXT_MAX, Host, Wish, listed
 
 log = logging.getLogger(__name__)
 
@@ -376,6 +376,12 @@ async def add(cni: Cni, call: Call) -> Any:
     port = await attach.make(cni.host, wish)
     plugged = await attach.plugged(cni.host, port, body)
     try:
+        if mappings and any(to in ANY for to, _ in plugged["led_by_others"]):
+            raise Refusal(
+                CONFIG,
+                "portMappings need the gateway by which the pod answers: another interface has the default route, "
+                "say isDefaultGateway: true to come before it",
+            )
         await cni.publish(call, port, mappings)
     except BaseException:
         await asyncio.shield(cni.detach(port))
@@ -407,7 +413,7 @@ def result(call: Call, plugged: Object) -> Object:
         "ips": [*(before.get("ips") or []), *ips],
         "routes": [
             *(before.get("routes") or []),
-            *({"dst": to, "gw": hop} for to, hop in plugged["routes"]),
+            *({"dst": to, "gw": hop} if hop else {"dst": to} for to, hop in plugged["routes"]),
         ],
         "dns": before.get("dns") or call.conf.get("dns") or ({"nameservers": plugged["dns"]} if plugged["dns"] else {}),
     }
@@ -461,10 +467,11 @@ async def check(cni: Cni, call: Call) -> None:
     if missing:
         raise Refusal(DIFFERS, f"{call.ifname} lacks {', '.join(sorted(missing))}")
     # Of those that the pod was given: others are of other plugins, or have been changed in the API since.
-    told = {(route["dst"], route.get("gw")) for route in before.get("routes") or []}
+    told = {(route["dst"], route.get("gw") or "") for route in before.get("routes") or []}
     for destination, hop in body["lacking"]:
         if (destination, hop) in told:
-            raise Refusal(DIFFERS, f"{call.ifname} lacks the route to {destination} by {hop}")
+            how = f"by {hop}" if hop else "on the link"
+            raise Refusal(DIFFERS, f"{call.ifname} lacks the route to {destination} {how}")
 
 
 def _same(one: str, other: str) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -22,7 +22,7 @@ import msgspec
 from crossway.client import Object, Objects, path_of
 from crossway.errors import Conflict, Fault, Forbidden, Invalid, NotFound
 from crossway.plugins import attach
-from crossway.plugins.attach import TEXT_MAX, Host, Wish, listed
+from crossway.plugins.attach import ANY, TEXT_MAX, Host, Wish, listed
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +34,13 @@ INTERNAL = "com.docker.network.internal"
 GATEWAY = "com.docker.network.gateway"
 PROTOCOLS = {"tcp": 6, "udp": 17}
 NAMES = {6: "tcp", 17: "udp", 132: "SCTP"}
-SANDBOX = "sandbox"  # in the profile of the port by which its container finds whom the engine asks for names
-CONNECTED = 1  # a static route's type: without a next hop
-ANY = ("0.0.0.0/0", "::/0")
+# In the profile of a port: in which sandbox it is, and where it leads that by routes of its own.
+SANDBOX, LEADS = "sandbox", "leads"
+NEXT_HOP, CONNECTED = 0, 1  # types of a static route: by a next hop, or on the link
 GROUPS_LABEL = "crossway.groups"
 UNNAMED = "docker "  # how the name of a port begins whose container is not known yet
 
+GATEWAY_BITS = 3  # by how much a route to a gateway may be wider than its address: of one container's networks
 IDLE_SECONDS = 60.0  # an address or an endpoint that has nothing to stand for it for so long is nobody's
 LOOK_SECONDS = 20.0  # between two looks at which these are
 
@@ -77,6 +78,7 @@ class Docker:
         self._fresh: dict[str, Made] = {}  # by pool, what was made for it, until there is a network that it is for
         self._endpoints: dict[str, Object] = {}  # the port of an endpoint, as it was made
         self._ahead: dict[str, asyncio.Task[Object]] = {}  # bodies in the making, by the endpoint that is to be joined
+        self._sandboxes: dict[str, str] = {}  # by endpoint
         self._cidrs: dict[str, str] = {}  # of subnets: a subnet never gets another
 
     @property
@@ -490,6 +492,7 @@ class Docker:
     async def delete_endpoint(self, asked: dict[str, Any]) -> Any:
         ports = await self._seen(asked["EndpointID"])
         self._endpoints.pop(asked["EndpointID"], None)
+        self._sandboxes.pop(asked["EndpointID"], None)
         for port in ports:
             await self._detach(port)
         return {}
@@ -514,32 +517,48 @@ class Docker:
         port = await self._port(asked)
         plugged = await self._plugged(asked["EndpointID"], port["id"])
         self._taken(port["id"])
-        answer: dict[str, Any] = {
+        self._sandboxes[asked["EndpointID"]] = asked["SandboxKey"]
+        routes = [(to, hop) for to, hop in plugged["routes"] if to not in ANY or not hop]
+        gateways = {"GatewayIPv6" if ":" in gateway else "Gateway": gateway for gateway in plugged["gateways"]}
+        if "Gateway" not in gateways:
+            # By which a container without a gateway finds whom the engine asks for names: by IPv4 where it can.
+            routes += [(f"{ip}/32", "") for ip in plugged["resolvers"] if ":" not in ip]
+        if routes:
+            routes = await self._not_led(routes, port, asked["SandboxKey"], {hop for _, hop in plugged["routes"]})
+        return {
             "InterfaceName": {"SrcName": plugged["ifname"], "DstPrefix": "eth"},
             # Else the engine would give the container a bridge of its own as a way out.
             "DisableGatewayService": True,
             "StaticRoutes": [
-                {"Destination": to, "RouteType": 0, "NextHop": hop} for to, hop in plugged["routes"] if to not in ANY
+                {"Destination": to, "RouteType": NEXT_HOP, "NextHop": hop}
+                if hop
+                else {"Destination": to, "RouteType": CONNECTED}
+                for to, hop in routes
             ],
+            **gateways,
         }
-        for gateway in plugged["gateways"]:
-            answer["GatewayIPv6" if ":" in gateway else "Gateway"] = gateway
-        if "Gateway" not in answer:
-            answer["StaticRoutes"] += await self._ways_to(plugged["resolvers"], port, asked["SandboxKey"])
-        return answer
 
-    async def _ways_to(self, resolvers: Iterable[str], port: Object, sandbox: str) -> list[dict[str, Any]]:
-        """Return routes by which a container without a gateway finds on its link whom the engine asks for names.
-
-        One of its networks must do: an engine fails at a route that is there.
-        """
+    async def _not_led(
+        self, routes: Sequence[tuple[str, str]], port: Object, sandbox: str, hops: Container[str]
+    ) -> list[tuple[str, str]]:
+        """Return the routes to where no other network leads a sandbox: an engine fails at a route that is there."""
         ports = await attach.found(self._host, "port", device_owner=OWNER, binding__host_id=self._host.host)
-        if any(one["binding:profile"].get(SANDBOX) == sandbox for one in ports if one["id"] != port["id"]):
-            return []
-        profile = {**port["binding:profile"], SANDBOX: sandbox}
+        led = set()
+        for one in ports:
+            profile = one["binding:profile"]
+            if one["id"] != port["id"] and sandbox in (profile.get(SANDBOX), self._sandboxes.get(one["device_id"])):
+                led |= {await self._cidr(one["network_id"], ip["subnet_id"]) for ip in one["fixed_ips"]}
+                # An earlier build kept no more than that it leads to those who are asked for names.
+                led |= set(profile.get(LEADS, [to for to, hop in routes if not hop] if SANDBOX in profile else ()))
+        routes = [(_beside(to, led) if to.partition("/")[0] in hops else to, hop) for to, hop in routes]
+        for to in led & {to for to, _ in routes}:
+            log.info(
+                "port %s: the route to %s is left out: another network of the container leads there", port["id"], to
+            )
+        routes = [route for route in routes if route[0] not in led]
+        profile = {**port["binding:profile"], SANDBOX: sandbox, LEADS: [to for to, _ in routes]}
         await self._host.ask("PUT", path_of("port", port["id"]), {"port": {"binding:profile": profile}})
-        # It asks by IPv4 where it can.
-        return [{"Destination": f"{ip}/32", "RouteType": CONNECTED} for ip in resolvers if ":" not in ip]
+        return routes
 
     async def leave(self, asked: dict[str, Any]) -> Any:
         for port in await self._seen(asked["EndpointID"]):
@@ -666,6 +685,16 @@ def labelled(container: Object, told: Object) -> tuple[str, ...]:
     """Return the groups that a container's label says; none if its network was given with groups of its own."""
     label = ((container.get("Config") or {}).get("Labels") or {}).get(GROUPS_LABEL)
     return listed(label) if label and "groups" not in (told.get("DriverOpts") or {}) else ()
+
+
+def _beside(to: str, led: Container[str]) -> str:
+    """Return the narrowest prefix around that of a next hop to which no other network leads.
+
+    An engine sets a gateway as soon as the gateway's own network is there: each needs its route to the same gateway.
+    """
+    net = ip_network(to)
+    narrow = (str(net.supernet(wider)) for wider in range(GATEWAY_BITS + 1))
+    return next((around for around in narrow if around not in led), to)
 
 
 def _told_when_joined(ahead: asyncio.Task[Object]) -> None:

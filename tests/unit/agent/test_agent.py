@@ -16,7 +16,7 @@ from crossway.agent import agent as module
 from crossway.agent.agent import Agent
 from crossway.agent.body import Record, Records
 from crossway.errors import Conflict, NotFound, Unavailable
-from crossway.kernel.links import ALIAS, Link, link_name
+from crossway.kernel.links import ALIAS, Inside, Link, link_name
 from crossway.model import rows as r
 from crossway.plan.service import SERVICE_MAC
 from unit.agent.test_tables import Kernel
@@ -162,8 +162,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     monkeypatch.setattr(FakeLinks, "machine", machine, raising=False)
     monkeypatch.setattr(module, "Plane", FakePlane)
     monkeypatch.setattr(module, "netns_of", lambda name: os.open("/dev/null", os.O_RDONLY))
-    monkeypatch.setattr(module, "refurnish", lambda netns, old, new: machine.inside.update({new.ifname: new}))
-    monkeypatch.setattr(module, "furnish", lambda netns, inside: machine.inside.update({inside.ifname: inside}))
+
+    def furnish(_: int, inside: Inside, *, is_first: bool = False) -> Inside:
+        machine.inside[inside.ifname] = inside
+        return inside
+
+    monkeypatch.setattr(module, "refurnish", lambda netns, old, new, **how: furnish(netns, new, **how))
+    monkeypatch.setattr(module, "furnish", furnish)
     monkeypatch.setattr("crossway.agent.remover.Links", FakeLinks)
     return machine
 
@@ -259,6 +264,7 @@ def test_a_plugged_port_has_rows_link_and_file_and_an_unplugged_one_none(tell: T
             "gateways": ["10.0.0.254"],
             "mtu": 1400,
             "routes": [("0.0.0.0/0", "10.0.0.254")],
+            "led_by_others": [],
             "dns": [],
             "resolvers": list(world.agent.plan.asked_at),
             "device": "cwaaaaaaaa000",

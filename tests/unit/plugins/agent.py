@@ -38,6 +38,7 @@ class Agent:
         self.dying = False  # whether the server dies with the next that it is asked to do
         self.asked: list[str] = []
         self.fault: Fault | None = None  # of plugs
+        self.routes: list[tuple[str, str]] = []  # of ports that are plugged
         self._numbers = itertools.count(10)
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -72,8 +73,8 @@ class Agent:
         self.bodies.add(wish["port"])
         return {
             "device": "cw1", "device_mac": "02:00:00:00:00:01", "ifname": wish["ifname"], "mac": MAC,
-            "mtu": 1450, "gateways": ["10.0.0.1"], "addresses": ["10.0.0.9/24"], "routes": [], "dns": [],
-            "resolvers": [],
+            "mtu": 1450, "gateways": ["10.0.0.1"], "addresses": ["10.0.0.9/24"], "routes": list(self.routes), "dns": [],
+            "resolvers": [], "led_by_others": [],
         }  # fmt: skip
 
     async def unplug(self, port: str) -> None:
