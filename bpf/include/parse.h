@@ -45,6 +45,7 @@ enum {
 	ICMPV6_ECHO_REQUEST = 128, ICMPV6_ECHO_REPLY = 129,
 	ND_RS = 133, ND_RA, ND_NS, ND_NA, ND_REDIRECT,
 	MLD_QUERY = 130, MLD_REPORT, MLD_DONE, MLD2_REPORT = 143,
+	TCP_HEADER = 20,  // bytes without options
 	TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16,
 };
 
@@ -181,7 +182,7 @@ static __always_inline enum drop take_tcp(struct packet *p, const __u8 *h, __u32
 {
 	__u32 size = (h[12] >> 4) * 4;
 
-	if (size < 20)
+	if (size < TCP_HEADER)
 		return DROP_MALFORMED;
 	if (size > rest)
 		return DROP_SHORT;
@@ -226,6 +227,19 @@ static __always_inline enum drop parse_transport(struct __sk_buff *skb, struct p
 	return 0;
 }
 
+// Take note of which part of its datagram a fragment is, *size* bytes at *at*. A
+// receiver would rebuild from what is refused here something that nobody has judged:
+// a TCP header is 20 bytes at least, so none goes on at 8 or 16 (RFC 3128).
+static __always_inline enum drop take_fragment(struct packet *p, __u32 at, __u32 size, bool more)
+{
+	p->flags |= at ? PACKET_FRAGMENT | PACKET_LATER : PACKET_FRAGMENT;
+	p->fragment_at = at;
+	p->fragment_end = at + size;
+	if (!size || at + size > 0xffff || (more && size & 7))
+		return DROP_MALFORMED;
+	return at && at < TCP_HEADER && p->proto == IPPROTO_TCP ? DROP_MALFORMED : 0;
+}
+
 static __always_inline enum drop parse_ipv4(struct __sk_buff *skb, struct packet *p, struct iphdr *ip, void *end)
 {
 	__u32 length, size;
@@ -252,12 +266,12 @@ static __always_inline enum drop parse_ipv4(struct __sk_buff *skb, struct packet
 	if (ip->frag_off & bpf_htons(IP_WHOLE))
 		p->flags |= PACKET_WHOLE;
 	if (ip->frag_off & bpf_htons(IP_MORE | IP_OFFSET)) {
-		p->flags |= PACKET_FRAGMENT;
+		enum drop bad = take_fragment(p, (bpf_ntohs(ip->frag_off) & IP_OFFSET) * 8, length - size,
+					      ip->frag_off & bpf_htons(IP_MORE));
+
 		p->fragment_id = ip->id;
-		if (ip->frag_off & bpf_htons(IP_OFFSET)) {
-			p->flags |= PACKET_LATER;
-			return 0;
-		}
+		if (bad || p->flags & PACKET_LATER)
+			return bad;
 	}
 	return parse_transport(skb, p, (void *)ip + size, end, length - size);
 }
@@ -272,6 +286,7 @@ static __always_inline enum drop parse_ipv6(struct __sk_buff *skb, struct packet
 {
 	__u32 at = ETH_HLEN + sizeof(*ip), length, limit;
 	__u8 proto, h[8];
+	enum drop bad;
 
 	if ((void *)(ip + 1) > end)
 		return DROP_SHORT;
@@ -307,15 +322,13 @@ static __always_inline enum drop parse_ipv6(struct __sk_buff *skb, struct packet
 		if (proto == PROTO_FRAGMENT) {
 			if (p->flags & PACKET_FRAGMENT)
 				return DROP_MALFORMED;
-			p->flags |= PACKET_FRAGMENT;
-			p->fragment_id = *(__u32 *)(h + 4);
 			at += 8;
-			if (*(__be16 *)(h + 2) & bpf_htons(0xfff8)) {
-				p->flags |= PACKET_LATER;
-				p->proto = h[0];
-				p->l4 = at;
-				return 0;
-			}
+			p->proto = h[0];
+			p->l4 = at;
+			p->fragment_id = *(__u32 *)(h + 4);
+			bad = take_fragment(p, bpf_ntohs(*(__be16 *)(h + 2)) & 0xfff8, limit - at, h[3] & 1);
+			if (bad || p->flags & PACKET_LATER)
+				return bad;
 		} else if (proto == PROTO_AH) {
 			at += (h[1] + 2) * 4;
 		} else {
@@ -389,6 +402,7 @@ __noinline int remember_fragment(struct packet *p)
 	row.src_port = p->src_port;
 	row.dst_port = p->dst_port;
 	row.rule_port = p->rule_port;
+	row.end = p->fragment_end;
 	bpf_map_update_elem(&fragments, &key, &row, BPF_ANY);
 	return 0;
 }
@@ -399,7 +413,8 @@ static __always_inline void remember(struct packet *p)
 		remember_fragment(p);
 }
 
-// Give a later fragment the ports of its first.
+// Give a later fragment the ports of its first. It must not lie over any of that
+// (RFC 5722): the headers that are judged are there.
 __noinline int recall_fragment(struct packet *p)
 {
 	const __u64 lifetime = 30000000000ull;
@@ -412,6 +427,10 @@ __noinline int recall_fragment(struct packet *p)
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first || p->now - first->seen > lifetime) {
 		p->flags |= PACKET_UNSEEN;
+		return 0;
+	}
+	if (p->fragment_at < first->end) {
+		p->bad = DROP_MALFORMED;
 		return 0;
 	}
 	p->src_port = first->src_port;

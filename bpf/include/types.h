@@ -320,7 +320,7 @@ struct fragment {
 	__be16 src_port;
 	__be16 dst_port;
 	__be16 rule_port;  // the port that policy asks for: dst_port, ICMP's type and code
-	__u16 pad;
+	__u16 end;         // bytes of the datagram that the first one has
 };
 
 // Why a packet stopped. Each has a counter a port in `drops`.
@@ -422,6 +422,8 @@ struct packet {
 	__u32 head;            // bytes of IP and transport header
 	__u32 size;            // bytes of the IP packet, or of each that GSO makes of it
 	__u32 fragment_id;
+	__u32 fragment_at;     // bytes of its datagram before it
+	__u32 fragment_end;    // and with it
 	__u16 tag;             // VLAN that it came with from the uplink
 	__u16 eth_proto;
 	__u8 family;           // enum family

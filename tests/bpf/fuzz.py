@@ -124,6 +124,7 @@ def seeds() -> list[bytes]:
             frame(A, to, UDP, udp(1, 2), to=via, options=b"\x94\4\0\0"),
             frame(A, to, UDP, udp(1, 2), to=via, id=1, fragment=MF),
             frame(A, to, UDP, b"rest" * 9, to=via, id=1, fragment=1),
+            frame(A, to, TCP, b"rest" * 9, to=via, id=1, fragment=1),
             frame(A, to, UDP, udp(1, 2, b"data" * 99), to=via, fragment=0),
             frame(A, to, TCP, tcp(3, 4, ACK, b"data" * 99), to=via, fragment=0, options=b"\x07\7\4\0\0\0\0\1"),
             frame(A, to, UDP, b"rest" * 99, to=via, id=1, fragment=MF | 1),
@@ -281,8 +282,8 @@ def fault(frame: bytes, who: Who) -> str | None:
             return None if frame[0] & 1 else "DHCP without an address, but not to all"
         if frame[26:30] != raw(who.ip4):
             return "another IPv4 address"
-        if struct.unpack_from("!H", frame, 20)[0] & 0x1FFF:
-            return None
+        if offset := struct.unpack_from("!H", frame, 20)[0] & 0x1FFF:
+            return "a fragment over TCP's header" if frame[23] == TCP and offset * 8 < 20 else None
         if frame[23] == UDP and struct.unpack_from("!H", frame, head + 2) == (68,):
             return "a DHCP server's answer"
         if frame[23] == ICMP and frame[head] in (5, 9):

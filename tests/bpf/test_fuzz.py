@@ -7,7 +7,7 @@ import random
 import pytest
 
 from bpf.fuzz import fault, fuzz, mutate, seeds
-from bpf.packets import ARP, ICMPV6, IPV4, IPV6, UDP, arp, eth, icmp, ip, na, udp
+from bpf.packets import ARP, ICMPV6, IPV4, IPV6, TCP, UDP, arp, eth, icmp, ip, na, udp
 from bpf.world import A, B, frame
 
 
@@ -32,6 +32,7 @@ def test_a_seed_gives_the_same_frames() -> None:
         frame(A, B, UDP, udp(67, 68)),
         frame(A, B, UDP, udp(547, 546), 6),
         frame(A, B, UDP, udp(1067, 68)),
+        frame(A, B, TCP, bytes(16), fragment=1),
         frame(A, B, UDP, udp(1547, 546), 6),
         arp(2, A.mac, B.ip4, B.ip4),
         na(A.mac, A.ip6, B.ip6),

@@ -29,7 +29,7 @@ from bpf.packets import (
     tcp,
     udp,
 )  # fmt: skip
-from bpf.world import BARE, CLEAR, FAR, RED, TAGGED, A, B, D, World, frame, frame_to, gateway
+from bpf.world import BARE, CLEAR, FAR, RED, TAGGED, A, B, D, World, any_rule, frame, frame_to, gateway
 from crossway.kernel.bpf import REDIRECT, SHOT
 from crossway.model import rows as r
 
@@ -184,6 +184,22 @@ DROPS = {
     "TCP header beyond the packet": (frame(A, B, TCP, tcp(1, 2)[:12] + b"\xf0" + tcp(1, 2)[13:]), "SHORT"),
     "ICMP without a header": (frame(A, B, 1, b"\x08\0\0\0"), "SHORT"),
     "tiny first fragment": (frame(A, B, TCP, tcp(1, 2)[:8], fragment=MF), "SHORT"),
+    "TCP fragment over the flags": (frame(A, B, TCP, b"x" * 16, fragment=1), "MALFORMED"),
+    "TCP fragment over the flags, more to come": (frame(A, B, TCP, b"x" * 16, fragment=MF | 1), "MALFORMED"),
+    "TCP fragment over the checksum": (frame(A, B, TCP, b"x" * 16, fragment=2), "MALFORMED"),
+    "TCP fragment over the flags, IPv6": (six(44, ipv6_fragment(TCP, 8, False, 1, b"x" * 16)), "MALFORMED"),
+    "TCP fragment over the checksum, IPv6": (six(44, ipv6_fragment(TCP, 16, True, 1, b"x" * 16)), "MALFORMED"),
+    "tiny first fragment of IPv6": (six(44, ipv6_fragment(TCP, 0, True, 1, tcp(1, 2)[:16])), "SHORT"),
+    "first fragment without its headers": (six(44, ipv6_fragment(60, 0, True, 1, extension(TCP, b"")[:8])), "SHORT"),
+    "first fragment with half of its headers": (
+        six(44, ipv6_fragment(60, 0, True, 1, extension(TCP, b"", 2)[:16])), "SHORT"),
+    "fragment before another, of no whole words": (frame(A, B, UDP, udp(1, 2, b"odd"), fragment=MF), "MALFORMED"),
+    "fragment before another, of no whole words, IPv6": (
+        six(44, ipv6_fragment(UDP, 0, True, 1, udp(1, 2, b"odd"))), "MALFORMED"),
+    "fragment beyond the largest packet": (frame(A, B, UDP, b"x" * 16, fragment=0x1FFF), "MALFORMED"),
+    "fragment beyond the largest packet, IPv6": (
+        six(44, ipv6_fragment(UDP, 0xFFF8, False, 1, b"x" * 16)), "MALFORMED"),
+    "fragment of nothing": (frame(A, B, UDP, b"", fragment=9), "MALFORMED"),
     "routing header of type 0": (six(43, bytes((UDP, 0, 0, 1)) + bytes(4) + udp(1, 2)), "MALFORMED"),
     "hop-by-hop options not at the start": (six(60, extension(0, extension(UDP, udp(1, 2)))), "MALFORMED"),
     "too many extension headers": (six(60, extension(60, extension(60, extension(60, extension(60, extension(
@@ -299,3 +315,27 @@ def test_what_follows_a_refused_first_fragment_is_refused(w: World, v: int) -> N
         first, later = (six(44, ipv6_fragment(UDP, at, more, 7, part))
                         for part, at, more in ((body[:24], 0, True), (body[24:], 24, False)))  # fmt: skip
     assert [w.send(sent).drop for sent in (first, later)] == ["ROGUE_DHCP", "FRAGMENT"]
+
+
+def fragment(v: int, at: int, more: bool, body: bytes, next: int = UDP) -> bytes:
+    if v == 4:
+        return frame(A, B, next, body, id=7, fragment=at // 8 | (MF if more else 0))
+    return six(44, ipv6_fragment(next, at, more, 7, body))
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_a_later_fragment_must_not_lie_over_the_first(w: World, v: int) -> None:
+    w.policy(A.identity, any_rule(A.identity, r.Way.OUT, v, proto=UDP, port=2))
+    assert w.send(fragment(v, 0, True, udp(1, 2, bytes(24)))).passed
+    for at in (8, 16, 24):
+        assert w.send(fragment(v, at, True, bytes(32))).drop == "MALFORMED", at
+    assert w.send(fragment(v, 32, False, bytes(32))).passed
+
+
+def test_a_later_fragment_must_not_lie_over_headers_behind_options(w: World) -> None:
+    """Receivers go by the first fragment's kind alone: those that follow may say another one."""
+    w.policy(A.identity, any_rule(A.identity, r.Way.OUT, 6, proto=UDP, port=2))
+    assert w.send(fragment(6, 0, True, extension(UDP, udp(1, 2, bytes(8)), 5), next=60)).passed
+    assert w.send(fragment(6, 48, False, udp(1, 3, bytes(8)))).drop == "MALFORMED"
+    packet = ip(FAR.ip6, A.ip6, 44, ipv6_fragment(TCP, 8, True, 1, b"x" * 32))
+    assert w.receive(eth(A.mac, FAR.mac, IPV6, packet)).drop == "MALFORMED"

@@ -115,6 +115,9 @@ def some_options(draw: st.DrawFn) -> bytes:
     return kept + bytes(-len(kept) % 4)
 
 
+FIRST = 32  # bytes of payload in the first fragment of a datagram
+
+
 @dataclass(frozen=True)
 class Case:
     to: str
@@ -139,7 +142,9 @@ def some_case(draw: st.DrawFn) -> Case:
     fragment = 0
     if not owed:
         fragment = draw(st.sampled_from([0, MF, MF]))
-        fragment |= draw(st.one_of(st.just(0), st.integers(0, (0xFFFF - size) // 8)))
+        if fragment:
+            size = size + 7 & ~7
+        fragment |= draw(st.one_of(st.just(0), st.integers(FIRST // 8, (0xFFFF - size) // 8)))
     return Case(
         draw(st.sampled_from(sorted(TO))), mtu, size, proto, options, fragment, draw(st.integers(0, 0xFFFF)),
         draw(st.sampled_from([0, 14, 34, 60, 200])), owed,
@@ -241,7 +246,7 @@ def test_pieces_are_the_packet(wide: World, guest: int, case: Case) -> None:
     assert device
     count = -(-len(payload) // min(case.mtu - 20 - len(case.options) & ~7, PIECE_MAX))
     if case.fragment & OFFSET:  # its first has passed
-        first = ip(GUEST.ip4, dst.ip4, case.proto, body(case.proto, 32), id=case.id, fragment=MF)
+        first = ip(GUEST.ip4, dst.ip4, case.proto, body(case.proto, FIRST), id=case.id, fragment=MF)
         write(guest, eth(gateway(RED).mac, GUEST.mac, IPV4, first))
     with Ears(device) as ears:
         write(

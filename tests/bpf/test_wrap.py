@@ -149,7 +149,9 @@ def test_what_is_too_large_for_the_underlay_goes_the_long_way(d: World) -> None:
 
 def test_fragments_that_have_been_routed_go_the_long_way_cut_or_not(d: World) -> None:
     def ways(fragment: int) -> set[str | None]:
-        return {d.send(frame(A, AWAY, UDP, udp(1, 2), to=gateway(RED), fragment=fragment)).to for _ in range(9)}
+        return {
+            d.send(frame(A, AWAY, UDP, udp(1, 2, bytes(8)), to=gateway(RED), fragment=fragment)).to for _ in range(9)
+        }
 
     assert "uplink" in ways(0)
     assert ways(MF) == ways(9) == {"vxlan"}

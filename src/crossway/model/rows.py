@@ -286,6 +286,7 @@ class Fragment(NamedTuple):
     src_port: int
     dst_port: int
     rule_port: int
+    end: int = 0
 
 
 class DropKey(NamedTuple):
