@@ -380,3 +380,44 @@ def test_whom_a_guest_is_told_to_ask_for_names(version: int, dns: tuple[str, ...
         assert [(str(to), str(via)) for to, via in guest.leases[0].routes] == (
             [] if dns else [("169.254.169.254/32", "0.0.0.0")]
         )
+
+
+@pytest.mark.parametrize(
+    ("gateway", "hops", "told"),
+    [
+        ("172.31.1.1", [], "172.31.1.1/32 0.0.0.0 0.0.0.0/0 172.31.1.1"),
+        (
+            "10.0.0.1",
+            [("0.0.0.0/0", "10.0.0.9"), ("10.9.0.0/16", "10.0.0.9")],
+            "10.9.0.0/16 10.0.0.9 0.0.0.0/0 10.0.0.1",
+        ),
+        ("10.0.0.1", [("10.9.0.0/16", "9.9.9.9")], ""),
+        (None, [("0.0.0.0/0", "10.0.0.9")], "0.0.0.0/0 10.0.0.9 169.254.169.254/32 0.0.0.0"),
+    ],
+    ids=["gateway on the link", "a default route beside the gateway", "next hop elsewhere", "a default route alone"],
+)
+def test_a_guest_is_told_of_routes_that_it_can_set_up(
+    gateway: str | None, hops: list[tuple[str, str]], told: str
+) -> None:
+    plan = Plan("h1")
+    routes = tuple(view.Hop(to, hop) for to, hop in hops)
+    subnet = view.Subnet(id="s", network="n", cidr="10.0.0.0/24", gateway=gateway, routes=routes, dhcp=True)
+    port = view.Port(
+        id="p", network="n", mac="fa:16:3e:00:00:01", addresses=(view.Address("10.0.0.5", "s"),), host="h1"
+    )
+    plan.take([
+        Document("network", "n", view.Network(id="n", number=1, mtu=1450)),
+        Document("subnet", "s", subnet),
+        Document("port", "p", port),
+    ])  # fmt: skip
+    guest = guest_of(plan, port)
+    assert guest is not None
+    (lease,) = guest.leases
+    packed = dhcp._facts(lease, guest).get(dhcp.ROUTES, b"")
+    seen = []
+    while packed:
+        size = (packed[0] + 7) // 8
+        to = IPv4Network((packed[1 : 1 + size].ljust(4, b"\0"), packed[0]))
+        seen += [str(to), str(IPv4Address(packed[1 + size : 5 + size]))]
+        packed = packed[5 + size :]
+    assert " ".join(seen) == told

@@ -23,6 +23,7 @@ from crossway.agent.guest.neighbours import Neighbours
 from crossway.model.rows import PortKey
 from crossway.plan import view
 from crossway.plan.address import mac
+from crossway.plan.interface_config import DEFAULT, routes_of
 from crossway.plan.plan import Plan
 from crossway.plan.service import SERVICE_IP, SERVICE_IP6
 
@@ -168,10 +169,9 @@ def _lease(ip: IPv4Address, prefix: IPv4Network, subnet: view.Subnet) -> Lease:
     gateway = IPv4Address(subnet.gateway) if subnet.gateway is not None else None
     told = tuple(d for d in map(ip_address, subnet.dns or [SERVICE_IP]) if isinstance(d, IPv4Address))
     routes = []
-    for hop in subnet.routes:
-        to, via = ip_network(hop.destination, strict=False), ip_address(hop.nexthop)
-        if isinstance(to, IPv4Network) and isinstance(via, IPv4Address):
-            routes.append((to, via))
+    for to, hop in routes_of([(str(ip), subnet)]).given:
+        if subnet.gateway is None or to != DEFAULT[4]:  # by the gateway: `dhcp` tells of that
+            routes.append((IPv4Network(to), IPv4Address(hop or 0)))  # 0.0.0.0: on the link
     if gateway is None and not subnet.dns:
         routes.append((IPv4Network(SERVICE_IP), IPv4Address(0)))  # on the link
     return Lease(ip, prefix, gateway, _but_none(told), tuple(routes))
