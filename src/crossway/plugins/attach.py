@@ -84,24 +84,34 @@ async def found(host: Host, kind: str, **filters: str | None) -> Objects:
     return objects
 
 
-async def named(host: Host, kind: str, name: str) -> Objects:
-    """Return the objects of a kind that have an id or a name."""
+def id_of(text: str) -> str | None:
+    """Return the id that a text is, as servers write it; None if it is none."""
     try:
-        by = {"id": str(uuid.UUID(name))}
+        return str(uuid.UUID(text))
     except ValueError:
-        by = {"name": name}
-    return await found(host, kind, **by)
+        return None
+
+
+async def named(host: Host, kind: str, name: str) -> Objects:
+    """Return the objects of a kind that have an id or a name: a name may look like an id."""
+    if (id := id_of(name)) is None:
+        return await found(host, kind, name=name)
+    by_id, by_name = await asyncio.gather(found(host, kind, id=id), found(host, kind, name=name))
+    return [*by_id, *(o for o in by_name if o["id"] != id)]
 
 
 def chosen(objects: Objects, kind: str, name: str, project: str | None) -> Object:
-    """Return the one object of a name; within a project if one is said, or shared with it."""
+    """Return the one object of an id or, failing that, a name; of a project if one is said, or shared with it."""
     if project is not None:
         objects = [o for o in objects if o.get("project_id") == project or o.get("shared")]
+    objects = [o for o in objects if o["id"] == id_of(name)] or objects
+    if project is not None:
         objects = [o for o in objects if o.get("project_id") == project] or objects
     if not objects:
         raise NotFound(kind, name)
     if len(objects) > 1:
-        raise Conflict(f"{len(objects)} of kind {kind} are named {name}: say its id, or the project")
+        ids = ", ".join(sorted(o["id"] for o in objects))
+        raise Conflict(f"{len(objects)} of kind {kind} are named {name}: say its id ({ids}), or the project")
     return objects[0]
 
 

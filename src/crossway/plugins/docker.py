@@ -361,7 +361,7 @@ class Docker:
         """Return the networks of a name; of such as engines have made at the same moment, the oldest alone."""
         kept: dict[tuple[str, str], Object] = {}
         for network in sorted(await attach.named(self._host, "network", name), key=lambda n: n.get("created_at") or ""):
-            made = network.get("description") == MADE
+            made = network.get("description") == MADE and network["id"] != attach.id_of(name)
             kept.setdefault(("project", network["project_id"]) if made else ("id", network["id"]), network)
         return list(kept.values())
 
