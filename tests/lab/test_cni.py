@@ -266,6 +266,24 @@ def test_a_gateway_outside_of_the_prefix_is_reached_on_the_link(lab: Lab, runtim
     assert runtime.call("DEL", pod, network="offlink") == (0, None)
 
 
+def test_a_pods_interface_is_no_larger_than_said(lab: Lab, runtime: Runtime) -> None:
+    pod = lab.namespace("narrow")
+    told = runtime.add(pod, mtu=1300)
+    assert "mtu 1300 " in pod.exec("ip", "link", "show", "eth0").stdout
+    assert [i["mtu"] for i in told["interfaces"]][1] == 1300
+    assert runtime.call("DEL", pod, mtu=1300) == (0, None)
+    status, fault = runtime.call("ADD", pod, mtu="large")
+    assert (status, fault["code"]) == (1, 7)
+
+
+def test_no_pod_takes_the_gateways_address(lab: Lab, runtime: Runtime) -> None:
+    for ips in (["10.1.0.1/24"], ["fd00:1::1/64"]):
+        status, fault = runtime.call("ADD", lab.namespace(f"gateway{len(ips[0])}"), runtimeConfig={"ips": ips})
+        assert (status, fault["code"]) == (1, 7)
+        assert "is the gateway of subnet" in fault["msg"]
+    assert ports(lab) == []
+
+
 def test_gc_takes_away_what_no_attachment_names(lab: Lab, runtime: Runtime) -> None:
     kept, gone = lab.namespace("kept"), lab.namespace("gone")
     runtime.add(kept)

@@ -301,6 +301,20 @@ MADE = (*NULL, "-o", "network=made")
 WRONG_NETWORKS: dict[str, tuple[tuple[str, ...], str]] = {
     "an option that is misspelt": ((*NULL, "-o", "network=known", "-o", "group=open"), "-o group is not known"),
     "one of another driver": ((*NULL, "-o", "network=known", "-o", "parent=eth0"), "-o parent is not known"),
+    "one of a bridge": (
+        (*NULL, "-o", "network=known", "-o", "com.docker.network.bridge.name=br7"),
+        "-o com.docker.network.bridge.name is not known",
+    ),
+    "an MTU that the network has not": (
+        (*NULL, "-o", "network=known", "-o", "com.docker.network.driver.mtu=9000"), "network known has an MTU of",
+    ),
+    "an MTU without IPv6": (
+        (*NULL, "-o", "network=known", "-o", "com.docker.network.driver.mtu=1000"),
+        "with IPv6 has an MTU of at least 1280",
+    ),
+    "an MTU that no underlay has": (
+        (*own("made", "10.50.0.0/24"), "-o", "com.docker.network.driver.mtu=9000"), "should be at most",
+    ),
     "one for addresses": ((*own("known"), "--ipam-opt", "projct=red"), "--ipam-opt projct is not known"),
     "no way out": ((*NULL, "-o", "network=known", "--internal"), "--internal is not served"),
     "a group that is not there": ((*MADE, "-o", "subnets=10.50.0.0/24", "-o", "groups=nobody"), "nobody could not"),
@@ -449,3 +463,58 @@ def test_networks_that_lead_to_the_same_place_are_both_connected(engines: tuple[
         assert len([line for line in four if line.startswith("default via 172.31.1.1")]) == 1
     one.clear()
     one.docker("network", "rm", "to62", "to63", "to64")
+
+
+MTU, PREFIX = "com.docker.network.driver.mtu", "com.docker.network.container_iface_prefix"
+
+
+def test_mtu_and_prefix_of_interfaces_are_as_said(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, two) = engines
+    dual(lab, "wide", 65)
+    narrow = ("-o", f"{MTU}=1300", "-o", f"{PREFIX}=net", "-o", "groups=open")
+    create(one, "wide", *NULL, "-o", "network=wide", *narrow)
+    create(two, "wide", *NULL, "-o", "network=wide", "-o", "groups=open")
+    # A network that is made for it has that MTU itself.
+    for name, options in (
+        ("made4", own("made4", "10.66.0.0/24")),
+        ("made0", (*NULL, "-o", "network=made0", "-o", "subnets=10.67.0.0/24")),
+    ):  # fmt: skip
+        create(one, name, *options, *narrow)
+        assert lab.client.list("networks", name=name)[0]["mtu"] == 1300
+    one.run("wide", "aa")
+    two.run("wide", "bb")
+    assert "mtu 1300 " in one.docker("exec", "aa", "ip", "link", "show", "net0")
+    assert "mtu 1300 " not in two.docker("exec", "bb", "ip", "link", "show", "eth0")
+    assert lab.client.list("networks", name="wide")[0]["mtu"] > 1300
+    for key in ("IPAddress", "GlobalIPv6Address"):
+        assert pings(two, "bb", address(one, "aa", "wide", key))
+    one.docker("network", "connect", "made4", "aa")
+    assert "mtu 1300 " in one.docker("exec", "aa", "ip", "link", "show", "net1")
+    for each in (one, two):
+        each.clear()
+        each.docker("network", "rm", "wide")
+    one.docker("network", "rm", "made4", "made0")
+
+
+def test_addresses_that_are_others_are_refused(engines: tuple[Lab, Engines]) -> None:
+    lab, (one, _) = engines
+    network = dual(lab, "guarded", 68)
+    router = lab.client.create("router", name="guarded")
+    foot = lab.client.create("port", network_id=network["id"], fixed_ips=[{"ip_address": "10.68.0.50"}])
+    lab.client.add_interface(router["id"], port=foot["id"])
+    create(one, "guarded", *own("guarded", "10.68.0.0/24"))
+    create(one, "guarded0", *NULL, "-o", "network=guarded")
+    for ip, why in (
+        ("10.68.0.1", "10.68.0.1 is the gateway of subnet 10.68.0.0/24"),
+        ("10.68.0.50", "10.68.0.50"),
+        ("10.68.0.0", "10.68.0.0"),
+        ("10.68.0.255", "10.68.0.255"),
+    ):
+        for words in (("--network", "guarded", "--ip", ip), ("--network", f"name=guarded0,driver-opt=ips={ip}")):
+            with pytest.raises(Unavailable, match=why.replace(".", "\\.")):
+                one.docker("run", "-d", *words, "--name", "odd", "lab", "sleep", "600")
+            one.clear()
+            assert attached(lab) == []
+    one.docker("network", "rm", "guarded", "guarded0")
+    lab.client.remove_interface(router["id"], port=foot["id"])
+    lab.client.delete("router", router["id"])

@@ -60,6 +60,7 @@ log = logging.getLogger(__name__)
 ALIVE_SECONDS = 5.0  # between signs of life
 PAUSE_SECONDS = (0.1, 2.0)  # before coming again to a server that went: at first, at most
 SWEEP_SECONDS = 5.0
+MTU6_MIN = 1280  # RFC 8200
 ADVERTISE_SECONDS = 1.0
 ADVERTISE_PAUSE_SECONDS = 0.1  # between looks at what has changed
 PLUG_SECONDS = 30.0
@@ -569,14 +570,20 @@ class Agent:
 
     def _fit(self, record: Record, link: Link) -> None:
         """Have a link that others made up, and of the size that the port's network has."""
-        port = self.plan.port(record.port)
-        network = self.plan.network(port.network) if port is not None else None
-        mtu = network.mtu if network is not None and not record.vlan and network.mtu != link.mtu else None
+        mtu = self._mtu(record)
+        if record.vlan or mtu == link.mtu:
+            mtu = None
         if mtu is not None or not link.up:
             try:
                 self.links.set(link.ifindex, mtu=mtu, up=None if link.up else True)
             except OSError as fault:
                 log.error("cannot set up %s: %s", record.device, fault)
+
+    def _mtu(self, record: Record) -> int | None:
+        """Return the MTU of a port's network, which the host's end of its link has; None if it is not known."""
+        port = self.plan.port(record.port)
+        network = self.plan.network(port.network) if port is not None else None
+        return network.mtu if network is not None else None
 
     def _take_uplinks(self) -> None:
         """Find the devices of provider networks."""
@@ -887,7 +894,9 @@ class Agent:
             self._left_out[record.port] = routes.left_out
             for sentence in routes.left_out:
                 log.warning("port %s: %s", record.port, sentence)
-        return Inside(record.ifname or "", port.mac, network.mtu, tuple(addresses), routes.given)
+        least = MTU6_MIN if any(ip_address(ip).version == 6 for ip, _ in known) else 0  # or IPv6 would be off
+        mtu = min(max(record.mtu, least) if record.mtu else network.mtu, network.mtu)
+        return Inside(record.ifname or "", port.mac, mtu, tuple(addresses), routes.given)
 
     async def _diverted(self, record: Record) -> str | None:
         """Return what of this host's own an interface of it would lead elsewhere."""
@@ -905,11 +914,11 @@ class Agent:
     def _finish(self, record: Record, netns: int | None) -> Any:
         """Set up a link as the view says, and return what the caller is told."""
         inside = wanted = self._inside(record)
-        link = self._by_name.get(record.device)
+        link, mtu = self._by_name.get(record.device), self._mtu(record)
         if inside is None or wanted is None or link is None or record.port not in self._records:
             raise NotFound("link", record.device)
-        if record.body != "vlan" and link.mtu != inside.mtu:
-            self.links.set(link.ifindex, mtu=inside.mtu)
+        if record.body != "vlan" and mtu not in (link.mtu, None):
+            self.links.set(link.ifindex, mtu=mtu)
         if record.body == "pair":
             far = self.links.find(record.ifname or "")  # gone once somebody has taken it
             if far is not None and far.mtu != inside.mtu:
@@ -973,8 +982,8 @@ class Agent:
                 finally:
                     os.close(netns)
                 link = self._by_name.get(record.device)
-                if link is not None and link.mtu != inside.mtu:
-                    self.links.set(link.ifindex, mtu=inside.mtu)
+                if link is not None and (mtu := self._mtu(record)) not in (link.mtu, None):
+                    self.links.set(link.ifindex, mtu=mtu)
             except (Fault, OSError, ValueError) as fault:
                 log.warning("cannot set up port %s inside %s as it is now: %s", id, record.netns, fault)
             self._keep(record.port, given, inside)

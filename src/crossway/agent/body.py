@@ -23,6 +23,7 @@ KINDS = {"veth": r.Body.VETH, "pair": r.Body.VETH, "host": r.Body.TAP, "tap": r.
 OWN = "/proc/self/ns/net"
 RATE_END = 1 << 64  # as wide as the tables have it
 QUEUES_MAX = 256  # the kernel's own limit
+MTU_MIN, MTU_MAX = 68, 65535  # RFC 791
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +47,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     default: bool = True  # whether the subnet's gateway leads the workload everywhere
     is_first: bool = False  # whether that comes before a default route by another link of the namespace
     routes: tuple[str, ...] = ()  # where it leads besides
+    mtu: int = 0  # of the workload's interface, where that is less than the network's
     own: bool = False  # whether it is a tap that the agent made
     queues: int = 1  # of such a tap
     holder: str = ""  # for which machine it was plugged, if that is known
@@ -86,13 +88,16 @@ class Plug(msgspec.Struct, kw_only=True):
     # Whether the subnet's gateway is the way to everywhere; if not said, not for a host, and for a workload unless
     # another link has a default route already.
     default: bool | None = None
+    mtu: int = 0  # the most that the workload's interface is to have; 0: the network's
     routes: tuple[str, ...] = ()  # prefixes to which it is the way
     limits: Limits = Limits()
 
 
 def record_of(plug: Plug) -> Record:
     """Return the record of what is asked for; raises `Invalid` when something is missing."""
-    return msgspec.structs.replace(_record_of(plug), limits=_checked(plug.limits))
+    if plug.mtu and not MTU_MIN <= plug.mtu <= MTU_MAX:
+        raise Invalid(f"an MTU is from {MTU_MIN} to {MTU_MAX}, not {plug.mtu}")
+    return msgspec.structs.replace(_record_of(plug), limits=_checked(plug.limits), mtu=plug.mtu)
 
 
 def _checked(limits: Limits) -> Limits:

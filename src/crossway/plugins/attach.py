@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -19,6 +20,8 @@ from crossway.client import Object, Objects, path_of
 from crossway.errors import Conflict, Invalid, NotFound
 
 ANY = ("0.0.0.0/0", "::/0")
+MTU_MIN, MTU_MAX = 68, 65535
+MTU6_MIN = 1280  # RFC 8200: with less a link has no IPv6
 TEXT_MAX = 255  # letters in the name of a port, and in its device_id
 
 
@@ -115,6 +118,21 @@ def chosen(objects: Objects, kind: str, name: str, project: str | None) -> Objec
     return objects[0]
 
 
+def check_gateways(subnets: Iterable[Object], addresses: Iterable[str]) -> None:
+    """Refuse addresses that a workload would take from all others: of gateways, whether or not a router has them now.
+
+    Such as ports have, routers' and others', the server refuses itself, and those that no host can have.
+    """
+    wanted = {ip_address(ip) for ip in addresses}
+    for subnet in subnets:
+        gateway = subnet["gateway_ip"]
+        if gateway and ip_address(gateway) in wanted:
+            raise Invalid(
+                f"{gateway} is the gateway of subnet {subnet['cidr']}: a container that had it would take it from all "
+                "others (for a router of your own, make the port by the API)"
+            )
+
+
 async def one(host: Host, kind: str, name: str, project: str | None = None) -> Object:
     """Return the one thing of an id or a name; within a project if one is said, or shared with it."""
     return chosen(await named(host, kind, name), kind, name, project)
@@ -156,6 +174,8 @@ async def make(host: Host, wish: Wish, network: Object | None = None, of: Object
             for name, objects in zip(wish.groups, others, strict=True)
         ]
     if wish.addresses:
+        if of is None:
+            check_gateways(await found(host, "subnet", network_id=network["id"]), wish.addresses)
         port["fixed_ips"] = [{"ip_address": ip} for ip in wish.addresses]
     if wish.mac:
         port["mac_address"] = wish.mac

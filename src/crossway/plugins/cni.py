@@ -21,7 +21,7 @@ import msgspec
 from crossway.client import Object
 from crossway.errors import Fault, Invalid, NotFound, Unavailable
 from crossway.plugins import attach
-from crossway.plugins.attach import ANY, TEXT_MAX, Host, Wish, listed
+from crossway.plugins.attach import ANY, MTU_MAX, MTU_MIN, TEXT_MAX, Host, Wish, listed
 
 log = logging.getLogger(__name__)
 
@@ -228,6 +228,13 @@ class Call:
             raise Refusal(CONFIG, "portMappings need the gateway by which the pod answers: isDefaultGateway is false")
         return [_mapping(one) for one in told]
 
+    def mtu(self) -> int:
+        """Return the most that the MTU of the pod's interface may be; 0 for that of its network."""
+        mtu = self.conf.get("mtu") or 0
+        if type(mtu) is not int or not (mtu == 0 or MTU_MIN <= mtu <= MTU_MAX):
+            raise Refusal(CONFIG, f"mtu of the configuration is {mtu!r}, no number from {MTU_MIN} to {MTU_MAX}")
+        return mtu
+
     def limits(self) -> dict[str, int]:
         """Return how fast the pod may get and send, as the agent is told."""
         runtime = self.part("runtimeConfig") or {}
@@ -363,6 +370,7 @@ async def add(cni: Cni, call: Call) -> Any:
         "netns": call.netns,
         "ifname": call.ifname,
         "default": call.conf.get("isDefaultGateway"),
+        "mtu": call.mtu(),
         "limits": call.limits(),
     }
     if call.key in known and (ports := await cni.ports(call)):

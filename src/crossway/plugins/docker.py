@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -22,7 +23,7 @@ import msgspec
 from crossway.client import Object, Objects, path_of
 from crossway.errors import Conflict, Fault, Forbidden, Invalid, NotFound
 from crossway.plugins import attach
-from crossway.plugins.attach import ANY, TEXT_MAX, Host, Wish, listed
+from crossway.plugins.attach import ANY, MTU6_MIN, MTU_MAX, MTU_MIN, TEXT_MAX, Host, Wish, listed
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,19 @@ GATEWAY_BITS = 3  # by how much a route to a gateway may be wider than its addre
 IDLE_SECONDS = 60.0  # an address or an endpoint that has nothing to stand for it for so long is nobody's
 LOOK_SECONDS = 20.0  # between two looks at which these are
 
-# What may be said in words of ours; Docker's own have dots.
+# Of Docker's own words, which have dots, those that are served.
+MTU = "com.docker.network.driver.mtu"
+IFACE_PREFIX = "com.docker.network.container_iface_prefix"
+# And those that newer engines do themselves, whatever the driver.
+ADVERTISED = ("com.docker.network.advertise_addr_nmsgs", "com.docker.network.advertise_addr_ms")
+SYSCTLS = "com.docker.network.endpoint.sysctls"
+MAC_ADDRESS = "com.docker.network.endpoint.macaddress"
+
+# What may be said.
 POOL_OPTIONS = ("network", "project")
-NETWORK_OPTIONS = ("network", "project", "groups", "subnets")
+NETWORK_OPTIONS = ("network", "project", "groups", "subnets", MTU, IFACE_PREFIX)
 ENDPOINT_OPTIONS = ("groups", "ips", "mac", "name")
+PREFIX_MAX = 11  # letters before the number of an interface, of 15 that its name may have
 
 Made = list[tuple[str, str]]  # kind and id of what was made for a call, in order
 Method = Callable[["Docker", dict[str, Any]], Awaitable[Any]]
@@ -60,6 +70,8 @@ class Net(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""  # project of the network; not there if an earlier build kept it
     project: str | None = None
     groups: tuple[str, ...] | None = None
+    mtu: int = 0  # the most that its containers' interfaces have; 0: the network's
+    prefix: str = "eth"  # how the names of those begin
 
 
 class Docker:
@@ -237,6 +249,7 @@ class Docker:
                 has = f"the gateway {gateway}" if gateway else "no gateway"
                 raise Invalid(f"subnet {subnet['cidr']} has {has}, not {wanted}: leave --gateway out")
             return {"Address": f"{gateway or ip_network(subnet['cidr']).network_address}/{length}"}
+        attach.check_gateways([subnet], [wanted] if wanted else ())
         fixed = {"subnet_id": subnet["id"], **({"ip_address": wanted} if wanted else {})}
         port = {
             "network_id": subnet["network_id"],
@@ -287,7 +300,8 @@ class Docker:
     async def create_network(self, asked: dict[str, Any]) -> Any:
         every = asked.get("Options") or {}
         options = every.get(GENERIC) or {}
-        _check_known(options, NETWORK_OPTIONS, "-o ")
+        _check_known(options, NETWORK_OPTIONS, "-o ", also=ADVERTISED)
+        mtu, prefix = _mtu(options.get(MTU)), _prefix(options.get(IFACE_PREFIX))
         if every.get(INTERNAL):
             raise Invalid("--internal is not served: a network of Crossway without router and gateway has no way out")
         name, project = options.get("network"), self._project(options)
@@ -300,10 +314,18 @@ class Docker:
             network = await self._network(name, project, made, *subnets)
             known = await self._subnets(network, name, subnets, made)
             _check_pools(asked, known, name)
+            await self._check_mtu(network, mtu, known, made)
             if groups is not None:
                 await attach.groups(self._host, groups, project or network["project_id"])
             await self._keep(asked, network)
-            net = Net(network=network["id"], owner=network["project_id"], project=project, groups=groups)
+            net = Net(
+                network=network["id"],
+                owner=network["project_id"],
+                project=project,
+                groups=groups,
+                mtu=mtu,
+                prefix=prefix,
+            )
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             part = self._path(asked["NetworkID"]).with_suffix(".part")
             part.write_bytes(msgspec.json.encode(net))
@@ -311,6 +333,18 @@ class Docker:
         for subnet in known.values():
             self._fresh.pop(subnet, None)
         return {}
+
+    async def _check_mtu(self, network: Object, mtu: int, cidrs: Iterable[str], made: Made) -> None:
+        """Give a network that is made for this call the MTU that is wished for; find that others have as much."""
+        if not mtu:
+            return
+        if mtu < MTU6_MIN and any(":" in cidr for cidr in cidrs):
+            raise Invalid(f"-o {MTU}={mtu}: a network with IPv6 has an MTU of at least {MTU6_MIN}")
+        fresh = [*made, *(one for pool in self._fresh.values() for one in pool)]
+        if ("network", network["id"]) in fresh:
+            await self._host.ask("PUT", path_of("network", network["id"]), {"network": {"mtu": mtu}})
+        elif mtu > network["mtu"]:
+            raise Invalid(f"-o {MTU}={mtu}: network {network['name'] or network['id']} has an MTU of {network['mtu']}")
 
     async def _subnets(self, network: Object, name: str, wanted: Iterable[str], made: Made) -> dict[str, str]:
         """Return the ids of a network's subnets by prefix, with such as are wanted and may be made."""
@@ -422,7 +456,7 @@ class Docker:
         net, endpoint = self._net(asked["NetworkID"]), asked["EndpointID"]
         options, wanted = asked.get("Options") or {}, asked.get("Interface") or {}
         options = {**options, **(options.get(GENERIC) or {})}
-        _check_known(options, ENDPOINT_OPTIONS, "driver-opt=")
+        _check_known(_said_by_users(options), ENDPOINT_OPTIONS, "driver-opt=", also=(SYSCTLS,))
         wishes(options.get(PORTS) or ())  # what cannot be is told before anything is made
         await self._begin()
         given = [str(ip_interface(a).ip) for key in ("Address", "AddressIPv6") if (a := wanted.get(key))]
@@ -456,7 +490,7 @@ class Docker:
         self._left(port["id"])
         self._endpoints[endpoint] = port
         # The engine writes to its disk before it joins: meanwhile the body is made.
-        self._ahead[endpoint] = asyncio.create_task(self._plug(port["id"]))
+        self._ahead[endpoint] = asyncio.create_task(self._plug(port["id"], net.mtu))
         self._ahead[endpoint].add_done_callback(_told_when_joined)
         answer = {} if wanted.get("MacAddress") else {"MacAddress": port["mac_address"]}
         for ip in port["fixed_ips"]:
@@ -472,15 +506,15 @@ class Docker:
             self._cidrs.update({one["id"]: one["cidr"] for one in subnets})
         return self._cidrs[subnet]
 
-    async def _plug(self, port: str) -> Object:
-        return await self._host.plug({"port": port, "body": "pair", "ifname": far_name(port)})
+    async def _plug(self, port: str, mtu: int) -> Object:
+        return await self._host.plug({"port": port, "body": "pair", "ifname": far_name(port), "mtu": mtu})
 
-    async def _plugged(self, endpoint: str, port: str) -> Object:
+    async def _plugged(self, endpoint: str, port: str, mtu: int) -> Object:
         """Return how the body of a port looks, as it was made ahead or is made now; raise what kept it from that."""
         ahead = self._ahead.pop(endpoint, None)
         plugged = await ahead if ahead is not None else None
         if plugged is None or self._host.body(port) is None:
-            plugged = await self._plug(port)
+            plugged = await self._plug(port, mtu)
         return plugged
 
     async def _give_up(self, endpoint: str) -> None:
@@ -515,7 +549,8 @@ class Docker:
 
     async def join(self, asked: dict[str, Any]) -> Any:
         port = await self._port(asked)
-        plugged = await self._plugged(asked["EndpointID"], port["id"])
+        net = self._net(asked["NetworkID"])
+        plugged = await self._plugged(asked["EndpointID"], port["id"], net.mtu)
         self._taken(port["id"])
         self._sandboxes[asked["EndpointID"]] = asked["SandboxKey"]
         routes = [(to, hop) for to, hop in plugged["routes"] if to not in ANY or not hop]
@@ -526,7 +561,7 @@ class Docker:
         if routes:
             routes = await self._not_led(routes, port, asked["SandboxKey"], {hop for _, hop in plugged["routes"]})
         return {
-            "InterfaceName": {"SrcName": plugged["ifname"], "DstPrefix": "eth"},
+            "InterfaceName": {"SrcName": plugged["ifname"], "DstPrefix": net.prefix},
             # Else the engine would give the container a bridge of its own as a way out.
             "DisableGatewayService": True,
             "StaticRoutes": [
@@ -637,10 +672,33 @@ def wishes(portmap: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return wished
 
 
-def _check_known(options: Iterable[str], known: Sequence[str], how: str) -> None:
-    """Refuse words that are not ours: one that is misspelt would go unnoticed."""
-    if strange := [name for name in options if "." not in name and name not in known]:
+def _check_known(options: Iterable[str], known: Sequence[str], how: str, also: Sequence[str] = ()) -> None:
+    """Refuse words that nobody heeds: one that is misspelt, or another driver's, would go unnoticed."""
+    if strange := [name for name in options if name not in (*known, *also)]:
         raise Invalid(f"{how}{strange[0]} is not known; what may be said is {', '.join(known)}")
+
+
+def _said_by_users(options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options of an endpoint that a user has said: an engine's own are no texts, but for a MAC in base64."""
+    for name, value in options.items():
+        if (isinstance(value, str) and not (name == MAC_ADDRESS and ":" not in value)) or "." not in name:
+            yield name
+
+
+def _mtu(said: str | None) -> int:
+    if said is None:
+        return 0
+    if not said.isdecimal() or not MTU_MIN <= int(said) <= MTU_MAX:
+        raise Invalid(f"-o {MTU}={said} is no number from {MTU_MIN} to {MTU_MAX}")
+    return int(said)
+
+
+def _prefix(said: str | None) -> str:
+    if said is None:
+        return "eth"
+    if not re.fullmatch(r"[^/:%\s.]{1,11}", said) or len(said.encode()) > PREFIX_MAX or said == "lo":
+        raise Invalid(f"-o {IFACE_PREFIX}={said} is no beginning of an interface's name, of up to {PREFIX_MAX} letters")
+    return said
 
 
 def _check_range(subnet: Object, part: str) -> None:

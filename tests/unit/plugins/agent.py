@@ -24,7 +24,7 @@ class Agent:
 
     def __init__(self, network: str = "blue") -> None:
         self._objects: dict[str, list[Object]] = {
-            "networks": [{"id": NETWORK, "name": network, "project_id": "red", "shared": False}],
+            "networks": [{"id": NETWORK, "name": network, "project_id": "red", "shared": False, "mtu": 1450}],
             "subnets": [
                 {
                     "id": SUBNET, "network_id": NETWORK, "project_id": "red", "cidr": "10.0.0.0/24",
@@ -35,6 +35,7 @@ class Agent:
         }  # fmt: skip
         self.ports: dict[str, Object] = {}
         self.bodies: set[str] = set()
+        self.wishes: list[Mapping[str, Any]] = []  # of ports that were plugged
         self.dying = False  # whether the server dies with the next that it is asked to do
         self.asked: list[str] = []
         self.fault: Fault | None = None  # of plugs
@@ -71,6 +72,7 @@ class Agent:
         if self.fault is not None:
             raise self.fault
         self.bodies.add(wish["port"])
+        self.wishes.append(wish)
         return {
             "device": "cw1", "device_mac": "02:00:00:00:00:01", "ifname": wish["ifname"], "mac": MAC,
             "mtu": 1450, "gateways": ["10.0.0.1"], "addresses": ["10.0.0.9/24"], "routes": list(self.routes), "dns": [],

@@ -216,6 +216,86 @@ def test_after_a_boot_addresses_are_free_for_the_containers_that_had_them(
     assert there == {"kept h1", "g", "h", *("ef" if lives else "")}
 
 
+MTU, PREFIX = "com.docker.network.driver.mtu", "com.docker.network.container_iface_prefix"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({MTU: "1300"}, None),
+        ({MTU: "1450"}, None),
+        ({MTU: "1451"}, f"-o {MTU}=1451: network blue has an MTU of 1450"),
+        ({MTU: "x"}, f"-o {MTU}=x is no number"),
+        ({MTU: "67"}, f"-o {MTU}=67 is no number from 68"),
+        ({PREFIX: "net"}, None),
+        ({PREFIX: "a" * 12}, f"-o {PREFIX}={'a' * 12} is no beginning"),
+        ({PREFIX: "a/b"}, f"-o {PREFIX}=a/b is no beginning"),
+        ({PREFIX: ""}, f"-o {PREFIX}= is no beginning"),
+        ({"com.docker.network.advertise_addr_nmsgs": "3"}, None),
+        *(
+            ({name: "x"}, f"-o {name} is not known")
+            for name in ("com.docker.network.bridge.name", "com.docker.network.bridge.enable_icc",
+                         "com.docker.network.driver.mtuu", "com.docker.network.host_ipv4", "com.example.what", "mtu")
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_option_of_a_network_is_served_or_refused(engine: Engine, options: dict[str, str], why: str | None) -> None:
+    told = engine.answer(
+        "NetworkDriver.CreateNetwork", NetworkID="m", Options={GENERIC: {"network": "blue", **options}}
+    )
+    if why is None:
+        assert told == {}
+    else:
+        assert told["Err"].startswith(why)
+
+
+def test_a_networks_options_are_its_containers(engine: Engine) -> None:
+    options = {GENERIC: {"network": "blue", MTU: "1300", PREFIX: "net"}}
+    engine.say("NetworkDriver.CreateNetwork", NetworkID="m", Options=options)
+    engine.say("NetworkDriver.CreateEndpoint", NetworkID="m", EndpointID="e", Interface={})
+    told = engine.say("NetworkDriver.Join", NetworkID="m", EndpointID="e", SandboxKey="/run/docker/netns/s")
+    assert told["InterfaceName"]["DstPrefix"] == "net"
+    assert [wish["mtu"] for wish in engine.agent.wishes] == [1300]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        # As an engine says by itself, of whatever container.
+        ({"com.docker.network.endpoint.exposedports": [], "com.docker.network.portmap": []}, None),
+        ({"com.docker.network.endpoint.macaddress": "AkKsEQAC"}, None),
+        ({"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.forwarding=1"}, None),
+        ({"com.docker.network.endpoint.macaddress": "02:00:00:00:00:09"}, "driver-opt=com.docker.network.endpoint.mac"),
+        ({"com.docker.network.endpoint.ifname": "net0"}, "driver-opt=com.docker.network.endpoint.ifname is not known"),
+        ({"com.docker.network.driver.mtu": "1300"}, "driver-opt=com.docker.network.driver.mtu is not known"),
+    ],
+    ids=str,
+)
+def test_an_option_of_an_endpoint_is_served_or_refused(
+    engine: Engine, options: dict[str, Any], why: str | None
+) -> None:
+    told = engine.answer("NetworkDriver.CreateEndpoint", NetworkID="n", EndpointID="e", Interface={}, Options=options)
+    if why is None:
+        assert "Err" not in told
+    else:
+        assert told["Err"].startswith(why)
+        assert engine.agent.ports == {}
+
+
+@pytest.mark.parametrize("how", ["--ip", "--aux-address", "driver-opt=ips="])
+def test_no_container_takes_the_gateways_address(engine: Engine, how: str) -> None:
+    if how == "driver-opt=ips=":
+        options = {"ips": "10.0.0.9,10.0.0.1"}
+        told = engine.answer("NetworkDriver.CreateEndpoint", NetworkID="n", EndpointID="e", Options=options)
+    else:
+        told = engine.answer("IpamDriver.RequestAddress", PoolID=SUBNET, Address="10.0.0.1")
+    assert told["Err"].startswith("10.0.0.1 is the gateway of subnet 10.0.0.0/24")
+    assert engine.agent.ports == {}
+    gateway = {"RequestAddressType": "com.docker.network.gateway"}
+    assert engine.say("IpamDriver.RequestAddress", PoolID=SUBNET, Options=gateway)["Address"] == "10.0.0.1/24"
+
+
 @pytest.mark.parametrize(
     "method", ["NetworkDriver.CreateNetwork", "NetworkDriver.CreateEndpoint", "IpamDriver.RequestPool"]
 )
