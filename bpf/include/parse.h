@@ -44,7 +44,9 @@ enum {
 	ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETERPROB = 12,
 	ICMPV6_ECHO_REQUEST = 128, ICMPV6_ECHO_REPLY = 129,
 	ND_RS = 133, ND_RA, ND_NS, ND_NA, ND_REDIRECT,
+	ND_MAX = 48,  // bytes: target, and options for a MAC and a nonce, or as much
 	MLD_QUERY = 130, MLD_REPORT, MLD_DONE, MLD2_REPORT = 143,
+	ROUTER_ALERT = 5,
 	TCP_HEADER = 20,  // bytes without options
 	TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_ACK = 16,
 };
@@ -147,7 +149,7 @@ static __always_inline __u32 icmp_flags(__u8 family, __u8 type)
 			return PACKET_ERROR;
 		case ND_NS:
 		case ND_NA:
-			return PACKET_ND;
+			return PACKET_ND;  // parse() takes it back from what only looks so
 		case MLD_QUERY:
 		case MLD_REPORT:
 		case MLD_DONE:
@@ -155,6 +157,15 @@ static __always_inline __u32 icmp_flags(__u8 family, __u8 type)
 			return PACKET_MLD;
 		}
 	return 0;
+}
+
+// Return whether no router hands this on: it is for neighbours alone.
+static __always_inline bool is_for_link(const struct packet *p)
+{
+	__u8 type = *(const __u8 *)&p->rule_port;
+
+	return p->proto == IPPROTO_ICMPV6 && p->family == FAMILY_IPV6 &&
+	       ((type >= ND_RS && type <= ND_REDIRECT) || (type >= MLD_QUERY && type <= MLD_DONE) || type == MLD2_REPORT);
 }
 
 // Set what policy and flows ask of a transport header whose first 8 bytes are
@@ -378,7 +389,100 @@ __noinline int parse_linear(struct __sk_buff *skb, struct packet *p)
 	p->proto = 0;
 	__builtin_memset(&p->src, 0, 16);
 	__builtin_memset(&p->dst, 0, 16);
+	// Nothing but ARP is in the frame, and what makes it long enough for the wire.
+	return p->eth_proto == ETH_P_ARP && skb->len > ETH_ZLEN ? DROP_MALFORMED : 0;
+}
+
+struct walk {
+	struct __sk_buff *skb;
+	__u32 at;
+};
+
+// One record of a listener report (RFC 3810 5.2): past it, or stop.
+static long pass_record(__u32 i, struct walk *w)
+{
+	__u8 record[20];
+
+	if (bpf_skb_load_bytes(w->skb, w->at, record, sizeof(record)) || record[0] < 1 || record[0] > 6 || record[1] ||
+	    record[4] != 0xff) {
+		w->at = 0;
+		return 1;
+	}
+	w->at += sizeof(record) + (record[2] << 8 | record[3]) * 16;
 	return 0;
+}
+
+// Return whether an ICMPv6 message at the packet's end is, *size* bytes large, what
+// neighbours say to find each other (RFC 4861, RFC 6980): no more than target and
+// some small options.
+static __always_inline bool is_nd(struct __sk_buff *skb, const struct packet *p, __u32 size)
+{
+	__u32 at = 24;
+	__u8 option[2];
+
+	if (p->ttl != 255 || p->l4 != ETH_HLEN + sizeof(struct ipv6hdr) || size < at || size > ND_MAX)
+		return false;
+#pragma unroll
+	for (int i = 0; i < (ND_MAX - 24) / 8; i++) {
+		if (at == size)
+			break;
+		if (bpf_skb_load_bytes(skb, p->l4 + at, option, 2) || !option[1])
+			return false;
+		at += option[1] * 8;
+		if (at > size)
+			return false;
+	}
+	return at == size;
+}
+
+// Return whether it is what keeps listeners to groups known (RFC 2710, RFC 3590, RFC
+// 3810): to a group, not beyond the link, and marked for routers; a query for no
+// sources, a report of what its records are and no more.
+static __always_inline bool is_mld(struct __sk_buff *skb, const struct packet *p, __u32 size)
+{
+	struct walk w = { .skb = skb, .at = p->l4 + 8 };
+	__u8 type = *(const __u8 *)&p->rule_port;
+	__u8 alert[8];
+	__be16 count;
+	struct addr group;
+
+	if (p->ttl != 1 || p->l4 != ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(alert) || !addr_is_group(&p->dst) ||
+	    !(addr_is_link_local(&p->src) || (type != MLD_QUERY && addr_is_unspecified(&p->src))))
+		return false;
+	// The one option, and padding before or behind it.
+	if (bpf_skb_load_bytes(skb, p->l4 - sizeof(alert), alert, sizeof(alert)))
+		return false;
+	if (!(alert[2] == ROUTER_ALERT && alert[3] == 2 && !alert[4] && !alert[5] && alert[6] < 2 && !alert[7]) &&
+	    !(alert[2] < 2 && !alert[3] && alert[4] == ROUTER_ALERT && alert[5] == 2 && !alert[6] && !alert[7]))
+		return false;
+	if (type == MLD2_REPORT) {
+		if (bpf_skb_load_bytes(skb, p->l4 + 6, &count, 2))
+			return false;
+		bpf_loop(bpf_ntohs(count), pass_record, &w, 0);
+		return w.at == p->l4 + size;
+	}
+	if (bpf_skb_load_bytes(skb, p->l4 + 8, &group, sizeof(group)))
+		return false;
+	if (type != MLD_QUERY)
+		return size == 24 && addr_is_group(&group);
+	if (size == 28 && (bpf_skb_load_bytes(skb, p->l4 + 26, &count, 2) || count))
+		return false;
+	return (size == 24 || size == 28) && (addr_is_unspecified(&group) || addr_is_group(&group));
+}
+
+// Return whether what looks like neighbour discovery, or like listeners', is that.
+__noinline int is_of_neighbours(struct __sk_buff *skb, struct packet *p)
+{
+	__be16 length;
+	__u32 size;
+
+	if (!p || p->flags & PACKET_FRAGMENT || p->rule_port & bpf_htons(0xff) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, payload_len), &length, 2))
+		return 0;
+	size = ETH_HLEN + sizeof(struct ipv6hdr) + bpf_ntohs(length) - p->l4;
+	if (p->l4 + size != skb->len)  // there is something behind
+		return 0;
+	return p->flags & PACKET_ND ? is_nd(skb, p, size) : is_mld(skb, p, size);
 }
 
 static __always_inline struct fragment_key fragment_key_of(const struct packet *p)
@@ -439,7 +543,7 @@ __noinline int recall_fragment(struct packet *p)
 	if (!is_icmp(p))
 		p->flags |= PACKET_TRACKED;
 	else
-		p->flags |= icmp_flags(p->family, *(__u8 *)&p->rule_port) & ~PACKET_ERROR;
+		p->flags |= icmp_flags(p->family, *(__u8 *)&p->rule_port) & ~(PACKET_ERROR | PACKET_ND | PACKET_MLD);
 	return 0;
 }
 
@@ -456,8 +560,12 @@ static __always_inline void parse(struct __sk_buff *skb, struct packet *p)
 		bad = parse_linear(skb, p);
 	}
 	p->bad = bad;
-	if (!bad && p->flags & PACKET_LATER)
-		recall_fragment(p);
+	if (p->flags & (PACKET_LATER | PACKET_ND | PACKET_MLD)) {
+		if (p->flags & PACKET_LATER && !bad)
+			recall_fragment(p);
+		if (p->flags & (PACKET_ND | PACKET_MLD) && (bad || !is_of_neighbours(skb, p)))
+			p->flags &= ~(PACKET_ND | PACKET_MLD);
+	}
 	if (p->flags & PACKET_IP && addr_is_group(&p->dst))
 		p->flags |= PACKET_GROUP;
 	segment = skb->gso_size;

@@ -359,6 +359,7 @@ enum drop {
 	DROP_RATE,            // faster than the port may send or get
 	DROP_TAKEN,           // a client speaks to the same port from the same address and port by another published one
 	DROP_UNTRACKED,       // passed all the same: the flow table refused its flow
+	DROP_LINK_LOCAL,      // for neighbours alone: no router hands it on
 	DROP_MAX,
 };
 
@@ -395,8 +396,8 @@ enum packet_flag {
 	PACKET_ERROR = 64,       // an ICMP error
 	PACKET_REPLY = 128,      // an ICMP echo reply: never begins a flow
 	PACKET_ECHO = 256,       // an ICMP echo request
-	PACKET_ND = 512,         // a neighbour solicitation or advertisement
-	PACKET_MLD = 1024,       // a listener query or report
+	PACKET_ND = 512,         // a neighbour solicitation or advertisement, and nothing but that
+	PACKET_MLD = 1024,       // a listener query or report, and nothing but that
 	PACKET_SECURED = 2048,   // from a secured port of this host
 	PACKET_LOCAL = 4096,     // from a port of this host
 	PACKET_OVERLAY = 8192,   // from another host

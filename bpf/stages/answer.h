@@ -57,7 +57,7 @@ static __always_inline bool is_solicitation(struct __sk_buff *skb, const struct 
 	if (p->eth_proto == ETH_P_ARP)
 		return !bpf_skb_load_bytes(skb, ETH_HLEN + offsetof(struct arp, operation), &operation, 2) &&
 		       operation == bpf_htons(ARP_REQUEST);
-	return p->flags & PACKET_ND && p->rule_port == bpf_htons(ND_NS << 8) && p->ttl == 255;
+	return p->flags & PACKET_ND && p->rule_port == bpf_htons(ND_NS << 8);
 }
 
 static __always_inline int answer_arp(struct __sk_buff *skb, struct packet *p, const struct arp *request,

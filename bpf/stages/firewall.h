@@ -299,10 +299,10 @@ __noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 iden
 
 	if (!p)
 		return DROP_ERROR;
-	if (!(p->flags & PACKET_IP))
-		return p->eth_proto == ETH_P_ARP ? 0 : DROP_NOT_IP;
 	if (p->bad)
 		return p->bad;
+	if (!(p->flags & PACKET_IP))
+		return p->eth_proto == ETH_P_ARP ? 0 : DROP_NOT_IP;
 	if (p->flags & (PACKET_UNSEEN | PACKET_ND | PACKET_MLD)) {
 		if (p->flags & PACKET_UNSEEN)
 			return DROP_FRAGMENT;

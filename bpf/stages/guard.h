@@ -98,13 +98,14 @@ static __always_inline enum drop guard_options(struct __sk_buff *skb, const stru
 }
 
 // Neighbour discovery (RFC 4861).
-static __always_inline enum drop guard_nd(struct __sk_buff *skb, const struct packet *p)
+static __always_inline enum drop guard_nd(struct __sk_buff *skb, const struct packet *p, __u8 type)
 {
-	__u8 type = *(__u8 *)&p->rule_port;
 	struct addr target;
 
 	if (p->ttl != 255 || p->flags & PACKET_FRAGMENT || p->rule_port & bpf_htons(0xff))
 		return DROP_MALFORMED;
+	if (type == ND_RS)
+		return guard_options(skb, p, p->l4 + 8, OPTION_SOURCE, addr_is_unspecified(&p->src));
 	if (bpf_skb_load_bytes(skb, p->l4 + 8, &target, sizeof(target)))
 		return DROP_SHORT;
 	if (addr_is_group(&target))
@@ -119,7 +120,7 @@ static __always_inline enum drop guard_nd(struct __sk_buff *skb, const struct pa
 // Return why a secured port must not send this, or 0.
 __noinline int guard_long(struct __sk_buff *skb, struct packet *p, struct port *port)
 {
-	bool unspecified, own_mac;
+	bool unspecified, own_mac, is_icmpv6;
 	__u8 type;
 
 	if (!p || !port)
@@ -135,11 +136,12 @@ __noinline int guard_long(struct __sk_buff *skb, struct packet *p, struct port *
 	if (p->bad)
 		return p->bad;
 	type = *(__u8 *)&p->rule_port;
+	is_icmpv6 = p->family == FAMILY_IPV6 && p->proto == IPPROTO_ICMPV6 && !(p->flags & PACKET_UNSEEN);
 	unspecified = addr_is_unspecified(&p->src);
 	if (unspecified) {
 		// An address that is being asked for: DHCP, and in IPv6 the
 		// solicitations and reports of a host that has none yet.
-		if (!own_mac && !(p->flags & (PACKET_ND | PACKET_MLD)))
+		if (!own_mac && !(is_icmpv6 && type == ND_NS))
 			return DROP_SPOOFED_MAC;
 		if (p->family == FAMILY_IPV4) {
 			if (p->proto != IPPROTO_UDP || p->src_port != bpf_htons(DHCP_CLIENT) ||
@@ -148,14 +150,13 @@ __noinline int guard_long(struct __sk_buff *skb, struct packet *p, struct port *
 				return DROP_SPOOFED_IPV4;
 			return 0;
 		}
-		if (p->proto != IPPROTO_ICMPV6 ||
+		if (!is_icmpv6 ||
 		    !(type == ND_RS || type == ND_NS || type == MLD_REPORT || type == MLD_DONE || type == MLD2_REPORT))
 			return DROP_SPOOFED_IPV6;
 		if (!own_mac) {
 			struct addr target;
 
-			if (type != ND_NS || bpf_skb_load_bytes(skb, p->l4 + 8, &target, sizeof(target)) ||
-			    !owns(p, &target))
+			if (bpf_skb_load_bytes(skb, p->l4 + 8, &target, sizeof(target)) || !owns(p, &target))
 				return DROP_SPOOFED_MAC;
 		}
 	} else {
@@ -175,11 +176,11 @@ __noinline int guard_long(struct __sk_buff *skb, struct packet *p, struct port *
 	if (p->family == FAMILY_IPV4 && p->proto == IPPROTO_ICMP && !(p->flags & PACKET_UNSEEN) &&
 	    (type == ICMP_REDIRECT || type == ICMP_ROUTER))
 		return DROP_ROGUE_RA;
-	if (p->family == FAMILY_IPV6 && p->proto == IPPROTO_ICMPV6 && !(p->flags & PACKET_UNSEEN)) {
+	if (is_icmpv6) {
 		if (type == ND_RA || type == ND_REDIRECT)
 			return DROP_ROGUE_RA;
-		if (p->flags & PACKET_ND)
-			return guard_nd(skb, p);
+		if (type == ND_RS || type == ND_NS || type == ND_NA)
+			return guard_nd(skb, p, type);
 	}
 	return 0;
 }

@@ -5,8 +5,9 @@
 //                   ├─ endpoint ── firewall(egress) ─┬─ forward
 //                   │                                └─ split
 //                   ├─ the router itself ── firewall(egress) ──> echo reply
-//                   └─ DROP_NO_ROUTE, DROP_NO_NEIGHBOUR, DROP_TTL, DROP_TOO_BIG,
-//                      DROP_TOO_MANY_ROUTERS, DROP_ROUTER_SERVICE ── report
+//                   ├─ DROP_NO_ROUTE, DROP_NO_NEIGHBOUR, DROP_TTL, DROP_TOO_BIG,
+//                   │  DROP_TOO_MANY_ROUTERS, DROP_ROUTER_SERVICE ── report
+//                   └─ DROP_LINK_LOCAL
 #pragma once
 #include "../include/checksum.h"
 #include "../include/stage.h"
@@ -207,6 +208,8 @@ int route(struct __sk_buff *skb)
 			return serve(skb, p);
 		return drop(p, DROP_NO_ROUTE);
 	}
+	if (is_for_link(p))
+		return drop(p, DROP_LINK_LOCAL);
 	if (addr_is_link_local(&p->src)) {
 		refuse(p, DROP_NO_ROUTE, BEYOND_SCOPE);
 		hopped = HOP_REFUSED;

@@ -161,6 +161,22 @@ def na(
     return eth(to, src_mac, IPV6, ip(src, dst, ICMPV6, body, ttl=hops))
 
 
+ROUTER_ALERT = bytes((5, 2, 0, 0))
+PADDING = bytes((1, 0))
+
+
+def mld(src: str, dst: str, type: int, rest: bytes, *, hops: int = 1, options: bytes = ROUTER_ALERT + PADDING) -> bytes:
+    """Return a listener query (130), report (131, 143) or done (132) in IP; *rest* is behind its first 4 bytes."""
+    message = with_checksum(src, dst, ICMPV6, icmp(type, 0, rest[:4], rest[4:]))
+    return ip(src, dst, 0, bytes((ICMPV6, (len(options) - 6) // 8)) + options + message, ttl=hops)
+
+
+def listens(*groups: str, sources: int = 0) -> bytes:
+    """Return what a report of MLDv2 says: to what groups a host listens, and to how many sources in each."""
+    said = [struct.pack("!BBH", 4, 0, sources) + raw(g) + raw("2001:db8::1") * sources for g in groups]
+    return struct.pack("!HH", 0, len(groups)) + b"".join(said)
+
+
 class Packet:
     """What an IP frame says; its checksums must hold."""
 

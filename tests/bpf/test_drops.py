@@ -156,6 +156,7 @@ REASONS: dict[str, Callable[[World], Sent]] = {
     "RATE": too_fast,
     "TAKEN": by_two_published_ports,
     "UNTRACKED": without_room,
+    "LINK_LOCAL": lambda w: w.send(eth(GATEWAY.mac, A.mac, IPV6, ip(A.ip6, D.ip6, ICMPV6, icmp(130)))),
 }
 
 

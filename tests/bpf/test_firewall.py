@@ -23,8 +23,6 @@ from bpf.packets import (
     icmp,
     ip,
     ipv6_fragment,
-    na,
-    ns,
     tcp,
     udp,
 )  # fmt: skip
@@ -32,11 +30,9 @@ from bpf.world import (
     AWAY,
     FAR,
     RED,
-    STOLEN,
     A,
     B,
     D,
-    Ears,
     Who,
     World,
     any_rule,
@@ -493,33 +489,6 @@ def test_an_error_about_a_fragmented_ipv6_packet_passes(w: World) -> None:
     assert out(w, UDP, udp(1, 2), 6) is None
     packet = ip(A.ip6, FAR.ip6, 44, ipv6_fragment(UDP, 0, True, 1, udp(1, 2)))
     assert back(w, ICMPV6, icmp(2, 0, bytes(4), packet), 6) is None
-
-
-# ---- Neighbours and groups.
-
-
-def test_neighbour_discovery_needs_no_rule(w: World) -> None:
-    w.policy(A.identity)
-    assert w.send(ns(A.mac, A.ip6, B.ip6)).drop is None
-    assert w.send(na(A.mac, A.ip6, A.ip6, dst=FAR.ip6, to=FAR.mac)).drop is None
-    assert w.receive(na(FAR.mac, FAR.ip6, FAR.ip6, dst=A.ip6, to=A.mac)).drop is None
-    assert w.receive(ns(FAR.mac, FAR.ip6, A.ip6, dst=A.ip6, to=A.mac)).drop is None
-
-
-@pytest.mark.parametrize(("type", "passes"), [(130, True), (131, False), (134, False), (143, False)])
-def test_what_of_icmpv6_comes_in_without_a_rule(w: World, type: int, passes: bool) -> None:
-    w.policy(A.identity)
-    sent = eth(A.mac, FAR.mac, IPV6, ip(FAR.link_local, A.link_local, ICMPV6, icmp(type)))
-    assert w.receive(sent).drop == (None if passes else "POLICY_IN")
-
-
-@pytest.mark.parametrize("type", [131, 132, 143])
-def test_listener_reports_go_out_without_a_rule(w: World, type: int) -> None:
-    w.policy(A.identity)
-    sent = eth(bytes.fromhex("333300000016"), A.mac, IPV6, ip(A.link_local, "ff02::16", ICMPV6, icmp(type)))
-    with Ears("vxlan") as ears:
-        assert w.send(sent).verdict == STOLEN
-        ears.must_hear({"vxlan": [sent]})
 
 
 # ---- Fragments.

@@ -44,6 +44,7 @@ WORDS = {
     "RATE": "the port sends or gets more than its limit of bandwidth",
     "TAKEN": "the client has a connection to the same port of the container by another published port already",
     "UNTRACKED": "it passed, but the table of flows was full: answers to it may be refused",
+    "LINK_LOCAL": "it is for neighbours alone (neighbour discovery, multicast listeners), and no router hands it on",
 }
 
 
