@@ -518,3 +518,46 @@ def test_addresses_that_are_others_are_refused(engines: tuple[Lab, Engines]) -> 
     one.docker("network", "rm", "guarded", "guarded0")
     lab.client.remove_interface(router["id"], port=foot["id"])
     lab.client.delete("router", router["id"])
+
+
+@pytest.mark.parametrize("driver", ["crossway", "null"])
+def test_a_container_that_is_restarted_has_its_address_again(engines: tuple[Lab, Engines], driver: str) -> None:
+    lab, (one, two) = engines
+    number = 71 if driver == "null" else 70
+    name = f"again{number}"
+    dual(lab, name, number)
+    ipam = NULL if driver == "null" else ("--ipam-driver", "crossway", "--ipam-opt", f"network={name}", "--ipv6")
+    for each in (one, two):
+        create(each, name, *ipam, "-o", f"network={name}", "-o", "groups=open")
+
+    def addresses(container: str) -> list[str]:
+        return [address(one, container, name, key) for key in ("IPAddress", "GlobalIPv6Address")]
+
+    for container in ("aa", "bb", "cc"):
+        one.run(name, container)
+    # What its container is comes from the engine a moment later.
+    assert wait_for(lambda: {p["name"] for p in attached(lab)} == {"aa", "bb", "cc"})
+    before = {container: addresses(container) for container in ("aa", "bb", "cc")}
+    for container in ("bb", "aa", "bb"):
+        one.docker("restart", "-t0", container)
+        assert addresses(container) == before[container]
+        assert wait_for(lambda c=container: c in {p["name"] for p in attached(lab)})
+    # One that is stopped gets it when it is started, and no new container gets it meanwhile.
+    one.docker("stop", "-t0", "aa", "bb")
+    one.run(name, "dd")
+    assert addresses("dd") not in before.values()
+    one.docker("start", "bb")
+    one.docker("start", "aa")
+    assert {container: addresses(container) for container in before} == before
+    # Several at once, and one whose address somebody else has got.
+    assert wait_for(lambda: {"aa", "bb"} <= {p["name"] for p in attached(lab)})
+    one.docker("stop", "-t0", "aa")
+    (network,) = lab.client.list("networks", name=name)
+    taken = lab.client.create("port", network_id=network["id"], fixed_ips=[{"ip_address": before["aa"][0]}])
+    one.docker("start", "aa")
+    assert addresses("aa")[0] != before["aa"][0]
+    lab.client.delete("port", taken["id"])
+    for each in (one, two):
+        each.clear()
+        each.docker("network", "rm", name)
+    assert attached(lab) == []

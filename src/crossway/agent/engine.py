@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -25,6 +25,11 @@ log = logging.getLogger(__name__)
 AGAIN_SECONDS = 1.0
 LINE_MAX = 1 << 20
 EVENTS = {"type": ["container", "network"], "event": ["start", "rename", "connect"]}
+
+
+STOPPED = ("exited", "restarting")
+# How long a container that is not being started may take to be told of, at least, and in times of another answer.
+LOCKED_SECONDS, LOCKED_TIMES, LOCKED_MAX_SECONDS = 0.1, 10, 1.0
 
 
 class Listener(Protocol):
@@ -82,6 +87,37 @@ class Engine:
             except (Ended, msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError) as fault:
                 # One that has just gone, or an engine that has: it tells of all when it is back.
                 log.debug("container %s: %s", id[:12], fault)
+
+    async def starting(self, containers: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return which of these stopped containers the engine is just starting, and which are there no more.
+
+        While it starts one it tells of it to nobody: `docker inspect` of it waits. It is the only sign; while it ends
+        one that is so too, but then its list still says that it runs.
+        """
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            async with asyncio.timeout(LOCKED_MAX_SECONDS):
+                filters = quote(msgspec.json.encode({"id": list(containers)}).decode())
+                told = msgspec.json.decode(await self._get(f"/containers/json?all=1&filters={filters}"))
+                states = {one["Id"]: one["State"] for one in told}
+        except (Ended, Fault, TimeoutError, msgspec.MsgspecError, KeyError, TypeError) as fault:
+            log.debug("the engine at %s does not say which containers have stopped: %s", self.path, fault)
+            return [], []
+        seconds = min(max(LOCKED_SECONDS, LOCKED_TIMES * (loop.time() - begun)), LOCKED_MAX_SECONDS)
+        stopped = [id for id in containers if states.get(id) in STOPPED]
+        locked = await asyncio.gather(*(self._is_locked(id, seconds) for id in stopped))
+        return [id for id, so in zip(stopped, locked, strict=True) if so], [id for id in containers if id not in states]
+
+    async def _is_locked(self, id: str, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._server.ask("GET", f"/containers/{quote(id)}/json", None)
+        except TimeoutError:
+            return True
+        except (Ended, Fault):
+            pass
+        return False
 
     def close(self) -> None:
         """Ask nothing any more."""

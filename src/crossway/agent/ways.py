@@ -209,6 +209,7 @@ class Ways:
         for docker in engines.values():
             if path := where.get(docker.project):
                 self._engines.append(Engine(path, docker))
+                docker.engine = self._engines[-1]
         return {
             path: {("POST", f"/{method}"): docker.route(method) for method in docker.methods}
             for path, docker in engines.items()

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Container, Itera
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -24,6 +24,7 @@ from crossway.client import Object, Objects, path_of
 from crossway.errors import Conflict, Fault, Forbidden, Invalid, NotFound
 from crossway.plugins import attach
 from crossway.plugins.attach import ANY, MTU6_MIN, MTU_MAX, MTU_MIN, TEXT_MAX, Host, Wish, listed
+from crossway.plugins.leases import Leases
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ GROUPS_LABEL = "crossway.groups"
 UNNAMED = "docker "  # how the name of a port begins whose container is not known yet
 
 GATEWAY_BITS = 3  # by how much a route to a gateway may be wider than its address: of one container's networks
+STOPPED_MAX = 32  # stopped containers of one network of which an engine is asked whether it starts them
 IDLE_SECONDS = 60.0  # an address or an endpoint that has nothing to stand for it for so long is nobody's
 LOOK_SECONDS = 20.0  # between two looks at which these are
 
@@ -74,6 +76,13 @@ class Net(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str = "eth"  # how the names of those begin
 
 
+class Starter(Protocol):
+    """Who knows which containers an engine is starting."""
+
+    async def starting(self, containers: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return which of these stopped containers are just being started, and which are there no more."""
+
+
 class Docker:
     """Answers to an engine."""
 
@@ -91,6 +100,9 @@ class Docker:
         self._endpoints: dict[str, Object] = {}  # the port of an endpoint, as it was made
         self._ahead: dict[str, asyncio.Task[Object]] = {}  # bodies in the making, by the endpoint that is to be joined
         self._sandboxes: dict[str, str] = {}  # by endpoint
+        self._workloads: dict[str, str] = {}  # containers by endpoint, as far as the engine has said
+        self._leases = Leases()
+        self.engine: Starter | None = None
         self._cidrs: dict[str, str] = {}  # of subnets: a subnet never gets another
 
     @property
@@ -185,6 +197,7 @@ class Docker:
             ports = await self._here()
             if all(self._host.body(port["id"]) is None for port in ports):
                 for port in (*ports, *await self._reservations()):
+                    self._remember(port)
                     log.info("removing port %s: its container was there before this host was booted", port["id"])
                     await self._detach(port)
             self._begun = True
@@ -250,17 +263,43 @@ class Docker:
                 raise Invalid(f"subnet {subnet['cidr']} has {has}, not {wanted}: leave --gateway out")
             return {"Address": f"{gateway or ip_network(subnet['cidr']).network_address}/{length}"}
         attach.check_gateways([subnet], [wanted] if wanted else ())
-        fixed = {"subnet_id": subnet["id"], **({"ip_address": wanted} if wanted else {})}
+        made = None
+        for had in () if wanted else await self._had(subnet["id"]):
+            with suppress(Conflict, Invalid):  # somebody else has it, or the subnet is another now
+                attach.check_gateways([subnet], [had])
+                made = await self._reserve(subnet, had)
+        made = made or await self._reserve(subnet, wanted)
+        return {"Address": f"{made['fixed_ips'][0]['ip_address']}/{length}"}
+
+    async def _reserve(self, subnet: Object, ip: str) -> Object:
+        """Make the port that holds an address of a subnet, any if none is said, until an endpoint takes it."""
         port = {
             "network_id": subnet["network_id"],
             "project_id": self._only or subnet["project_id"],
             "device_owner": OWNER,
             "device_id": self._reserved,
-            "fixed_ips": [fixed],
+            "fixed_ips": [{"subnet_id": subnet["id"], **({"ip_address": ip} if ip else {})}],
         }
-        made = (await self._host.ask("POST", path_of("port"), {"port": port}))["port"]
+        made: Object = (await self._host.ask("POST", path_of("port"), {"port": port}))["port"]
         self._left(made["id"])
-        return {"Address": f"{made['fixed_ips'][0]['ip_address']}/{length}"}
+        return made
+
+    async def _had(self, place: str) -> tuple[str, ...]:
+        """Return what the container that is being started had on a network or in a subnet; nothing of a new one."""
+        containers = self._leases.containers(place)[-STOPPED_MAX:]
+        if not containers or self.engine is None:
+            return ()
+        starting, gone = await self.engine.starting(containers)
+        self._leases.forget(gone)
+        # Of several that are started at once, the one that stopped first.
+        return next((had for id in starting if (had := self._leases.take(id, place))), ())
+
+    def _remember(self, port: Object) -> None:
+        """Note what a container has that gives its port back."""
+        container = self._workloads.get(port["device_id"]) or (port.get("binding:profile") or {}).get("workload")
+        if container:
+            had = {ip["subnet_id"]: ip["ip_address"] for ip in port["fixed_ips"]}
+            self._leases.keep(container, port["network_id"], had)
 
     async def release_address(self, asked: dict[str, Any]) -> Any:
         reserved = await self._reservation(asked["PoolID"], asked.get("Address") or "")
@@ -486,7 +525,11 @@ class Docker:
             mac=mac,
             profile={},
         )
-        port = await attach.make(self._host, wish, network, kept)
+        port = None
+        if not wish.addresses and (had := await self._had(net.network)):
+            with suppress(Conflict, Invalid):  # somebody else has one of them, or the subnets are others now
+                port = await attach.make(self._host, msgspec.structs.replace(wish, addresses=had), network)
+        port = port or await attach.make(self._host, wish, network, kept)
         self._left(port["id"])
         self._endpoints[endpoint] = port
         # The engine writes to its disk before it joins: meanwhile the body is made.
@@ -528,7 +571,9 @@ class Docker:
         self._endpoints.pop(asked["EndpointID"], None)
         self._sandboxes.pop(asked["EndpointID"], None)
         for port in ports:
+            self._remember(port)
             await self._detach(port)
+        self._workloads.pop(asked["EndpointID"], None)
         return {}
 
     async def info(self, asked: dict[str, Any]) -> Any:
@@ -616,6 +661,7 @@ class Docker:
         """Have the ports of a container known by its names, and in the groups that its labels say."""
         for name, told in (container.get("NetworkSettings") or {}).get("Networks", {}).items():
             for port in await self._ports(told["EndpointID"]) if told.get("EndpointID") else ():
+                self._workloads[told["EndpointID"]] = container["Id"]
                 profile = {**port["binding:profile"], **known(container, told)}
                 change: dict[str, Any] = {"binding:profile": profile} if profile != port["binding:profile"] else {}
                 # A name that somebody has given it in the API stays.

@@ -35,6 +35,7 @@ class Fake:
 
     def __init__(self, path: Path, containers: dict[str, Any], first: bytes = b"") -> None:
         self.path, self.containers, self.first = path, containers, first
+        self.locked: set[str] = set()  # containers of which nothing is told
         self.streams: list[asyncio.StreamWriter] = []
         self.open: list[asyncio.StreamWriter] = []
 
@@ -65,8 +66,15 @@ class Fake:
                     if self.first:
                         self.say(self.first)
                     return
+                target = target.partition("?")[0]
                 of = target.removeprefix("/containers/").removesuffix("/json").removesuffix("json")
-                told = [{"Id": id} for id in self.containers] if not of else self.containers.get(of)
+                if of in self.locked:
+                    continue
+                told = (
+                    [{"Id": id, "State": one.get("State")} for id, one in self.containers.items()]
+                    if not of
+                    else self.containers.get(of)
+                )
                 body = json.dumps(told).encode() if told is not None else b"no such container"
                 status = b"200 OK" if told is not None else b"404 Not Found"
                 writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
@@ -170,3 +178,20 @@ def test_an_engine_is_missed_once_and_only_if_it_is_used(
     story(tmp_path, monkeypatch, what, Listener(asked=asked))
     said = [record.message for record in caplog.records if "cannot be asked" in record.message]
     assert len(said) == (1 if asked else 0)
+
+
+def test_a_stopped_container_that_is_locked_is_being_started(tmp_path: Path) -> None:
+    async def what() -> None:
+        states = {"a": "exited", "b": "exited", "c": "running", "d": "restarting", "f": "created"}
+        async with Fake(tmp_path / "sock", {id: {"State": state} for id, state in states.items()}) as fake:
+            # c is just ending: its state says that it runs until all that it had has been given back.
+            fake.locked = {"b", "c", "d", "f"}
+            engine = Engine(str(tmp_path / "sock"), Listener())
+            assert await engine.starting(["a", "b", "c", "d", "e", "f"]) == (["b", "d"], ["e"])
+            engine.close()
+
+    asyncio.run(what())
+
+
+def test_an_engine_that_is_not_there_starts_nothing(tmp_path: Path) -> None:
+    assert asyncio.run(Engine(str(tmp_path / "sock"), Listener()).starting(["a"])) == ([], [])

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from crossway.client import Object
-from crossway.errors import Fault, Unavailable
+from crossway.errors import Conflict, Fault, Unavailable
 
 NETWORK = "3f1f3c3e-0000-4000-8000-000000000001"
 SUBNET = "3f1f3c3e-0000-4000-8000-000000000002"
@@ -38,6 +38,7 @@ class Agent:
         self.wishes: list[Mapping[str, Any]] = []  # of ports that were plugged
         self.dying = False  # whether the server dies with the next that it is asked to do
         self.asked: list[str] = []
+        self.taken: set[str] = set()  # addresses that others have
         self.fault: Fault | None = None  # of plugs
         self.routes: list[tuple[str, str]] = []  # of ports that are plugged
         self._numbers = itertools.count(10)
@@ -61,6 +62,8 @@ class Agent:
         json.dumps(port).encode()  # as a client does
         number = next(self._numbers)
         given = port.get("fixed_ips", [{}])
+        if wrong := self.taken & {one.get("ip_address") for one in given}:
+            raise Conflict(f"somebody has {wrong}")
         fixed = [{"subnet_id": SUBNET, "ip_address": f"10.0.0.{number}", **one} for one in given]
         made = {"id": f"p{number}", "mac_address": MAC, **port, "fixed_ips": fixed}
         self.ports[made["id"]] = made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -381,3 +381,73 @@ def test_a_label_says_the_groups_unless_the_network_was_given_with_some(
 ) -> None:
     told = container(labels, DriverOpts=options)
     assert labelled(told, told["NetworkSettings"]["Networks"]["blue"]) == wanted
+
+
+# The addresses of containers that are started again.
+
+
+class Starter:
+    """An engine that says what it is told to."""
+
+    def __init__(self) -> None:
+        self.now: list[str] = []
+        self.gone: list[str] = []
+
+    async def starting(self, containers: Sequence[str]) -> tuple[list[str], list[str]]:
+        return [id for id in containers if id in self.now], [id for id in containers if id in self.gone]
+
+
+def stopped(engine: Engine, *names: str) -> dict[str, str]:
+    """Have containers been there and stopped; return what addresses they had."""
+    had = {}
+    for name in names:
+        engine.say("NetworkDriver.CreateEndpoint", NetworkID="n", EndpointID=name, Interface={})
+        told = container(EndpointID=name)
+        engine.loop.run(engine.docker.learn({**told, "Id": name}))
+        (port,) = (p for p in engine.agent.ports.values() if p["device_id"] == name)
+        had[name] = port["fixed_ips"][0]["ip_address"]
+    for name in names:
+        engine.say("NetworkDriver.DeleteEndpoint", NetworkID="n", EndpointID=name)
+    assert engine.agent.ports == {}
+    return had
+
+
+def requested(engine: Engine, driver: str) -> str:
+    if driver == "null":
+        told = engine.say("NetworkDriver.CreateEndpoint", NetworkID="n", EndpointID="new", Interface={})
+        return str(told["Interface"]["Address"]).split("/")[0]
+    return str(engine.say("IpamDriver.RequestAddress", PoolID=SUBNET)["Address"]).split("/")[0]
+
+
+@pytest.mark.parametrize("driver", ["crossway", "null"])
+def test_a_container_that_is_started_again_has_what_it_had_and_a_new_one_has_not(engine: Engine, driver: str) -> None:
+    starter = engine.docker.engine = Starter()
+    had = stopped(engine, "a", "b", "c")
+    assert requested(engine, driver) not in had.values()
+    starter.now = ["b"]
+    assert requested(engine, driver) == had["b"]
+    assert requested(engine, driver) not in had.values(), "it was given once"
+    starter.now, starter.gone = ["c", "a"], ["c"]
+    assert requested(engine, driver) == had["a"]
+    starter.now, starter.gone = ["c"], []
+    assert requested(engine, driver) not in had.values(), "it was removed"
+
+
+@pytest.mark.parametrize("driver", ["crossway", "null"])
+def test_an_address_that_somebody_else_has_is_not_waited_for(engine: Engine, driver: str) -> None:
+    starter = engine.docker.engine = Starter()
+    had = stopped(engine, "a")
+    starter.now = ["a"]
+    engine.agent.taken.add(had["a"])
+    assert requested(engine, driver) != had["a"]
+
+
+def test_after_a_boot_containers_have_what_they_had(engine: Engine, tmp_path: Path) -> None:
+    begun(engine)
+    engine.loop.run(engine.docker.learn(container()))
+    (port,) = engine.agent.ports.values()
+    engine.agent.bodies.clear()
+    engine.docker = Docker(engine.agent, tmp_path / "docker")
+    starter = engine.docker.engine = Starter()
+    starter.now = ["c" * 64]
+    assert requested(engine, "crossway") == port["fixed_ips"][0]["ip_address"]
