@@ -92,13 +92,13 @@ int from_uplink(struct __sk_buff *skb)
 	if (owes_elsewhere(skb, p))
 		return drop(p, DROP_MALFORMED);
 	remember(p);
-	// A port elsewhere on the provider network is known by its address: the
-	// wire carries no identity.
+	// A port elsewhere on the provider network is known by its address and its
+	// MAC: the wire carries no identity.
 	if (p->flags & PACKET_IP) {
 		from.network = p->network;
 		from.ip = p->src;
 		who = bpf_map_lookup_elem(&endpoints, &from);
-		if (who && who->place.kind != PLACE_LOCAL)
+		if (who && who->place.kind != PLACE_LOCAL && mac_equal(who->mac, p->src_mac))
 			p->identity = who->place.identity;
 	}
 	if (!p->place.kind) {

@@ -29,6 +29,7 @@ from bpf.world import (
     World,
     frame,
     frame_to,
+    rule,
 )  # fmt: skip
 from crossway.kernel.bpf import REDIRECT, SHOT, UNSPEC
 from crossway.model import rows as r
@@ -293,15 +294,26 @@ def test_from_outside_policy_holds(w: World) -> None:
     assert (done.verdict, done.drops) == (SHOT, {("dg", "POLICY_IN"): 1})
 
 
-def test_a_port_elsewhere_on_a_provider_network_keeps_its_identity(w: World) -> None:
+@pytest.mark.parametrize("v", [4, 6])
+def test_a_port_elsewhere_on_a_provider_network_keeps_its_identity(w: World, v: int) -> None:
     other = Who(GREY, 50, 5, None)
-    w.policy(PUBLIC.identity, {})
-    key = r.PolicyKey(88, PUBLIC.identity, other.identity, r.Remote.IDENTITY, r.Way.IN, r.Family.IPV4, 0, 0)
-    w.put("policies", {key: r.Policy(1, 0)})
-    sent = tagged(frame(other, PUBLIC, UDP, udp(1, 2)))
+    w.policy(PUBLIC.identity, rule(PUBLIC.identity, r.Way.IN, r.Remote.IDENTITY, other.identity, v))
+    sent = tagged(frame(other, PUBLIC, UDP, udp(1, 2), v))
     assert w.run("from_uplink", sent, "uplink").drop == "POLICY_IN"
-    w.put("endpoints", {r.EndpointKey(GREY, r.pack_ip(other.ip4)): r.Endpoint(other.place, other.mac)})
+    w.put("endpoints", {r.EndpointKey(GREY, r.pack_ip(other.ip(v))): r.Endpoint(other.place, other.mac)})
     assert w.run("from_uplink", sent, "uplink").to == "dg"
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_on_a_provider_network_an_address_without_its_mac_is_nobodys(w: World, v: int) -> None:
+    other = Who(GREY, 50, 5, None)
+    w.policy(PUBLIC.identity, rule(PUBLIC.identity, r.Way.IN, r.Remote.IDENTITY, other.identity, v))
+    w.put("endpoints", {r.EndpointKey(GREY, r.pack_ip(other.ip(v))): r.Endpoint(other.place, other.mac)})
+    packet = frame(other, PUBLIC, UDP, udp(1, 2), v)
+    forged = packet[:6] + OUTSIDE.mac + packet[12:]
+    for sent in (forged, packet[:6] + PUBLIC.mac + packet[12:]):
+        done = w.run("from_uplink", tagged(sent), "uplink")
+        assert (done.drop, done.flight["identity"]) == ("POLICY_IN", 0)
 
 
 @pytest.mark.parametrize(
