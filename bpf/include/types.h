@@ -295,6 +295,24 @@ struct translation {
 	__u16 pad;
 };
 
+// A table that has rows within the shares of ports, and rows beyond them.
+enum share_of {
+	SHARE_FLOWS = 1,
+	SHARE_TRANSLATIONS,
+};
+
+struct share_key {
+	struct port_key port;
+	__u32 of;  // enum share_of
+};
+
+// What a port may have of a table, whatever other ports do. It is charged each
+// row that it adds. Rows that go give nothing back at once: the agent counts the
+// rows that there are and sets `until` anew, so nothing can drift.
+struct share {
+	__u64 until;  // its charge up to which a row is within the share
+};
+
 enum { QUESTION_MAX = 1514 };
 
 // A frame that a port sent and the agent is to answer, without VLAN tags.
@@ -521,6 +539,7 @@ union enums {
 	enum remote_kind remote;
 	enum family family;
 	enum flow_flag flow;
+	enum share_of share;
 	enum drop drop;
 	enum stage stage;
 };

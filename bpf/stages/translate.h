@@ -19,6 +19,12 @@ static __always_inline bool is_published_proto(__u8 proto)
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP;
 }
 
+// Find who a client is, be it within its port's share or borrowed.
+static __always_inline struct translation *look_up_translation(const struct flow_key *key)
+{
+	return bpf_map_lookup_elem(&translations_assured, key) ?: bpf_map_lookup_elem(&translations, key);
+}
+
 // Give a packet another source, or another destination.
 __noinline int set_end(struct __sk_buff *skb, struct packet *p, __u32 source, struct addr *to, __u32 port)
 {

@@ -105,6 +105,7 @@ def without_a_stage(w: World) -> Sent:
 
 def without_room(w: World) -> Sent:
     with world(Full, sizes={"flows": 1}) as full:
+        full.share(A, r.ShareOf.FLOWS, 0)
         full.send(frame(A, FAR, UDP, udp(1, 2)))
         return full.send(frame(A, FAR, UDP, udp(3, 4)))
 

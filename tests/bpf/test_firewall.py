@@ -165,7 +165,7 @@ def ago(seen: int, seconds: float) -> int:
 
 def age(w: World, seconds: float) -> None:
     """Let all flows have been silent for longer."""
-    w.put("flows", {k: row._replace(seen=ago(row.seen, seconds)) for k, row in w.flows().items()})
+    w.put_flows({k: row._replace(seen=ago(row.seen, seconds)) for k, row in w.flows().items()})
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_a_rule_allows_what_it_says(
 
 
 def clear(w: World) -> None:
-    w.delete("flows", *w.flows())
+    w.forget()
 
 
 @pytest.mark.parametrize("v", [4, 6])
@@ -563,7 +563,7 @@ def test_fragments_of_another_network_are_others(w: World) -> None:
 
 
 class Full(Object):
-    """A data plane whose table of flows takes one row and refuses the next."""
+    """A data plane whose table of borrowed flows takes one row and refuses the next."""
 
     def _configure(self, config: object) -> None:
         super()._configure(config)  # type: ignore[arg-type]
@@ -572,6 +572,7 @@ class Full(Object):
 
 def test_a_flow_that_the_table_refuses_passes_and_is_counted() -> None:
     with world(Full, sizes={"flows": 1}) as w:
+        w.share(A, r.ShareOf.FLOWS, 0)
         assert w.send(frame(A, FAR, UDP, udp(1, 2))).drops == {}
         done = w.send(frame(A, FAR, UDP, udp(3, 4)))
         assert done.verdict == REDIRECT

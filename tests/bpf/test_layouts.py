@@ -27,6 +27,7 @@ ENUMS: list[tuple[type[IntEnum] | type[IntFlag], str, str]] = [
     (r.Remote, "remote_kind", "REMOTE_"),
     (r.Family, "family", "FAMILY_"),
     (r.FlowFlag, "flow_flag", "FLOW_"),
+    (r.ShareOf, "share_of", "SHARE_"),
 ]
 
 

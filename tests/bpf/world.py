@@ -33,10 +33,12 @@ SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 RED, BLUE, GREY, CLEAR = 10, 20, 30, 40
 ROUTER = 1
 MTU = 1450
+SHARE = 1000  # rows of each table that a port here has for itself
 SIZES = {
     "ports": 64, "sources": 256, "networks": 1024, "members": 2048, "macs": 1024, "endpoints": 1024, "routes": 1024,
     "interfaces": 1024, "hosts": 64, "uplinks": 64, "policies": 4096, "prefixes": 1024, "flows": 4096,
-    "fragments": 512, "drops": 1024, "published": 64, "gateways": 64, "translations": 1024, "rates": 64,
+    "flows_assured": 4096, "fragments": 512, "drops": 1024, "published": 64, "gateways": 64, "translations": 1024,
+    "translations_assured": 1024, "shares": 128, "charges": 128, "rates": 64,
 }  # fmt: skip
 PREFIX = {RED: ("10.0.0.", "fd00::"), BLUE: ("10.0.1.", "fd00:0:0:1::"), GREY: ("192.168.7.", "fd07::"),
           CLEAR: ("10.0.4.", "fd04::")}  # fmt: skip
@@ -200,8 +202,17 @@ class World:
         if p.device:
             self.put("ports", {p.key: r.Port(p.network, p.identity, p.mac, p.body, p.flags, MTU, (ips[0], ips[1]))})
             self.put("sources", {r.SourceKey(256, p.key, p.mac, a): 1 for a in ips})
+            for of in r.ShareOf:
+                self.share(p, of, SHARE)
         self.put("macs", {r.MacKey(p.network, p.mac): p.place})
         self.put("endpoints", {r.EndpointKey(p.network, a): r.Endpoint(p.place, p.mac) for a in ips})
+
+    def share(self, p: Who, of: r.ShareOf, rows: int) -> None:
+        """Let a port have so many more rows of a table for itself, whatever others do."""
+        key = r.ShareKey(p.key, of)
+        charged = self.bpf.table("charges").get(key) or 0
+        self.put("charges", {key: charged})
+        self.put("shares", {key: r.Share(charged + rows)})
 
     def router(self, number: int, feet: Mapping[int, Who]) -> None:
         place = r.Place(r.PlaceKind.ROUTER, router=number)
@@ -268,7 +279,18 @@ class World:
         return {n: int.from_bytes(v, "little") if len(v) <= 4 else v for n, v in members.items()}
 
     def flows(self) -> dict[r.FlowKey, r.Flow]:
-        return self.bpf.table("flows").read()
+        """Return all flows, within shares or borrowed."""
+        return self.bpf.table("flows").read() | self.bpf.table("flows_assured").read()
+
+    def put_flows(self, rows: Mapping[r.FlowKey, r.Flow]) -> None:
+        """Write flows that there are where they are."""
+        for name in ("flows", "flows_assured"):
+            self.put(name, {k: rows[k] for k in self.bpf.table(name).read() if k in rows})
+
+    def forget(self) -> None:
+        """Delete all flows."""
+        for name in ("flows", "flows_assured"):
+            self.delete(name, *self.bpf.table(name).read())
 
 
 def frame(src: Who, dst: Who, proto: int, body: bytes, v: int = 4, *, to: Who | None = None, **options: Any) -> bytes:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
+from crossway.agent.shares import HALVES, Shares
 from crossway.kernel.bpf import Object
+from crossway.model import rows as r
 from crossway.model.rows import Key, Value
 from crossway.plan.rows import ORDER, Change, Rows, empty
 
@@ -17,6 +19,7 @@ class Tables:
 
     def __init__(self, plane: Object) -> None:
         self._plane = plane
+        self.shares = Shares(plane)
         self.have: Rows = empty()
         self.failed: dict[str, set[Key]] = {}  # rows that the kernel refused: tried again with each change
         self._generations: dict[int, int] = {}
@@ -24,18 +27,23 @@ class Tables:
     def renew(self, plane: Object) -> None:
         """Go on with the same pinned tables, opened anew."""
         self._plane = plane
+        self.shares.renew(plane)
 
     def read(self) -> None:
         """Find out what is in the tables, left by the agent that ran before."""
         for table in ORDER:
             self.have[table] = self._plane.table(table).read()
         self._generations = {k: v for k, v in self._plane.table("generations").read().items() if v}
+        self.shares.read()
+        self.shares.open(self.have["ports"].keys(), len(self.have["ports"]))
 
     def apply(self, change: Change) -> None:
         """Put what leads nowhere yet, then what leads to it; delete the other way round.
 
         What a packet passed by is judged anew once all of the change is there.
         """
+        if ports := change.put.get("ports"):
+            self.shares.open(ports.keys(), len(ports.keys() | self.have["ports"].keys()))
         for table in ORDER:
             if rows := change.put.get(table):
                 self._put(table, rows)
@@ -56,8 +64,22 @@ class Tables:
 
     def hand_in(self, flows: Mapping[Key, Value]) -> None:
         """Add connections that a port brings along; who has seen one last knows it best."""
-        table = self._plane.table("flows")
-        table.put({key: flow for key, flow in flows.items() if (own := table.get(key)) is None or own.seen < flow.seen})
+        assured, borrowed = (self._plane.table(name) for name in HALVES[r.ShareOf.FLOWS])
+        known: dict[Key, Value] = {}
+        new: dict[r.PortKey, list[Key]] = {}
+        for key, flow in flows.items():
+            if (own := assured.get(key)) is not None:
+                if own.seen < flow.seen:
+                    known[key] = flow
+            elif (own := borrowed.get(key)) is None or own.seen < flow.seen:
+                new.setdefault(key.port, []).append(key)
+        assured.put(known)
+        for port, keys in new.items():
+            keys.sort(key=lambda key: (not flows[key].flags & r.FlowFlag.REVOKED, -flows[key].seen))
+            within = self.shares.take(r.ShareOf.FLOWS, port, len(keys))
+            assured.put({key: flows[key] for key in keys[:within]})
+            borrowed.delete(keys[:within])
+            borrowed.put({key: flows[key] for key in keys[within:]})
 
     def older(self, identity: int) -> int:
         """Return a generation that an identity's policy had before."""

@@ -93,6 +93,11 @@ class FlowFlag(IntFlag):
     PUBLISHED = 64
 
 
+class ShareOf(IntEnum):
+    FLOWS = 1
+    TRANSLATIONS = 2
+
+
 class PortKey(NamedTuple):
     ifindex: int
     vlan: int = 0
@@ -273,6 +278,15 @@ class Translation(NamedTuple):
     host_port: int
 
 
+class ShareKey(NamedTuple):
+    port: PortKey
+    of: int
+
+
+class Share(NamedTuple):
+    until: int
+
+
 class FragmentKey(NamedTuple):
     network: int
     id: int
@@ -330,8 +344,12 @@ TABLES: dict[str, tuple[type, type]] = {
     "policies": (PolicyKey, Policy),
     "prefixes": (PrefixKey, Prefix),
     "generations": (int, int),
+    "flows_assured": (FlowKey, Flow),
     "flows": (FlowKey, Flow),
+    "translations_assured": (FlowKey, Translation),
     "translations": (FlowKey, Translation),
+    "shares": (ShareKey, Share),
+    "charges": (ShareKey, int),
     "fragments": (FragmentKey, Fragment),
     "drops": (DropKey, DropRecord),
 }

@@ -26,6 +26,8 @@ class Kernel:
 
 
 class One:
+    size = 1 << 18
+
     def __init__(self, kernel: Kernel, name: str) -> None:
         self.kernel, self.name = kernel, name
 
@@ -43,6 +45,9 @@ class One:
     def read(self) -> dict[Any, Any]:
         return dict(self.kernel.rows[self.name])
 
+    def get(self, key: Any) -> Any:
+        return self.kernel.rows[self.name].get(key)
+
 
 PORT = r.PortKey(5)
 POLICY = r.PolicyKey(88, 7, 0, 0, 0, 0, 0, 0)
@@ -58,7 +63,8 @@ def kernel() -> Kernel:
 def test_policy_is_there_before_the_port_and_the_port_before_who_leads_to_it(kernel: Kernel) -> None:
     put = {"macs": {MAC: HERE}, "ports": {PORT: "port"}, "policies": {POLICY: "policy"}, "sources": {1: 1}}
     Tables(kernel).apply(Change(put, {}))  # type: ignore[arg-type]
-    assert [table for _, table, _ in kernel.done] == ["policies", "sources", "ports", "macs", "generations"]
+    rows = [table for _, table, _ in kernel.done]
+    assert rows == ["charges"] * 2 + ["shares"] * 2 + ["policies", "sources", "ports", "macs", "generations"]
 
 
 def test_deletes_go_the_other_way_and_after_puts(kernel: Kernel) -> None:
@@ -105,5 +111,6 @@ def test_a_row_that_the_kernel_refuses_keeps_no_other_out_and_is_tried_again(
 
 
 def test_all_tables_that_are_planned_have_their_turn() -> None:
-    state = {"generations", "flows", "translations", "fragments", "drops"}
+    state = {"generations", "flows", "flows_assured", "translations", "translations_assured", "shares", "charges"}
+    state |= {"fragments", "drops"}
     assert sorted(ORDER) == sorted(r.TABLES.keys() - state)
