@@ -378,6 +378,7 @@ enum drop {
 	DROP_TAKEN,           // a client speaks to the same port from the same address and port by another published one
 	DROP_UNTRACKED,       // passed all the same: the flow table refused its flow
 	DROP_LINK_LOCAL,      // for neighbours alone: no router hands it on
+	DROP_REVERSE_PATH,    // a router has no way back to its source by the network that it came from
 	DROP_MAX,
 };
 
@@ -423,6 +424,7 @@ enum packet_flag {
 	PACKET_WHOLE = 32768,    // a router may not fragment it
 	PACKET_RELAYED = 65536,  // by a host that its destination has left; nobody sends it on once more
 	PACKET_SPLIT = 131072,   // larger than a network that it is routed into, but may be fragmented
+	PACKET_OWN = 262144,     // from a secured port, as its first address: the guard has seen to that
 };
 
 // Zeroed by nobody: hook and parse() set what the stages read. One per CPU.

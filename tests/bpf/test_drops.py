@@ -26,7 +26,6 @@ from bpf.test_firewall import Full
 from bpf.test_limit import limit, sent
 from bpf.test_published import AT, FROM, come, publish
 from bpf.world import (
-    BLUE,
     FAR,
     GREY,
     MTU,
@@ -72,10 +71,8 @@ def without_network(w: World) -> Sent:
 
 
 def loop(w: World) -> Sent:
-    w.put("routes", {r.RouteKey(160, 1, r.pack_ip("203.0.113.1")): r.Route(r.RouteKind.VIA, BLUE, r.pack_ip(D.ip4))})
-    w.put(
-        "endpoints", {r.EndpointKey(BLUE, r.pack_ip(D.ip4)): r.Endpoint(r.Place(r.PlaceKind.ROUTER, router=1), D.mac)}
-    )
+    w.put("routes", {r.RouteKey(160, 1, r.pack_ip("203.0.113.1")): r.Route(r.RouteKind.VIA, RED, r.pack_ip(B.ip4))})
+    w.put("endpoints", {r.EndpointKey(RED, r.pack_ip(B.ip4)): r.Endpoint(r.Place(r.PlaceKind.ROUTER, router=1), B.mac)})
     return w.send(frame_to(A, GATEWAY.mac, "203.0.113.1", UDP, udp(1, 2)))
 
 
@@ -123,6 +120,11 @@ def by_two_published_ports(w: World) -> Sent:
     return come(w, 4, TCP, tcp(FROM, AT + 1))
 
 
+def from_nowhere(w: World) -> Sent:
+    w.add(A._replace(secured=False))
+    return w.send(eth(GATEWAY.mac, A.mac, IPV4, ip("198.51.100.1", D.ip4, UDP, udp(1, 2))))
+
+
 REASONS: dict[str, Callable[[World], Sent]] = {
     "SHORT": lambda w: w.send(frame(A, B, UDP, b"\0\1")),
     "MALFORMED": lambda w: w.send(from_a(b"\x55" * 40)),
@@ -157,6 +159,7 @@ REASONS: dict[str, Callable[[World], Sent]] = {
     "RATE": too_fast,
     "TAKEN": by_two_published_ports,
     "UNTRACKED": without_room,
+    "REVERSE_PATH": from_nowhere,
     "LINK_LOCAL": lambda w: w.send(eth(GATEWAY.mac, A.mac, IPV6, ip(A.ip6, D.ip6, ICMPV6, icmp(130)))),
 }
 
@@ -172,7 +175,7 @@ def test_a_packet_is_dropped_for_each_reason(w: World, why: str) -> None:
     assert done.verdict == {"UNTRACKED": REDIRECT, "ERROR": 4}.get(why, SHOT if why not in ANSWERED else REDIRECT)
 
 
-ANSWERED = {"NO_ROUTE", "TTL", "TOO_MANY_ROUTERS"}  # the sender is told by ICMP
+ANSWERED = {"NO_ROUTE", "TTL", "TOO_MANY_ROUTERS", "REVERSE_PATH"}  # the sender is told by ICMP
 
 
 def test_drops_are_counted_one_by_one(w: World) -> None:
