@@ -55,13 +55,16 @@ TABLE(gateways, HASH, struct gateway_key, __u32, 65536, BPF_F_NO_PREALLOC);
 TABLE(rates, HASH, struct rate_key, struct rate, 131072, BPF_F_NO_PREALLOC);
 
 // Agent writes; firewall reads.
-TABLE(policies, LPM_TRIE, struct policy_key, struct policy, 1048576, BPF_F_NO_PREALLOC);
+TABLE(port_sets, LPM_TRIE, struct port_set_key, struct port_set, 1048576, BPF_F_NO_PREALLOC);
+
+// Agent writes; firewall reads.
+TABLE(policies, HASH, struct policy_key, struct policy, 1048576, BPF_F_NO_PREALLOC);
 
 // Agent writes; firewall reads.
 TABLE(prefixes, LPM_TRIE, struct prefix_key, struct prefix, 1048576, BPF_F_NO_PREALLOC);
 
-// Identity -> how often its policy has changed. Agent writes, after `policies`
-// and `prefixes`; firewall reads: a flow judged by an older policy is judged anew.
+// Identity -> how often its policy has changed. Agent writes, after `port_sets`,
+// `policies` and `prefixes`; firewall reads: a flow judged by an older policy is judged anew.
 TABLE(generations, ARRAY, __u32, __u32, 65536, 0);
 
 // Flows within their port's share: none gives way to another port's. Firewall

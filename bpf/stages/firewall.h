@@ -3,7 +3,7 @@
 //
 //     firewall ── flow known and current ──> pass        one lookup; two if it is borrowed
 //        │  └─ flow of an older policy ──> judge ──> pass, or revoke it
-//        └─ judge: any remote, remote's identity, remote's prefix ──> pass, begin a flow
+//        └─ judge: port sets that hold it; anyone's, the remote identity's, its prefix's ──> pass, begin a flow
 //              │                                                      (TCP: with a SYN)
 //              └─ DROP_POLICY_OUT, DROP_POLICY_IN, DROP_NOT_IP, DROP_FRAGMENT
 #pragma once
@@ -17,53 +17,60 @@ enum verdict {
 	ALLOW_ONCE,  // rules of stateless groups alone
 };
 
-static __always_inline struct policy *find_policy(const struct question *q, __u32 remote, __u32 number)
+// What a remote may use of the port sets that hold a packet; *verdict* is what others have said of it.
+static __always_inline enum verdict weigh(const struct port_set *set, const __u64 *allowed, enum verdict verdict)
 {
-	struct policy_key key = {
-		.prefixlen = 112, .identity = q->identity, .number = number, .remote = remote,
-		.way = q->way, .family = q->family, .proto = q->proto, .port = q->port,
-	};
+	__u64 all = 0, stateful = 0;
 
-	return bpf_map_lookup_elem(&policies, &key);
+#pragma unroll
+	for (int i = 0; i < PORT_SET_WORDS; i++) {
+		all |= set->all[i] & allowed[i];
+		stateful |= set->stateful[i] & allowed[i];
+	}
+	return stateful ? ALLOW : all ? ALLOW_ONCE : verdict;
 }
 
 // Ask policy: enum verdict.
 __noinline int judge(struct question *q)
 {
-	enum verdict verdict = DENY;
-	struct prefix_key key = { .prefixlen = 64 + 128 };
+	struct port_set_key ports = { .prefixlen = 80 };
+	struct prefix_key prefix = { .prefixlen = 64 + 128 };
+	struct policy_key key = {};
+	enum verdict verdict;
+	struct port_set *set;
 	struct policy *row;
 	struct prefix *class;
 
 	if (!q)
 		return DENY;
-	row = find_policy(q, REMOTE_ANY, 0);
-	if (row) {
-		if (!row->stateless)
-			return ALLOW;
-		verdict = ALLOW_ONCE;
-	}
+	ports.identity = q->identity;
+	ports.way = q->way;
+	ports.family = q->family;
+	ports.proto = q->proto;
+	ports.port = q->port;
+	set = bpf_map_lookup_elem(&port_sets, &ports);
+	if (!set)
+		return DENY;
+	if (set->stateful[0] & 1 << PORT_SET_ANYONE)
+		return ALLOW;
+	verdict = set->all[0] & 1 << PORT_SET_ANYONE_STATELESS ? ALLOW_ONCE : DENY;
 	if (q->remote_identity) {
-		row = find_policy(q, REMOTE_IDENTITY, q->remote_identity);
-		if (row) {
-			if (!row->stateless)
-				return ALLOW;
-			verdict = ALLOW_ONCE;
-		}
+		key.identity = q->identity;
+		key.remote = q->remote_identity;
+		key.way = q->way;
+		key.family = q->family;
+		row = bpf_map_lookup_elem(&policies, &key);
+		if (row)
+			verdict = weigh(set, row->allowed, verdict);
+		if (verdict == ALLOW)
+			return ALLOW;
 	}
-	key.identity = q->identity;
-	key.way = q->way;
-	key.ip = q->remote;
-	class = bpf_map_lookup_elem(&prefixes, &key);
-	if (class) {
-		row = find_policy(q, REMOTE_PREFIX, class->number);
-		if (row) {
-			if (!row->stateless)
-				return ALLOW;
-			verdict = ALLOW_ONCE;
-		}
-	}
-	return verdict;
+	prefix.identity = q->identity;
+	prefix.way = q->way;
+	prefix.family = q->family;
+	prefix.ip = q->remote;
+	class = bpf_map_lookup_elem(&prefixes, &prefix);
+	return class ? weigh(set, class->allowed, verdict) : verdict;
 }
 
 static __always_inline __u32 generation_of(__u32 identity)

@@ -55,7 +55,7 @@ from crossway.plan import interface_config, view
 from crossway.plan.interface_config import DEFAULT
 from crossway.plan.plan import Document, Plan
 from crossway.plan.port import Body
-from crossway.plan.rows import changes
+from crossway.plan.rows import POLICY, changes
 
 log = logging.getLogger(__name__)
 
@@ -364,6 +364,7 @@ class Agent:
         )
         self.tables.apply(change)
         neighbours.tell()
+        self.plan.written()
         self.plane.toward(change.put.get("hosts", ()) if synced else self.tables.have["hosts"])
         if not synced:
             # Whoever wrote last may have died between policy and the call to judge anew.
@@ -413,8 +414,7 @@ class Agent:
         return not (
             body.key in failed.get("ports", ())
             or any(key.port == body.key for key in failed.get("sources", ()))
-            or (port is not None and any(key.identity == port.identity for key in failed.get("policies", ())))
-            or (port is not None and any(key.identity == port.identity for key in failed.get("prefixes", ())))
+            or any(key.identity == port.identity for table in POLICY for key in failed.get(table, ()))
         )
 
     # Status.
