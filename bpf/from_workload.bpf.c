@@ -4,7 +4,7 @@
 //     from_workload ── guard ─┬─ firewall(egress) ── forward ──> a port, the overlay, the uplink
 //           │            │    ├─ ask       DHCP, router solicitations, DNS ──> the agent
 //           │            │    │    └─ DROP_NO_SERVICE
-//           │            │    ├─ answer    ARP, neighbour solicitations
+//           │            │    ├─ answer    ARP, neighbour solicitations; note_holder ──> the agent
 //           │            │    ├─ route     to a router
 //           │            │    ├─ respond   answers to clients of published ports
 //           │            │    └─ flood     groups, unknown destinations
@@ -17,6 +17,7 @@
 #include "stages/ask.h"
 #include "stages/deliver.h"
 #include "stages/guard.h"
+#include "stages/learn.h"
 #include "stages/owed.h"
 #include "stages/respond.h"
 #include "stages/route.h"
@@ -103,9 +104,12 @@ int from_workload(struct __sk_buff *skb)
 	if (is_question(p, port))
 		return go(skb, p, ASK);
 	remember(p);
-	if (!(p->flags & PACKET_IP) || p->flags & PACKET_ND)
+	if (!(p->flags & PACKET_IP) || p->flags & PACKET_ND) {
+		if (note_holder(skb, p))
+			return TC_ACT_STOLEN;
 		if (is_solicitation(skb, p))
 			return go(skb, p, ANSWER);
+	}
 
 	if (p->size > mtu)
 		return drop(p, DROP_TOO_BIG);

@@ -12,6 +12,7 @@
 #include "../include/stage.h"
 #include "deliver.h"
 #include "guard.h"
+#include "learn.h"
 
 struct arp_frame {
 	__u8 dst[6];
@@ -131,6 +132,12 @@ static __always_inline bool is_own_gateway(const struct packet *p, const struct 
 	return bpf_map_lookup_elem(&gateways, &key);
 }
 
+// Return whether who asks for an address asks whether it is free, or announces it.
+static __always_inline bool is_own_claim(const struct packet *p, const struct addr *ip)
+{
+	return addr_is_unspecified(&p->src) || addr_equal(&p->src, ip);
+}
+
 SEC("tc")
 int answer(struct __sk_buff *skb)
 {
@@ -159,6 +166,13 @@ int answer(struct __sk_buff *skb)
 	if (!net)
 		return drop(p, DROP_NO_NETWORK);
 	who = bpf_map_lookup_elem(&endpoints, &key);
+	// Its holder answers: what was learned may be old, and is no answer to who asks whether it is free.
+	if (who && who->place.flags & PORT_LEARNED)
+		return go(skb, p, FLOOD);
+	// What stands in for a router gives way to a port that takes its address.
+	if (who && is_no_router(&who->place) && net->flags & NETWORK_FLOOD_UNKNOWN && is_own_claim(p, &key.ip) &&
+	    may_have(p, &key.ip))
+		return go(skb, p, FLOOD);
 	if (!who && is_own_gateway(p, &key.ip)) {
 		own.place.kind = PLACE_ROUTER;
 		mac_copy(own.mac, GATEWAY_MAC);

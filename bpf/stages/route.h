@@ -6,13 +6,14 @@
 //                   │                                └─ split
 //                   ├─ the router itself ── firewall(egress) ──> echo reply
 //                   ├─ DROP_NO_ROUTE, DROP_NO_NEIGHBOUR, DROP_TTL, DROP_TOO_BIG,
-//                   │  DROP_TOO_MANY_ROUTERS, DROP_ROUTER_SERVICE,
-//                   │  DROP_REVERSE_PATH ── report
-//                   └─ DROP_LINK_LOCAL
+//                   │  DROP_TOO_MANY_ROUTERS, DROP_ROUTER_SERVICE ── report
+//                   ├─ DROP_LINK_LOCAL
+//                   └─ DROP_NO_NEIGHBOUR, may be found any moment ── seek
 #pragma once
 #include "../include/checksum.h"
 #include "../include/stage.h"
 #include "deliver.h"
+#include "learn.h"
 
 #define MAX_ROUTERS 8
 
@@ -25,7 +26,6 @@ enum {
 	PORT_UNREACHABLE = ICMP_ANSWER(3, 3, 1, 4),
 	TOO_BIG = ICMP_ANSWER(3, 4, 2, 0),
 	BEYOND_SCOPE = ICMP_ANSWER(3, 0, 1, 2),
-	PROHIBITED = ICMP_ANSWER(3, 13, 1, 5),  // the source is not one to come from there
 	TIME_EXCEEDED = ICMP_ANSWER(11, 0, 3, 0),
 };
 
@@ -36,21 +36,6 @@ static __always_inline enum hop refuse(struct packet *p, enum drop why, __u32 an
 	p->why = why;
 	p->answer = p->family == FAMILY_IPV4 ? answer >> 16 : answer & 0xffff;
 	return HOP_REFUSED;
-}
-
-// Return whether a packet came to its router by the network by which that would send
-// answers (RFC 3704); a port of that network may send as itself in any case.
-static __always_inline bool is_on_reverse_path(const struct packet *p, struct route_key *key)
-{
-	struct route *back;
-
-	if (p->flags & PACKET_OWN && !p->hops)
-		return true;
-	if (addr_is_group(&p->src) || addr_is_loopback(&p->src))
-		return false;
-	key->dst = p->src;
-	back = bpf_map_lookup_elem(&routes, key);
-	return back && (back->kind == ROUTE_CONNECTED || back->kind == ROUTE_VIA) && back->network == p->entry;
 }
 
 // Pass one router: from `router` and `entry` to the next, or to `place`.
@@ -67,12 +52,13 @@ __noinline int hop(struct packet *p)
 	key.router = p->router;
 	key.dst = p->dst;
 	route = bpf_map_lookup_elem(&routes, &key);
-	if (!route || route->kind == ROUTE_BLACKHOLE)
+	if (!route || route->kind == ROUTE_BLACKHOLE) {
+		if (p->router == NO_ROUTER)  // a port may be the gateway
+			p->sought.network = p->entry;
 		return refuse(p, DROP_NO_ROUTE, NET_UNREACHABLE);
+	}
 	if (route->kind == ROUTE_SELF)
 		return HOP_SELF;
-	if (!is_on_reverse_path(p, &key))
-		return refuse(p, DROP_REVERSE_PATH, PROHIBITED);
 	if (p->ttl <= p->hops + 1)
 		return refuse(p, DROP_TTL, TIME_EXCEEDED);
 	net = bpf_map_lookup_elem(&networks, &route->network);
@@ -91,8 +77,10 @@ __noinline int hop(struct packet *p)
 	next.network = route->network;
 	next.ip = route->kind == ROUTE_VIA ? route->via : p->dst;
 	who = bpf_map_lookup_elem(&endpoints, &next);
-	if (!who)
+	if (!who) {
+		p->sought = next;
 		return refuse(p, DROP_NO_NEIGHBOUR, HOST_UNREACHABLE);
+	}
 	p->hops++;
 	p->exit = next.network;
 	if (who->place.kind == PLACE_ROUTER) {
@@ -217,6 +205,7 @@ int route(struct __sk_buff *skb)
 	p->router = p->place.router;
 	p->entry = p->network;
 	p->hops = 0;
+	__builtin_memset(&p->sought, 0, sizeof(p->sought));
 	__builtin_memset(&p->place, 0, sizeof(p->place));
 	p->place.kind = PLACE_ROUTER;
 	if (addr_is_link_local(&p->dst)) {
@@ -242,6 +231,8 @@ int route(struct __sk_buff *skb)
 		refuse(p, DROP_TOO_MANY_ROUTERS, TIME_EXCEEDED);
 	if (hopped != HOP_THERE) {
 		drop(p, p->why);
+		if (p->sought.network && seek(p))
+			return TC_ACT_SHOT;
 		return go(skb, p, REPORT);
 	}
 	why = leave_port(skb, p);

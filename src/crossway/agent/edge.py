@@ -67,6 +67,8 @@ class Said(msgspec.Struct, omit_defaults=True):
     seek: str = ""  # do you hear this host?
     seen: str = ""  # I do
     flows: bytes = b""  # connections, each as in `handover`
+    network: str = ""  # of no port:
+    probe: str = ""  # which of your ports there has this address?
 
 
 class Carrier(Protocol):
@@ -85,6 +87,7 @@ class Carrier(Protocol):
     def device_of(self, port: str) -> str | None: ...
     def bring(self, port: str) -> None: ...
     def hand_in(self, port: str, flows: bytes) -> None: ...
+    def sought(self, network: str, address: str) -> None: ...
     async def flows(self, ports: Mapping[str, r.PortKey]) -> dict[str, dict[r.FlowKey, r.Flow]]: ...
 
 
@@ -449,6 +452,9 @@ class Edges:
                 log.warning("%s said what nobody understands: %s", name, fault)
 
     def _heard(self, name: str, source: str, said: Said) -> None:
+        if said.probe:
+            self._agent.sought(said.network, said.probe)
+            return
         port = self._agent.plan.port(said.port)
         if port is None or (port.link is None and not said.at):
             return
@@ -483,6 +489,13 @@ class Edges:
         elif said.take and ours and at != own and self._carried(self._agent.device_of(said.port)):
             log.info("port %s: taken for %s", said.port, name)
             self.take(said.port)
+
+    def seek(self, hosts: Iterable[str], network: str, address: str) -> None:
+        """Have hosts ask those of their ports for an address that may have it."""
+        known = self._hosts()
+        for host in hosts:
+            if host in known:
+                self._say(known[host], Said("", network=network, probe=address))
 
     def _seek(self, id: str, host: str, asker: str) -> None:
         """Ask a host for an echo, for another that does not hear it."""

@@ -13,7 +13,7 @@ from crossway.kernel import bpffs
 from crossway.kernel.bpf import Object, hidden, schemas
 from crossway.kernel.links import Link, Links
 from crossway.kernel.ring import Ring
-from crossway.model.rows import MAPPED, Asked, PortKey, pack_ip, unpack_ip
+from crossway.model.rows import MAPPED, Asked, PortKey, Sighting, pack_ip, unpack_ip
 from crossway.settings import DIRECT
 
 log = logging.getLogger(__name__)
@@ -182,6 +182,11 @@ class Plane:
             take(asked.port, asked.frame[: asked.length])
 
         return Ring(fd, record)
+
+    def sightings(self, take: Callable[[Sighting], None]) -> Ring:
+        """Return what brings addresses that packets of ports have brought up."""
+        fd, layout = self.object.ring("sightings", "sighting", Sighting)
+        return Ring(fd, lambda raw: take(layout.unpack(raw[: layout.size])))
 
     def close(self) -> None:
         """Let go; links, programs and tables go on."""

@@ -234,6 +234,10 @@ class Servers:
         """Say which connections a port has that moves."""
         await self._ask("POST", f"/v1/hosts/{self.host}/handover", {"port": port, "flows": flows})
 
+    async def learn(self, port: str, ip: str, mac: str | None) -> None:
+        """Say that a port of this host has been seen to have an address; without MAC, that it has it no more."""
+        await self._ask("POST", f"/v1/hosts/{self.host}/learned", {"port": port, "ip": ip, "mac": mac})
+
     async def taken(self, port: str, *, carried: bool) -> None:
         """Say whether a port that is about to move here is carried already."""
         await self._ask("POST", f"/v1/hosts/{self.host}/taken", {"port": port, "carried": carried})

@@ -10,15 +10,16 @@ from starlette.responses import Response, StreamingResponse
 
 from crossway.api.answer import answer, body, empty
 from crossway.api.networking import caller_of
-from crossway.control import binding
+from crossway.control import binding, learned
 from crossway.control import host as verbs
-from crossway.control.caller import ADMIN, SERVICE, Caller
+from crossway.control.caller import ADMIN, SERVICE
 from crossway.control.cloud import Cloud
 from crossway.control.decision import decide
 from crossway.control.status import Status, hosts
 from crossway.control.view import Views
 from crossway.errors import Forbidden, Invalid, NotFound
 from crossway.model.host import host as checked
+from crossway.model.host import sighting
 
 Handler = Callable[[Request], Awaitable[Response]]
 HANDOVER_MAX = 1 << 20
@@ -36,47 +37,14 @@ def for_admins(handler: Handler) -> Handler:
 
 
 def for_hosts(handler: Handler) -> Handler:
-    """Refuse all but hosts and admins."""
-
-    async def handle(request: Request) -> Response:
-        caller = caller_of(request)
-        if not (caller.admin or caller.host):
-            raise _refused(f"{request.url.path} is for hosts and admins only", caller)
-        return await handler(request)
-
-    return handle
-
-
-def for_itself(handler: Handler) -> Handler:
-    """Refuse all but the host that the path names, and admins."""
-
-    async def handle(request: Request) -> Response:
-        caller, host = caller_of(request), request.path_params["host"]
-        if not (caller.admin or caller.host == host):
-            raise _refused(f"{request.url.path} is for host {host} itself and admins only", caller)
-        return await handler(request)
-
-    return handle
-
-
-def for_movers(handler: Handler) -> Handler:
-    """Refuse all but those who move ports: cloud services and admins."""
+    """Refuse all but hosts' agents and admins."""
 
     async def handle(request: Request) -> Response:
         if not caller_of(request).roles & {ADMIN, SERVICE}:
-            raise Forbidden(f"{request.url.path} is for services and admins only", type="PolicyNotAuthorized")
+            raise Forbidden(f"{request.url.path} is for hosts and admins only", type="PolicyNotAuthorized")
         return await handler(request)
 
     return handle
-
-
-def _refused(message: str, caller: Caller) -> Forbidden:
-    if SERVICE in caller.roles:
-        message += (
-            f"; user {caller.user} has the role service, which is no host's any more: "
-            f"`crossway user set {caller.user} --host HOST` makes it one"
-        )
-    return Forbidden(message, type="PolicyNotAuthorized")
 
 
 class Hosts:
@@ -86,11 +54,7 @@ class Hosts:
         self.cloud, self.views, self.status = cloud, views, status
 
     async def index(self, request: Request) -> Response:
-        """List hosts; a host hears of others no more than that they live."""
-        caller, rows = caller_of(request), hosts(self.cloud, self.status)
-        if not caller.admin:
-            rows = [row if row["name"] == caller.host else {k: row[k] for k in ("name", "alive")} for row in rows]
-        return answer({"hosts": rows})
+        return answer({"hosts": hosts(self.cloud, self.status)})
 
     async def register(self, request: Request) -> Response:
         host = checked(request.path_params["host"], await body(request))
@@ -131,6 +95,16 @@ class Hosts:
         if not isinstance(port, str) or not isinstance(flows, str) or len(flows) > HANDOVER_MAX:
             raise Invalid(f"The body should be {{'port': ID, 'flows': BASE64 of at most {HANDOVER_MAX} characters}}")
         await decide(self.cloud, lambda decision: binding.hand_over(decision, host, port, flows))
+        return empty()
+
+    async def learn(self, request: Request) -> Response:
+        """Take in which address a host has seen a port of it have, or have no more."""
+        port, ip, mac = sighting(await body(request))
+        host = request.path_params["host"]
+        if mac is not None:
+            await decide(self.cloud, lambda decision: learned.learn(decision, host, port, ip, mac))
+        else:
+            await decide(self.cloud, lambda decision: learned.forget(decision, host, port, ip))
         return empty()
 
     async def taken(self, request: Request) -> Response:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from crossway.control import link
+from crossway.control import learned, link
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Action, Collection, change
@@ -21,7 +21,7 @@ from crossway.model.binding import ACTIVE, BINDING, INACTIVE, Binding
 from crossway.model.host import Handover
 from crossway.model.port import ATTACHED, DOWN, Port, bound_as
 from crossway.model.resource import Given, changed
-from crossway.model.who import HOST, SERVICE
+from crossway.model.who import SERVICE
 
 # Ports of the network's own have one.
 OWNED = "network:"
@@ -140,6 +140,7 @@ def drop(decision: Decision, port: str) -> None:
     for binding in decision.by(decision.cloud.of(Binding), "port_id", port):
         decision.delete(decision.cloud.of(Binding), binding.id)
     _forget(decision, port)
+    learned.drop(decision, port)
 
 
 def below(cloud: Cloud, port: str) -> list[Binding]:
@@ -222,6 +223,6 @@ BINDINGS = Collection(
     delete=delete,
     within=True,
     below=below,
-    actions={"activate": Action(activate, who=SERVICE | HOST, before=take)},
+    actions={"activate": Action(activate, who=SERVICE, before=take)},
     aliases={"binding-extended": "Port Bindings Extended"},
 )

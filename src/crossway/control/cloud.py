@@ -16,7 +16,7 @@ import msgspec
 from crossway.control.address import Addresses
 from crossway.control.usage import NAMES, Usage
 from crossway.model.group import Group
-from crossway.model.host import Handover, Host, Identity
+from crossway.model.host import Handover, Host, Identity, Learned
 from crossway.model.kinds import KINDS
 from crossway.model.network import Network
 from crossway.model.port import Port
@@ -131,10 +131,6 @@ class Table(Generic[T]):
         """Return the values under which *index* finds a row."""
         return tuple(self._of[index](row))
 
-    def has(self, index: str) -> bool:
-        """Say whether there is an index."""
-        return index in self.indexes
-
     def ids(self, index: str, value: Any) -> Bucket:
         found = self.indexes[index].get(value, EMPTY)
         return Bucket(found) if isinstance(found, str) else found
@@ -178,11 +174,13 @@ class Cloud:
         self.groups = self.of(Group)
         self.rules = self.of(Rule)
         self.rbac = self.of(RbacPolicy)
-        self.hosts = Table("host", Host, {"underlay": lambda host: (host.underlay,)})
+        self.hosts = Table("host", Host, {})
         sets: dict[str, Index] = {"groups": lambda i: (i.groups,), "group": lambda i: i.groups}
         self.identities = Table("identity", Identity, sets)
         self.handovers = Table("handover", Handover, {"port": lambda told: (told.port,)})
-        self.tables |= {table.name: table for table in (self.hosts, self.identities, self.handovers)}
+        seen: dict[str, Index] = {"port": lambda seen: (seen.port,), "network": lambda seen: (seen.network,)}
+        self.learned = Table("learned", Learned, seen)
+        self.tables |= {table.name: table for table in (self.hosts, self.identities, self.handovers, self.learned)}
         self.usage = Usage(self.tables, limits or {})
         self.addresses = Addresses()
         self.defaults: dict[str, str] = {}

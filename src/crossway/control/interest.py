@@ -109,6 +109,8 @@ class Interest:
                 told = new or old
                 if port := self.cloud.ports.get(told.port):
                     self._tell(frozenset(port.carriers) - {told.by, ""}, ("handover", id), new is not None)
+            elif kind == "learned":
+                self._tell_island((new or old).network, ("learned", id), new is not None)
             elif kind == "host" and (old is None or new is None or old.underlay != new.underlay):
                 audience = {host for island in self.of_host.get(id, ()) for host in island.hosts} | {id}
                 self._tell(frozenset(audience), ("host", id), new is not None)
@@ -316,6 +318,7 @@ class Interest:
                 for port in cloud.ports.by("network_id", network)
                 if port.present
             ),
+            *(("learned", seen) for network in island.networks for seen in cloud.learned.ids("network", network)),
         ]
 
     def _show(self, audience: Audience, island: Island) -> None:

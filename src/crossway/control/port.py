@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import binding, group, identity, link, log, outside, qos, tag, trunk
+from crossway.control import binding, group, identity, learned, link, log, outside, qos, tag, trunk
 from crossway.control.address import by_mac
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
@@ -189,6 +189,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         # It is ACTIVE again when its host and all who can reach it have applied this.
         port = msgspec.structs.replace(port, status=DOWN)
     decision.put(cloud.ports, port)
+    learned.keep(decision, port)
     return port
 
 

@@ -9,7 +9,7 @@ import msgspec
 from crossway.model.check import dictionary, one_of, text
 from crossway.model.port import VNIC_TYPES
 from crossway.model.resource import REQUIRED, Kind, Resource, attribute, told
-from crossway.model.who import HOST, HOST_OF_PORT, HOST_OF_PROJECT, SERVICE
+from crossway.model.who import SERVICE
 
 ACTIVE, INACTIVE = "ACTIVE", "INACTIVE"
 NOTHING: Any = msgspec.field(default_factory=dict)
@@ -32,10 +32,10 @@ BINDING = Kind(
     "binding",
     "bindings",
     table="port_binding",
-    create=SERVICE | HOST_OF_PROJECT,
-    get=SERVICE | HOST_OF_PORT | HOST_OF_PROJECT,
+    create=SERVICE,
+    get=SERVICE,
     update=SERVICE,
-    delete=SERVICE | HOST,
+    delete=SERVICE,
     without=("id", "name", "description", "created_at", "updated_at", "revision_number", "tags"),
     parent=("port_id", "port"),
     indexes=("port_id",),

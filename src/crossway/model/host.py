@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 import msgspec
 
 from crossway.errors import Invalid
-from crossway.model.check import ip
+from crossway.model.check import ip, mac
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -46,17 +45,39 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.id.partition(".")[0]
 
 
+class Learned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A port has been seen to have an address of its network that is nobody's fixed one, at a MAC."""
+
+    id: str  # NETWORK/IP
+    port: str
+    mac: str
+
+    @property
+    def network(self) -> str:
+        return self.id.partition("/")[0]
+
+    @property
+    def ip(self) -> str:
+        return self.id.partition("/")[2]
+
+
+def learned_id(network: str, ip: str) -> str:
+    """Return what an address of a network is called that a port has been seen to have."""
+    return f"{network}/{ip}"
+
+
+def sighting(body: Any) -> tuple[str, str, str | None]:
+    """Check what a host says of an address: the port, the address, and its MAC; None: the port has it no more."""
+    port, address, at = (body.get(name) for name in ("port", "ip", "mac")) if isinstance(body, dict) else (None,) * 3
+    if not isinstance(port, str):
+        raise Invalid("The body should be {'port': ID, 'ip': ADDRESS, 'mac': MAC or null}")
+    try:
+        return port, ip(address), None if at is None else mac(at)
+    except ValueError as error:
+        raise Invalid(f"Invalid input for an address that was seen. Reason: {error}.") from None
+
+
 IDENTITY_MAX = 65535
-
-
-def _underlay(value: Any) -> str:
-    """Return the one spelling of an address that a host can have."""
-    address = ipaddress.ip_address(ip(value))
-    if address.version == 6 and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
-        raise ValueError(f"'{value}' is not the address of a host")
-    return str(address)
 
 
 def host(name: str, body: Any) -> Host:
@@ -66,7 +87,7 @@ def host(name: str, body: Any) -> Host:
     if not isinstance(body, dict):
         raise Invalid(f"'{body}' is not a dictionary")
     try:
-        underlay = _underlay(body.get("underlay"))
+        underlay = ip(body.get("underlay"))
     except ValueError as error:
         raise Invalid(f"Invalid input for underlay. Reason: {error}.") from None
     physnets = body.get("physnets") or {}

@@ -8,14 +8,20 @@ from crossway.model.rows import Key, Value
 from crossway.plan.rows import Rows, empty
 
 Owner = tuple[str, Hashable]
+# What gives way to all others: what was seen of a port, then what stands in for a router.
+RANKS = {"learned": 1, "service": 2}
+
+
+def _rank(owner: Owner) -> tuple[int, Owner]:
+    return RANKS.get(owner[0], 0), owner
 
 
 class Ledger:
     """The rows that are wanted, and which of them have been touched since last asked.
 
     Rows are claimed by owners. Where two owners claim one key (an address given
-    twice), the one that sorts first has it, whatever came first: the same
-    claims give the same rows in any order.
+    twice), the one that sorts first has it, by rank and then by name, whatever
+    came first: the same claims give the same rows in any order.
     """
 
     def __init__(self) -> None:
@@ -82,6 +88,6 @@ class Ledger:
             del self._contested[table, key]
 
     def _settle(self, table: str, key: Key, contest: dict[Owner, Value]) -> None:
-        winner = min(contest)
+        winner = min(contest, key=_rank)
         self._owner[table][key] = winner
         self.put(table, key, contest[winner])

@@ -14,6 +14,7 @@ from crossway.model import rows as r
 from crossway.plan import view
 from crossway.plan.address import ip
 from crossway.plan.group import Policy
+from crossway.plan.learned import learned_rows, may_have
 from crossway.plan.ledger import Ledger
 from crossway.plan.names import Names
 from crossway.plan.network import UPLINK, Floods, network_rows
@@ -45,7 +46,6 @@ class Plan:
     def __init__(self, host: str) -> None:
         self.host = host
         self.faults: dict[tuple[str, str], str] = {}  # kind and id -> why it has no rows
-        self._starved: set[str] = set()  # rules that are faults of policy's
         self.objects: dict[str, dict[str, view.Object]] = {kind: {} for kind in view.KINDS}
         self.ledger = Ledger()
         self.policy = Policy(self.ledger)
@@ -68,7 +68,10 @@ class Plan:
         self._network_subnets: dict[str, set[str]] = {}
         self._host_ports: dict[str, set[str]] = {}
         self._by_number: dict[int, set[str]] = {}
+        self._port_learned: dict[str, set[str]] = {}
+        self._wide: dict[int, set[str]] = {}  # number of a network -> ports that may have addresses that no row tells
         # Who must be looked at.
+        self._learned: set[str] = set()
         self._ports: set[str] = set()
         self._routers: set[str] = set()
         self._networks: set[str] = set()
@@ -81,10 +84,11 @@ class Plan:
     def adopt(self, have: Rows) -> None:
         """Begin with the order and the numbers that the kernel's rows have, so that a restart changes none."""
         self._floods.adopt(have.get("members", {}))
-        self.policy.adopt(have)
+        self.policy.numbers.adopt(have.get("prefixes", {}))
 
     def forget_adopted(self) -> None:
         """Let go of what was adopted and nobody has claimed; to be called when the view is whole."""
+        self.policy.numbers.settle()
         for number in self._floods.settle():
             self._networks |= self._by_number.get(number, set())
 
@@ -170,33 +174,12 @@ class Plan:
         self._networks.update(self._all(view.Network))
 
     def settle(self) -> dict[str, set[r.Key]]:
-        """Bring the rows up to date; return the keys that were touched since the last call.
-
-        They are to be written as one change.
-        """
-        touched = self.arrange()
-        self.policy.settle()
-        self._note_faults()
-        while finished := self.policy.finished():
-            for table, keys in finished[1].items():
-                touched.setdefault(table, set()).update(keys)
-        return touched
-
-    def _note_faults(self) -> None:
-        """Note which rules an identity's rows lack."""
-        for id in self._starved - self.policy.faults.keys():
-            self.faults.pop(("rule", id), None)
-        self._starved = set(self.policy.faults)
-        self.faults.update((("rule", id), why) for id, why in self.policy.faults.items())
-
-    def written(self) -> None:
-        """Take in that the tables hold the rows as of the last `settle`."""
-        self.policy.written()
-
-    def arrange(self) -> dict[str, set[r.Key]]:
-        """Bring all rows but those of policy up to date; return the keys that were touched since the last call."""
+        """Bring the rows up to date; return the keys that were touched since the last call."""
         for id in self._emptied(self._ports):
             self._attempt("port", id, self._settle_port)
+            self._learned |= self._port_learned.get(id, set())
+        for id in self._emptied(self._learned):
+            self._attempt("learned", id, self._settle_learned)
         for id in self._emptied(self._routers):
             self._attempt("router", id, self._settle_router)
         networks = self._emptied(self._networks)
@@ -236,8 +219,7 @@ class Plan:
 
         Of several, of one that is a subnet's gateway, if one is.
         """
-        subnets = (self._one(view.Subnet, id) for id in self._network_subnets.get(network, ()))
-        gateways = {ip(s.gateway) for s in subnets if s is not None and s.gateway is not None}
+        gateways = set(self.gateways(network))
         found = [
             (not any(ip(a.ip) in gateways for a in addresses), id, foot.mac)
             for id in self._network_routers.get(network, ())
@@ -247,6 +229,42 @@ class Plan:
             and (addresses := [a for a in foot.addresses if (6 if ":" in a.ip else 4) == version])
         ]
         return min(found)[2] if found else None
+
+    def network_at(self, number: int) -> view.Network | None:
+        """Return the network of the view that has a number."""
+        ids = self._by_number.get(number)
+        return self.network(min(ids)) if ids else None
+
+    def subnets_of(self, network: str) -> list[view.Subnet]:
+        """Return the subnets of a network."""
+        return [s for id in self._network_subnets.get(network, ()) if (s := self.subnet(id)) is not None]
+
+    def gateways(self, network: str) -> list[bytes]:
+        """Return the gateways' addresses of a network's subnets."""
+        return [ip(subnet.gateway) for subnet in self.subnets_of(network) if subnet.gateway is not None]
+
+    def learned(self, network: str, address: str) -> view.Learned | None:
+        """Return who has been seen to have an address of a network."""
+        return self._one(view.Learned, f"{network}/{address}")
+
+    def learned_by(self, port: str) -> list[view.Learned]:
+        """Return what a port has been seen to have beside its fixed addresses."""
+        return [one for id in self._port_learned.get(port, ()) if (one := self._one(view.Learned, id)) is not None]
+
+    def candidates_here(self, network: view.Network, address: bytes) -> list[str]:
+        """Return the ports of this host that may have an address beside their fixed ones."""
+        return [
+            port.id for port in self._candidates(network, address) if self.is_here(port) and port.id in self._bodies
+        ]
+
+    def hosts_of_candidates(self, network: view.Network, address: bytes) -> list[str]:
+        """Return the other hosts with such ports."""
+        at = (self.whereabouts(port) for port in self._candidates(network, address))
+        return sorted({host for host in at if host is not None and host != self.host})
+
+    def _candidates(self, network: view.Network, address: bytes) -> list[view.Port]:
+        ports = (self.port(id) for id in sorted(self._wide.get(network.number, ())))
+        return [port for port in ports if port is not None and may_have(port, network, address)]
 
     def local_bodies(self) -> dict[str, Body]:
         """Return the bodies on this host by port."""
@@ -339,6 +357,13 @@ class Plan:
         # The agent reads it.
         pass
 
+    def _take_learned(self, id: str, old: view.Learned | None, new: view.Learned | None) -> None:
+        if old is not None:
+            _unlink(self._port_learned, old.port, id)
+        if new is not None:
+            self._port_learned.setdefault(new.port, set()).add(id)
+        self._learned.add(id)
+
     def _take_router(self, id: str, old: view.Router | None, new: view.Router | None) -> None:
         for interface in old.interfaces if old is not None else ():
             _unlink(self._network_routers, interface.network, id)
@@ -389,12 +414,9 @@ class Plan:
     def _settle_port(self, id: str) -> None:
         port = self._one(view.Port, id)
         network = self._one(view.Network, port.network) if port is not None else None
-        # A port that may come any moment has its policy here before it.
         own = body = place = None
-        if port is not None and network is not None and port.up and network.up:
-            own = self._bodies.get(id) if self.host in port.carriers else None
-            body = own if self.is_here(port) else None
-            place = place_of(port, body, self._underlay(port), self.host in port.carriers)
+        if port is not None and network is not None:
+            own, body, place = self._seen_at(port, network)
         if port is None or network is None or place is None:
             rows: Rows = {}
             seat = None
@@ -404,6 +426,26 @@ class Plan:
         self.ledger.claim(("port", id), rows)
         self._sit(id, seat)
         self._join(id, port.identity if port is not None and own is not None else None)
+
+    def _seen_at(self, port: view.Port, network: view.Network) -> tuple[Body | None, Body | None, r.Place | None]:
+        """Return a port's body here, that body if the port is here by now, and where it is to be reached."""
+        if not port.up or not network.up:
+            return None, None, None
+        # A port that may come any moment has its policy here before it.
+        own = self._bodies.get(port.id) if self.host in port.carriers else None
+        body = own if self.is_here(port) else None
+        return own, body, place_of(port, body, self._underlay(port), self.host in port.carriers)
+
+    def _settle_learned(self, id: str) -> None:
+        learned = self._one(view.Learned, id)
+        port = self.port(learned.port) if learned is not None else None
+        network = self.network(port.network) if port is not None else None
+        rows: Rows = {}
+        if learned is not None and port is not None and network is not None and learned.network == port.network:
+            *_, place = self._seen_at(port, network)
+            if place is not None:
+                rows = learned_rows(learned, port, network, place)
+        self.ledger.claim(("learned", id), rows)
 
     def _rows_of(self, port: view.Port, network: view.Network, place: r.Place, body: Body | None) -> Rows:
         if body is None:
@@ -431,10 +473,14 @@ class Plan:
         old = self._seats.get(port)
         if old == seat:
             return
+        if old is not None and old.wide:
+            _unlink(self._wide, old.network, port)
         # The new one first: a port that stays on its host keeps the host's entry.
         if seat is not None:
             self._floods.take(seat)
             self._seats[port] = seat
+            if seat.wide:
+                self._wide.setdefault(seat.network, set()).add(port)
             self._serve(seat, 1)
         else:
             self._seats.pop(port, None)
@@ -501,9 +547,9 @@ class Plan:
             rows = network_rows(network, self._floods.count(number), wide, uplink)
             if number in self._served:
                 subnets = [self._one(view.Subnet, subnet) for subnet in self._network_subnets.get(id, ())]
-                services = service_rows(network, filter(None, subnets), self.asked_at, wide=bool(wide))
+                services = service_rows(network, filter(None, subnets), self.asked_at)
         self.ledger.claim(("network", id), rows)
-        # Its name sorts behind those of ports and routers: what these have, they keep.
+        # What ports and routers have, they keep: see `Ledger`.
         self.ledger.claim(("service", id), services)
 
 

@@ -23,14 +23,11 @@ SERVICE_IP = IPv4Address("169.254.169.254")
 SERVICE_IP6 = IPv6Address("fe80::a9fe:a9fe")
 
 
-def service_rows(
-    network: view.Network, subnets: Iterable[view.Subnet], resolvers: Iterable[str], *, wide: bool
-) -> Rows:
+def service_rows(network: view.Network, subnets: Iterable[view.Subnet], resolvers: Iterable[str]) -> Rows:
     """Return the rows of a network with ports on this host; *resolvers* are whom those ask for names by default."""
     number, mac = network.number, SERVICE_MAC
-    # Where not all addresses are told, a workload may be the gateway; a provider network's is outside.
-    known = not wide and network.physnet is None
-    gateways = [ip(s.gateway) for s in subnets if s.gateway is not None] if known else []
+    # A provider network's gateway is outside. A port that has been seen to be the gateway has it: see `Ledger`.
+    gateways = [ip(s.gateway) for s in subnets if s.gateway is not None] if network.physnet is None else []
     own = [r.pack_ip(SERVICE_IP), r.pack_ip(SERVICE_IP6), link_local(mac)]
     place = r.Place(r.PlaceKind.ROUTER, router=NO_ROUTER)
     at = dict.fromkeys([*own, *map(ip, resolvers), *gateways])

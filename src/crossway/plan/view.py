@@ -123,7 +123,7 @@ class Router(Object, frozen=True, kw_only=True):
 
 
 class Rule(Object, frozen=True, kw_only=True):
-    """One permission of a security group; `group`, `prefix` or `addresses` say whom it is about."""
+    """One permission of a security group; `group` and `prefix` say whom it is about."""
 
     number: U32
     way: Literal["in", "out"]
@@ -133,15 +133,12 @@ class Rule(Object, frozen=True, kw_only=True):
     max: U16 | None = None
     group: str | None = None
     prefix: str | None = None
-    addresses: str | None = None  # an address group, of those that the group tells
     group_id: str | None = None
 
 
 class Group(Object, frozen=True, kw_only=True):
     stateful: bool = True
     rules: tuple[Rule, ...] = ()
-    named: tuple[Rule, ...] = ()  # those about an address group
-    addresses: dict[str, tuple[str, ...]] = {}  # address group -> its prefixes
 
 
 class Identity(Object, frozen=True, kw_only=True):
@@ -158,6 +155,15 @@ class Handover(Object, frozen=True, kw_only=True):
     flows: str
 
 
+class Learned(Object, frozen=True, kw_only=True):
+    """An address of a network that is nobody's fixed one, and the port that has been seen to have it, at a MAC."""
+
+    network: str
+    ip: str
+    port: str
+    mac: str
+
+
 KINDS: dict[str, type[Object]] = {
     "host": Host,
     "network": Network,
@@ -168,6 +174,7 @@ KINDS: dict[str, type[Object]] = {
     "rule": Rule,
     "identity": Identity,
     "handover": Handover,
+    "learned": Learned,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,14 +104,30 @@ def test_a_router_is_its_own_gateway_and_so_is_a_workload() -> None:
     assert answered(made) == {*OWN, ip("10.0.0.1")}
 
 
-def test_a_gateway_that_may_be_somebody_else_is_not_stood_in_for() -> None:
+def test_a_provider_networks_gateway_is_not_stood_in_for() -> None:
     assert answered(plan(type="flat", physnet="physnet1")) == OWN
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"secured": False}, {"pairs": (view.Pair("10.0.0.0/24"),)}, {"pairs": (view.Pair("10.0.0.9/32"),)}],
+    ids=["no port security", "wide pair", "pair"],
+)
+def test_a_port_that_may_have_other_addresses_takes_none_from_what_stands_in(more: dict[str, Any]) -> None:
+    """Only one that has been seen to be the gateway does."""
     made = plan()
-    # A workload may have addresses that nobody is told of.
-    made.take([Document("port", "q", a_port("q", "10.0.0.6", "fa:16:3e:00:00:02", secured=False))])
+    made.take([Document("port", "q", a_port("q", "10.0.0.6", "fa:16:3e:00:00:02", **more))])
     made.bodies({"q": Body(r.PortKey(6), r.Body.VETH)})
     made.settle()
-    assert answered(made) == OWN
+    assert answered(made) == {*OWN, ip("10.0.0.1")}
+    seen = view.Learned(id="n/10.0.0.1", network="n", ip="10.0.0.1", port="q", mac="fa:16:3e:00:00:02")
+    made.take([Document("learned", seen.id, seen)])
+    made.settle()
+    may = not more.get("pairs") or more["pairs"][0].ip.endswith("/24")
+    assert answered(made) == ({*OWN} if may else {*OWN, ip("10.0.0.1")})
+    made.take([Document("learned", seen.id, None)])
+    made.settle()
+    assert answered(made) == {*OWN, ip("10.0.0.1")}
 
 
 def test_nobody_answers_where_this_host_has_no_port() -> None:

@@ -19,7 +19,7 @@ from crossway.agent.guest import advert, dhcp, dhcpv6, dns
 from crossway.agent.guest.facts import Guest, Lease, Prefix
 from crossway.agent.guest.frame import UDP, Frame, build, parse
 from crossway.agent.guest.names import Names
-from crossway.agent.guest.neighbours import Neighbours
+from crossway.agent.guest.neighbours import Neighbours, asked
 from crossway.model.rows import PortKey
 from crossway.plan import view
 from crossway.plan.address import mac
@@ -62,17 +62,17 @@ class Desk:
 
     def ask(self, key: PortKey, raw: bytes) -> None:
         """Answer a question that was asked at a port, if there is an answer."""
-        asked, port = parse(raw), self._port_at(key)
-        if asked is None or port is None:
+        question, port = parse(raw), self._port_at(key)
+        if question is None or port is None:
             return
-        if asked.proto == UDP and asked.dst_port == dns.PORT:
-            self._names.ask(port, asked)
+        if question.proto == UDP and question.dst_port == dns.PORT:
+            self._names.ask(port, question)
             return
-        verb = _verb(asked)
+        verb = _verb(question)
         if verb is advert.answer and self._furnished(port.id):
             return
         guest = guest_of(self._plan, port)
-        if verb is not None and guest is not None and (told := verb(asked, guest)) is not None:
+        if verb is not None and guest is not None and (told := verb(question, guest)) is not None:
             self._send(key, build(told))
 
     def _answer(self, port: str, told: Frame) -> None:
@@ -80,6 +80,12 @@ class Desk:
         body = self._plan.local_bodies().get(port)
         if body is not None:
             self._send(body.key, build(told))
+
+    def probe(self, port: str, address: bytes) -> None:
+        """Ask a port whether it has an address; only who has it answers, to the agent."""
+        known, body = self._plan.port(port), self._plan.local_bodies().get(port)
+        if known is not None and body is not None:
+            self._send(body.key, asked(address))
 
     def advertise(self, news: bool = True) -> None:
         """Tell of routers to ports that were not told of late or, with *news*, were told something else."""

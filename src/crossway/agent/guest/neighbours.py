@@ -15,17 +15,18 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from crossway.agent.guest import advert
-from crossway.agent.guest.frame import ICMPV6, Frame, build
+from crossway.agent.guest.frame import BROADCAST, ICMPV6, Frame, build
 from crossway.model.rows import MAPPED, Endpoint, EndpointKey, PlaceKind, PortKey
-from crossway.plan.address import mac
+from crossway.plan.address import link_local, mac
 from crossway.plan.plan import Plan
-from crossway.plan.service import NO_ROUTER
+from crossway.plan.service import NO_ROUTER, SERVICE_MAC
 
 MEMORY_SECONDS = 90.0  # how long a guest may believe what it was told last, more or less
 MEMORY_MAX = 16384
 ALL_NODES = bytes.fromhex("ff02") + bytes(13) + b"\1"
 LINK_LOCAL = b"\xfe\x80" + bytes(6)
-ADVERTISEMENT, ROUTER, OVERRIDE, TARGET = 136, 1 << 31, 1 << 29, 2  # RFC 4861
+SOLICITED_NODE = bytes.fromhex("ff02") + bytes(9) + b"\1\xff"
+SOLICITATION, ADVERTISEMENT, ROUTER, OVERRIDE, SOURCE, TARGET = 135, 136, 1 << 31, 1 << 29, 1, 2  # RFC 4861
 
 
 class News(NamedTuple):
@@ -110,3 +111,16 @@ def said(to: bytes, ip: bytes, new: bytes, *, router: bool = False) -> bytes:
     flags = OVERRIDE | (ROUTER if router else 0)
     body = struct.pack("!BBHI", ADVERTISEMENT, 0, 0, flags) + ip + struct.pack("!BB", TARGET, 1) + new
     return build(Frame(to, new, ip, ALL_NODES, ICMPV6, 0, 0, body))
+
+
+def asked(ip: bytes) -> bytes:
+    """Return what asks who has an address, and leaves nothing behind that a router must not be taken for.
+
+    An ARP probe (RFC 5227), or a solicitation by the stand-in for a router.
+    """
+    if ip.startswith(MAPPED):
+        body = struct.pack("!HHHBBH", 0x806, 1, 0x800, 6, 4, 1) + SERVICE_MAC + bytes(10) + ip[12:]
+        return BROADCAST + SERVICE_MAC + body
+    group = SOLICITED_NODE + ip[13:]
+    body = struct.pack("!BBHI", SOLICITATION, 0, 0, 0) + ip + struct.pack("!BB", SOURCE, 1) + SERVICE_MAC
+    return build(Frame(b"\x33\x33" + group[12:], SERVICE_MAC, link_local(SERVICE_MAC), group, ICMPV6, 0, 0, body))

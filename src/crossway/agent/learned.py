@@ -1,0 +1,207 @@
+"""Learn which ports have addresses that are nobody's fixed ones, for the routers of all hosts.
+
+    port ── ARP, ND ──> its host's programs ── what is news ──> agent ──> server ──> all hosts
+      ▲                                                           │
+      └── ARP probe, solicitation: each port that may have one ───┘
+                                   ▲
+    another host's router looks ───┴── UDP to the hosts of such ports
+
+Docs: docs/decisions/0021-learned-addresses.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Protocol
+
+from crossway.errors import Conflict, Fault, Invalid, NotFound
+from crossway.model import rows as r
+from crossway.plan import view
+from crossway.plan.address import ip
+from crossway.plan.learned import may_have
+from crossway.plan.service import NO_ROUTER
+
+if TYPE_CHECKING:
+    from crossway.agent.server import Servers
+    from crossway.plan.plan import Plan
+
+log = logging.getLogger(__name__)
+
+WISH_SECONDS = 1.5  # after which who asked whether an address was free has it (RFC 4862: after 1 s)
+SEEK_SECONDS = 0.5  # between two times that an address is looked for
+SOUGHT_MAX = 4096  # addresses of which that is remembered
+HOSTS_MAX, PORTS_MAX = 256, 256  # that are asked for one
+VERIFY_SECONDS, MISSED = 20.0, 3  # between two probes of what was learned; how many may be left unanswered
+SHARE, SHARE_SECONDS = 5, 5.0  # what the server is told of one port, in so much time
+WAITING_MAX = 64  # addresses of one port of which the server is to be told
+PAUSE_SECONDS = 0.5
+
+
+class Carrier(Protocol):
+    """What is needed of the agent."""
+
+    host: str
+    plan: Plan
+    servers: Servers
+
+    def probe(self, port: str, address: bytes) -> None: ...
+    def seek(self, hosts: list[str], network: str, address: str) -> None: ...
+
+
+class Learner:
+    """What this host's ports have been seen to have, and what others look for."""
+
+    def __init__(self, agent: Carrier) -> None:
+        self._agent = agent
+        # Port and address -> its MAC; None: the port has it no more. For the server to be told.
+        self._news: dict[tuple[str, str], str | None] = {}
+        self._wake = asyncio.Event()
+        self._told: dict[str, deque[float]] = {}  # port -> when the server was told of it of late
+        self._sought: dict[tuple[str, bytes], float] = {}
+        self._missed: dict[tuple[str, str], int] = {}  # probes of what was learned that are unanswered
+        self._ports: dict[r.PortKey, str] = {}
+
+    # What programs bring up.
+
+    def take(self, sighting: r.Sighting) -> None:
+        """Take in what a packet of a port has brought up."""
+        network = self._agent.plan.network_at(sighting.network)
+        if network is None:
+            return
+        if sighting.kind == r.SightingKind.SOUGHT:
+            gateways = self._agent.plan.gateways(network.id)
+            for address in [sighting.ip] if any(sighting.ip) else gateways:
+                self.seek(network, address)
+            return
+        port = self._port_at(sighting.port)
+        if port is None or port.network != network.id:
+            return
+        if sighting.kind == r.SightingKind.WISHED:
+            asyncio.get_running_loop().call_later(WISH_SECONDS, self._probe, port.id, sighting.ip)
+        else:
+            self._held(port, network, sighting.ip, sighting.mac)
+
+    def _held(self, port: view.Port, network: view.Network, address: bytes, at: bytes) -> None:
+        """Have the server know that a port of this host has an address, if it may and the server does not."""
+        text, own = r.unpack_ip(address), at.hex(":")
+        self._missed[port.id, text] = 0
+        known = self._agent.plan.learned(network.id, text)
+        if known is not None and (known.port, known.mac) == (port.id, own):
+            self._news.pop((port.id, text), None)
+        elif (
+            may_have(port, network, address, at) and self._is_free(network, address) and self._on_link(network.id, text)
+        ):
+            self._tell(port.id, text, own)
+
+    def _tell(self, port: str, address: str, at: str | None) -> None:
+        if (port, address) not in self._news and sum(of == port for of, _ in self._news) >= WAITING_MAX:
+            return
+        self._news[port, address] = at
+        self._wake.set()
+
+    def _is_free(self, network: view.Network, address: bytes) -> bool:
+        """Return whether an address is no port's fixed one and no router's."""
+        row = self._agent.plan.rows["endpoints"].get(r.EndpointKey(network.number, address))
+        if row is None or row.place.flags & r.PortFlag.LEARNED:
+            return True
+        return bool(row.place.kind == r.PlaceKind.ROUTER and row.place.router == NO_ROUTER)
+
+    def _on_link(self, network: str, address: str) -> bool:
+        return any(
+            ip_address(address) in ip_network(s.cidr, strict=False) for s in self._agent.plan.subnets_of(network)
+        )
+
+    # Looking for addresses.
+
+    def seek(self, network: view.Network, address: bytes) -> None:
+        """Have all hosts with ports that may have an address probe those for it."""
+        if not self._is_due(network.id, address):
+            return
+        hosts = self._agent.plan.hosts_of_candidates(network, address)
+        self._probe_all(network, address)
+        if hosts:
+            self._agent.seek(hosts[:HOSTS_MAX], network.id, r.unpack_ip(address))
+
+    def sought(self, network: str, address: str) -> None:
+        """Probe this host's ports for an address that another host looks for."""
+        found = self._agent.plan.network(network)
+        with suppress(ValueError):
+            if found is not None and self._is_due(network, raw := ip(address)):
+                self._probe_all(found, raw)
+
+    def _is_due(self, network: str, address: bytes) -> bool:
+        now = time.monotonic()
+        if now - self._sought.get((network, address), 0.0) < SEEK_SECONDS:
+            return False
+        if len(self._sought) >= SOUGHT_MAX:
+            self._sought = {what: at for what, at in self._sought.items() if now - at < SEEK_SECONDS}
+        if len(self._sought) < SOUGHT_MAX:
+            self._sought[network, address] = now
+        return True
+
+    def _probe_all(self, network: view.Network, address: bytes) -> None:
+        for port in self._agent.plan.candidates_here(network, address)[:PORTS_MAX]:
+            self._agent.probe(port, address)
+
+    def _probe(self, port: str, address: bytes) -> None:
+        known = self._agent.plan.port(port)
+        if known is not None and self._agent.plan.is_here(known):
+            self._agent.probe(port, address)
+
+    def _port_at(self, key: r.PortKey) -> view.Port | None:
+        id, bodies = self._ports.get(key), self._agent.plan.local_bodies()
+        if id is None or id not in bodies or bodies[id].key != key:
+            self._ports = {body.key: port for port, body in bodies.items()}
+            id = self._ports.get(key)
+        return self._agent.plan.port(id) if id is not None else None
+
+    # What the server is told.
+
+    async def tell(self) -> None:
+        """Tell the server of one address, of a port that has not used up its share; wait until there is one."""
+        now = time.monotonic()
+        due = {port: self._due(port) for port, _ in self._news}
+        what = next((what for what in self._news if due[what[0]] <= now), None)
+        if what is None:
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(due.values()) - now if due else None):
+                    await self._wake.wait()
+            return
+        (port, address), at = what, self._news.pop(what)
+        self._told.setdefault(port, deque(maxlen=SHARE)).append(now)
+        try:
+            await self._agent.servers.learn(port, address, at)
+        except (Conflict, Invalid, NotFound) as fault:
+            log.info("address %s of port %s is not learned: %s", address, port, fault)
+        except Fault as fault:
+            log.debug("address %s of port %s is to be learned: %s", address, port, fault)
+            self._news.setdefault(what, at)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def _due(self, port: str) -> float:
+        times = self._told.get(port)
+        return times[0] + SHARE_SECONDS if times is not None and len(times) == SHARE else 0.0
+
+    async def verify(self) -> None:
+        """Probe what this host's ports have been seen to have; forget what they do not answer for."""
+        await asyncio.sleep(VERIFY_SECONDS)
+        plan, missed = self._agent.plan, {}
+        for port in plan.local_bodies():
+            for one in plan.learned_by(port):
+                key = port, one.ip
+                known = plan.port(port)
+                if known is None or not plan.is_here(known):
+                    continue
+                missed[key] = self._missed.get(key, 0) + 1
+                if missed[key] > MISSED:
+                    self._tell(port, one.ip, None)
+                else:
+                    self._agent.probe(port, ip(one.ip))
+        self._missed = missed
+        self._told = {port: times for port, times in self._told.items() if port in plan.local_bodies()}
