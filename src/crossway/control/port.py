@@ -348,10 +348,8 @@ def _wished(
                 f"included invalid subnet {wish.subnet_id}.",
                 type="InvalidInput",
             )
-        if wish.ip_address is not None and not _within(subnet, wish.ip_address):
-            raise Invalid(
-                f"IP address {wish.ip_address} is not a valid IP for the specified subnet.", type="InvalidIpForSubnet"
-            )
+        if wish.ip_address is not None:
+            check_within(subnet, wish.ip_address)
     else:
         assert wish.ip_address is not None
         subnet = next((s for s in subnets if _within(s, str(wish.ip_address))), None)
@@ -445,6 +443,12 @@ def _claim(decision: Decision, subnet: Subnet, port: str, ip: str) -> FixedIp:
     if taken or not decision.claim(key, port):
         raise Conflict(f"IP address {ip} already allocated in subnet {subnet.id}", type="IpAddressAlreadyAllocated")
     return FixedIp(subnet.id, ip)
+
+
+def check_within(subnet: Subnet, ip: str) -> None:
+    """Refuse an address that no port of a subnet can have."""
+    if not _within(subnet, ip):
+        raise Invalid(f"IP address {ip} is not a valid IP for the specified subnet.", type="InvalidIpForSubnet")
 
 
 def _within(subnet: Subnet, ip: str) -> bool:

@@ -188,6 +188,7 @@ def _join(decision: Decision, router: Router, subnet: Subnet) -> Port:
     if subnet.ip_version == 6:
         for port in _interfaces(decision, router.id):
             if port.network_id == subnet.network_id and any(":" in f.ip_address for f in port.fixed_ips):
+                ports.check_within(subnet, subnet.gateway_ip)
                 space = cloud.addresses.spaces.get(subnet.id)
                 key = f"address/{subnet.id}/{subnet.gateway_ip}"
                 if (space and subnet.gateway_ip in space.taken) or not decision.claim(key, port.id):

@@ -217,6 +217,16 @@ def test_ports_that_cannot_be_interfaces(world: World) -> None:
     refused(world.join, made, subnet_id=auto.id, type="BadRequest", status=400)
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["by a port of its own", "by the port that is there"])
+def test_a_router_is_no_gateway_outside_of_its_subnet(world: World, first: bool) -> None:
+    """Its interface would be in the gateway's prefix instead of the subnet's."""
+    net, made = world.network(), world.router()
+    if not first:
+        world.join(made, subnet_id=world.subnet(net, "2001:db8:1::/64").id)
+    beyond = world.subnet(net, "2001:db8:2::/64", gateway_ip="2001:db8:9::1")
+    refused(world.join, made, subnet_id=beyond.id, type="InvalidIpForSubnet", status=400)
+
+
 def test_what_is_shared_by_name_can_be_joined(world: World) -> None:
     wide, named, mine = world.network(shared=True), world.network(), world.router(ALICE)
     everyones, ours = world.subnet(wide, "10.0.0.0/24"), world.subnet(named, "10.1.0.0/24")
