@@ -106,6 +106,31 @@ def test_a_hosts_own_ways_stay_its_own(lab: Lab) -> None:
     host.exec("ip", "route", "delete", "192.0.2.0/24")
 
 
+def test_a_gateway_outside_of_the_prefix_is_reached_on_the_link(lab: Lab) -> None:
+    """But not where the host goes by its own links: whose network it is does not say where that is."""
+    host, group = lab.hosts[0], next(g for g in lab.client.list("security_groups") if g["name"] == "open")
+    away = lab.client.create("network", name="away")
+    subnet = lab.client.create(
+        "subnet", network_id=away["id"], ip_version=4, cidr="10.8.0.0/24", gateway_ip="172.31.1.1"
+    )
+    peer = lab.workload(lab.hosts[1], away, groups=[group])
+    assert "172.31.1.1 dev eth0 proto static scope link" in peer.exec("ip", "route").stdout
+    say(lab, "attach", "away", "--group", "open", "--route", "192.0.2.0/24")
+    route = host.exec("ip", "route", "show", "to", "192.0.2.0/24").stdout
+    assert "via 172.31.1.1" in route
+    assert "scope link" in host.exec("ip", "route", "show", "to", "172.31.1.1").stdout
+    assert pings(host, peer.ip4)
+    # What stands in for a router has the address; it leads nowhere, and says so.
+    assert "Unreachable" in host.exec("ping", "-c1", "-W2", "192.0.2.9", check=False).stdout
+    say(lab, "detach", "away")
+    peer.delete()
+    before = host.exec("ip", "route").stdout
+    for gateway, reason in (("198.18.0.200", "part of 198.18.0.0/16"), (host.underlay, "is an address of the host")):
+        lab.client.update("subnet", subnet["id"], gateway_ip=gateway)
+        assert reason in say(lab, "attach", "away", "--route", "192.0.2.0/24", status=1)
+        assert wait_for(lambda: host.exec("ip", "route").stdout == before), host.exec("ip", "route").stdout
+
+
 def test_a_name_that_is_taken_leaves_nothing(lab: Lab) -> None:
     dual(lab, "other", prefix=2)
     assert "under0" in say(lab, "attach", "other", "--ifname", "under0", status=1)

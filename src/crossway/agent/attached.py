@@ -31,8 +31,10 @@ def diverted(
                 return f"{net}: {ip} is an address of the host"
         if fault := _lost(net, ways, needed):
             return fault
-    for destination, _ in inside.routes:
+    for destination, hop in inside.routes:
         net = ip_network(destination)
+        if not hop and (fault := _taken(net, own, ways)):
+            return fault
         if any(way.to == net for way in ways):
             return f"{net}: the host has such a route by another link"
         if fault := _lost(net, ways, needed):
@@ -51,6 +53,17 @@ def kept(inside: Inside, before: Inside) -> Inside:
         addresses=tuple(text for text in inside.addresses if ip_interface(text).network in known),
         routes=tuple((to, hop) for to, hop in inside.routes if hop or (to, hop) in before.routes),
     )
+
+
+def _taken(net: Network, own: Mapping[int, Sequence[str]], ways: Sequence[Way]) -> str | None:
+    """Return why a route on the link must not be, which whoever has the network asks for, as its gateway's."""
+    for ip in (ip for ips in own.values() for ip in ips):
+        if ip_address(ip) in net:
+            return f"{net}: {ip} is an address of the host"
+    for way in ways:
+        if way.to.prefixlen and _has(way.to, net.network_address):
+            return f"{net}: the host reaches it by another link, as part of {way.to}"
+    return None
 
 
 def _lost(net: Network, ways: Iterable[Way], needed: Mapping[str, str]) -> str | None:
