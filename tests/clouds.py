@@ -129,7 +129,8 @@ class World:
         made: Rule = self.make(rule.RULES, caller, **body)
         return made
 
-    def host(self, name: str, underlay: str = "192.0.2.1") -> Host:
+    def host(self, name: str, underlay: str = "") -> Host:
+        underlay = underlay or f"192.0.2.{sum(name.encode()) % 250 + 1}"
         return self.do(lambda d: host.register(d, Host(id=name, underlay=underlay)))
 
     def change(self, what: Any, caller: Caller = ADMIN, **body: Any) -> Any:

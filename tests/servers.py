@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import queue
@@ -97,13 +98,17 @@ class Api:
 class Host:
     """A host without a kernel: it registers, follows its view and reports."""
 
-    def __init__(self, api: Api, name: str, underlay: str = "192.0.2.1") -> None:
+    numbers = itertools.count(1)
+
+    def __init__(self, api: Api, name: str, underlay: str = "") -> None:
         self.api, self.name = api, name
+        n = next(Host.numbers)
+        self.underlay = underlay or f"198.51.{100 + n // 250}.{1 + n % 250}"
         self.objects: dict[tuple[str, str], Any] = {}
         self.bookmark = 0
         self.resets = 0
         self.told: queue.Queue[tuple[float, dict[str, Any]] | None] = queue.Queue()
-        api("PUT", f"/v1/hosts/{name}", {"underlay": underlay, "physnets": {}, "version": "test"})
+        api("PUT", f"/v1/hosts/{name}", {"underlay": self.underlay, "physnets": {}, "version": "test"})
 
     def connect(self, after: int | None = None) -> Host:
         """Follow the view; return when the first bookmark has come."""

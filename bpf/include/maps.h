@@ -55,22 +55,42 @@ TABLE(gateways, HASH, struct gateway_key, __u32, 65536, BPF_F_NO_PREALLOC);
 TABLE(rates, HASH, struct rate_key, struct rate, 131072, BPF_F_NO_PREALLOC);
 
 // Agent writes; firewall reads.
-TABLE(policies, LPM_TRIE, struct policy_key, struct policy, 1048576, BPF_F_NO_PREALLOC);
+TABLE(port_sets, LPM_TRIE, struct port_set_key, struct port_set, 1048576, BPF_F_NO_PREALLOC);
+
+// Agent writes; firewall reads.
+TABLE(policies, HASH, struct policy_key, struct policy, 1048576, BPF_F_NO_PREALLOC);
 
 // Agent writes; firewall reads.
 TABLE(prefixes, LPM_TRIE, struct prefix_key, struct prefix, 1048576, BPF_F_NO_PREALLOC);
 
-// Identity -> how often its policy has changed. Agent writes, after `policies`
-// and `prefixes`; firewall reads: a flow judged by an older policy is judged anew.
+// Identity -> how often its policy has changed. Agent writes, after `port_sets`,
+// `policies` and `prefixes`; firewall reads: a flow judged by an older policy is judged anew.
 TABLE(generations, ARRAY, __u32, __u32, 65536, 0);
 
-// Firewall writes and reads; agent deletes the expired. The least recently used
-// give way when it is full.
+// Flows within their port's share: none gives way to another port's. Firewall
+// writes and reads; agent deletes the expired, and adds those of ports that move.
+TABLE(flows_assured, HASH, struct flow_key, struct flow, 262144, 0);
+
+// Flows beyond their port's share, which borrow what is free: the least recently
+// used give way when it is full. Firewall writes and reads; agent deletes the
+// expired, and adds those of ports that move.
 TABLE(flows, LRU_HASH, struct flow_key, struct flow, 262144, 0);
 
-// Publish writes; respond reads; agent deletes what has no flow any more. The
-// least recently used give way: the client's next packet brings them back.
+// Clients of published ports, within the port's share. Publish writes; respond
+// reads; agent deletes what has no flow any more.
+TABLE(translations_assured, HASH, struct flow_key, struct translation, 65536, 0);
+
+// Clients of published ports, beyond the port's share: the least recently used give
+// way, and the client's next packet brings them back. Publish writes; respond
+// reads; agent deletes what has no flow any more.
 TABLE(translations, LRU_HASH, struct flow_key, struct translation, 131072, 0);
+
+// Until which charge a port is within its share. Agent writes; charge() reads.
+TABLE(shares, HASH, struct share_key, struct share, 262144, BPF_F_NO_PREALLOC);
+
+// How many rows a port was ever charged. charge() writes; agent makes the row,
+// reads it, and deletes it with the port.
+TABLE(charges, HASH, struct share_key, __u64, 262144, BPF_F_NO_PREALLOC);
 
 // Every stage that sees ports writes and reads; the least recently used give way.
 TABLE(fragments, LRU_HASH, struct fragment_key, struct fragment, 8192, 0);

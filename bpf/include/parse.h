@@ -96,6 +96,13 @@ static __always_inline void addr_from_mac(struct addr *a, const __u8 *mac)
 	a->w[3] = bpf_htonl(0xfe000000 | mac[3] << 16 | mac[4] << 8 | mac[5]);
 }
 
+static __always_inline bool addr_is_loopback(const struct addr *a)
+{
+	if (addr_is_ipv4(a))
+		return (a->w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return !a->w[0] && !a->w[1] && !a->w[2] && a->w[3] == bpf_htonl(1);
+}
+
 // MACs stand at even addresses; the stack wants nothing wider there.
 static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 {

@@ -188,17 +188,17 @@ struct gateway_key {
 	struct addr ip;
 };
 
-// ---- Policy. Rules only allow; whatever matches a row passes.
+// ---- Policy. Rules only allow; whatever one of them allows passes.
+//
+// A rule says what may pass, a *port set* (of a protocol, ports, ICMP types, and
+// whether answers pass), and whose. Each port set of an identity, way and family
+// has a number. `port_sets` says of a protocol and port which of them hold it,
+// `policies` and `prefixes` say of a remote which of them it may use: what both
+// say passes. So rows of ports and rows of remotes add; they do not multiply.
 
 enum way {
 	WAY_IN = 0,   // to the port
 	WAY_OUT = 1,  // from the port
-};
-
-enum remote_kind {
-	REMOTE_ANY = 0,       // rules without a remote
-	REMOTE_IDENTITY = 1,  // rules with a remote group: `number` is an identity
-	REMOTE_PREFIX = 2,    // rules with a prefix: `number` comes from `prefixes`
 };
 
 enum family {
@@ -206,40 +206,60 @@ enum family {
 	FAMILY_IPV6 = 1,
 };
 
-// Longest match wins, and any match passes. A rule for any protocol ends before
-// `proto`, one for any port before `port`; a port range is several prefixes of
-// the port. For ICMP `port` is type << 8 | code. `port` of IN and OUT alike is
-// the destination's.
-struct policy_key {
-	__u32 prefixlen;  // 88 up to `proto`, 96 with it, 97-112 with bits of the port
+enum port_set_number {
+	PORT_SET_ANYONE = 0,            // what rules without a remote allow, all of them in one
+	PORT_SET_ANYONE_STATELESS = 1,  // the same of stateless groups
+};
+
+// How many can be numbered, and how many words have a bit for each.
+enum { PORT_SETS = 512, PORT_SET_WORDS = PORT_SETS / 64 };
+
+// Longest match: a port set for any protocol ends before `proto`, one for any
+// port before `port`; a range is several prefixes of the port. A row stands for
+// all port sets that hold all of it. For ICMP `port` is type << 8 | code. `port`
+// of IN and OUT alike is the destination's.
+struct port_set_key {
+	__u32 prefixlen;  // 56 up to `proto`, 64 with it, 65-80 with bits of the port
 	__u32 identity;   // of the port whose policy this is
-	__u32 number;     // of the remote: by `remote`
-	__u8 remote;      // enum remote_kind
+	__u8 pad;
 	__u8 way;         // enum way
 	__u8 family;      // enum family
 	__u8 proto;
 	__be16 port;
-	__u16 pad;        // beyond every prefix
+	__u16 pad_end;    // beyond every prefix
+};
+
+struct port_set {
+	__u64 all[PORT_SET_WORDS];
+	__u64 stateful[PORT_SET_WORDS];  // those of stateful groups: answers pass
+};
+
+// Which port sets the ports of another identity may use.
+struct policy_key {
+	__u32 identity;
+	__u32 remote;  // identity of the other side
+	__u8 way;      // enum way
+	__u8 family;   // enum family
+	__u16 pad;
 };
 
 struct policy {
-	__u32 rule;       // number of one rule that allows it, for telling
-	__u8 stateless;   // no rule that allows it is of a stateful group
-	__u8 pad[3];
+	__u64 allowed[PORT_SET_WORDS];
 };
 
-// Which class of prefix rules an address is in, for one identity and way. A row
-// stands for all rules whose prefix holds it: `number` of policy_key.
+// Which port sets an address may use: longest match, and a row stands for all
+// rules whose prefix holds it.
 struct prefix_key {
 	__u32 prefixlen;  // 64 bits up to the address, then those of the address
 	__u32 identity;
 	__u8 way;         // enum way
-	__u8 pad[3];
+	__u8 family;      // enum family: a wide prefix of IPv6 holds the mapped addresses, too
+	__u16 pad;
 	struct addr ip;
 };
 
 struct prefix {
-	__u32 number;
+	__u64 allowed[PORT_SET_WORDS];
 };
 
 // How fast a port may get, or send.
@@ -294,6 +314,24 @@ struct translation {
 	__u32 ifindex;       // of the device by which it came
 	__be16 host_port;
 	__u16 pad;
+};
+
+// A table that has rows within the shares of ports, and rows beyond them.
+enum share_of {
+	SHARE_FLOWS = 1,
+	SHARE_TRANSLATIONS,
+};
+
+struct share_key {
+	struct port_key port;
+	__u32 of;  // enum share_of
+};
+
+// What a port may have of a table, whatever other ports do. It is charged each
+// row that it adds. Rows that go give nothing back at once: the agent counts the
+// rows that there are and sets `until` anew, so nothing can drift.
+struct share {
+	__u64 until;  // its charge up to which a row is within the share
 };
 
 enum { QUESTION_MAX = 1514 };
@@ -383,6 +421,7 @@ enum drop {
 	DROP_TAKEN,           // a client speaks to the same port from the same address and port by another published one
 	DROP_UNTRACKED,       // passed all the same: the flow table refused its flow
 	DROP_LINK_LOCAL,      // for neighbours alone: no router hands it on
+	DROP_REVERSE_PATH,    // a router has no way back to its source by the network that it came from
 	DROP_MAX,
 };
 
@@ -428,6 +467,7 @@ enum packet_flag {
 	PACKET_WHOLE = 32768,    // a router may not fragment it
 	PACKET_RELAYED = 65536,  // by a host that its destination has left; nobody sends it on once more
 	PACKET_SPLIT = 131072,   // larger than a network that it is routed into, but may be fragmented
+	PACKET_OWN = 262144,     // from a secured port, as its first address: the guard has seen to that
 };
 
 // Zeroed by nobody: hook and parse() set what the stages read. One per CPU.
@@ -542,9 +582,10 @@ union enums {
 	enum network_flag network;
 	enum route_kind route;
 	enum way way;
-	enum remote_kind remote;
+	enum port_set_number port_set;
 	enum family family;
 	enum flow_flag flow;
+	enum share_of share;
 	enum drop drop;
 	enum sighting_kind sighting;
 	enum stage stage;

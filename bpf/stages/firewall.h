@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // What a secured port may send and get: flows first, then policy.
 //
-//     firewall ── flow known and current ──> pass        one lookup
+//     firewall ── flow known and current ──> pass        one lookup; two if it is borrowed
 //        │  └─ flow of an older policy ──> judge ──> pass, or revoke it
-//        └─ judge: any remote, remote's identity, remote's prefix ──> pass, begin a flow
+//        └─ judge: port sets that hold it; anyone's, the remote identity's, its prefix's ──> pass, begin a flow
+//              │                                                      (TCP: with a SYN)
 //              └─ DROP_POLICY_OUT, DROP_POLICY_IN, DROP_NOT_IP, DROP_FRAGMENT
 #pragma once
 #include "../include/stage.h"
@@ -16,53 +17,60 @@ enum verdict {
 	ALLOW_ONCE,  // rules of stateless groups alone
 };
 
-static __always_inline struct policy *find_policy(const struct question *q, __u32 remote, __u32 number)
+// What a remote may use of the port sets that hold a packet; *verdict* is what others have said of it.
+static __always_inline enum verdict weigh(const struct port_set *set, const __u64 *allowed, enum verdict verdict)
 {
-	struct policy_key key = {
-		.prefixlen = 112, .identity = q->identity, .number = number, .remote = remote,
-		.way = q->way, .family = q->family, .proto = q->proto, .port = q->port,
-	};
+	__u64 all = 0, stateful = 0;
 
-	return bpf_map_lookup_elem(&policies, &key);
+#pragma unroll
+	for (int i = 0; i < PORT_SET_WORDS; i++) {
+		all |= set->all[i] & allowed[i];
+		stateful |= set->stateful[i] & allowed[i];
+	}
+	return stateful ? ALLOW : all ? ALLOW_ONCE : verdict;
 }
 
 // Ask policy: enum verdict.
 __noinline int judge(struct question *q)
 {
-	enum verdict verdict = DENY;
-	struct prefix_key key = { .prefixlen = 64 + 128 };
+	struct port_set_key ports = { .prefixlen = 80 };
+	struct prefix_key prefix = { .prefixlen = 64 + 128 };
+	struct policy_key key = {};
+	enum verdict verdict;
+	struct port_set *set;
 	struct policy *row;
 	struct prefix *class;
 
 	if (!q)
 		return DENY;
-	row = find_policy(q, REMOTE_ANY, 0);
-	if (row) {
-		if (!row->stateless)
-			return ALLOW;
-		verdict = ALLOW_ONCE;
-	}
+	ports.identity = q->identity;
+	ports.way = q->way;
+	ports.family = q->family;
+	ports.proto = q->proto;
+	ports.port = q->port;
+	set = bpf_map_lookup_elem(&port_sets, &ports);
+	if (!set)
+		return DENY;
+	if (set->stateful[0] & 1 << PORT_SET_ANYONE)
+		return ALLOW;
+	verdict = set->all[0] & 1 << PORT_SET_ANYONE_STATELESS ? ALLOW_ONCE : DENY;
 	if (q->remote_identity) {
-		row = find_policy(q, REMOTE_IDENTITY, q->remote_identity);
-		if (row) {
-			if (!row->stateless)
-				return ALLOW;
-			verdict = ALLOW_ONCE;
-		}
+		key.identity = q->identity;
+		key.remote = q->remote_identity;
+		key.way = q->way;
+		key.family = q->family;
+		row = bpf_map_lookup_elem(&policies, &key);
+		if (row)
+			verdict = weigh(set, row->allowed, verdict);
+		if (verdict == ALLOW)
+			return ALLOW;
 	}
-	key.identity = q->identity;
-	key.way = q->way;
-	key.ip = q->remote;
-	class = bpf_map_lookup_elem(&prefixes, &key);
-	if (class) {
-		row = find_policy(q, REMOTE_PREFIX, class->number);
-		if (row) {
-			if (!row->stateless)
-				return ALLOW;
-			verdict = ALLOW_ONCE;
-		}
-	}
-	return verdict;
+	prefix.identity = q->identity;
+	prefix.way = q->way;
+	prefix.family = q->family;
+	prefix.ip = q->remote;
+	class = bpf_map_lookup_elem(&prefixes, &prefix);
+	return class ? weigh(set, class->allowed, verdict) : verdict;
 }
 
 static __always_inline __u32 generation_of(__u32 identity)
@@ -140,6 +148,66 @@ static __always_inline int revoked(struct flow *f, const struct packet *p, __u32
 	if ((began || p->proto == IPPROTO_TCP) && now - f->seen > SECOND / 4)
 		f->seen = now;
 	return f->flags & FLOW_OUT ? DROP_POLICY_OUT : DROP_POLICY_IN;
+}
+
+// Charge a port one row of a table that it shares with others; 0 if that is beyond
+// its share.
+__noinline int charge(__u64 port, __u32 of)
+{
+	struct share_key key = { .port = port_of(port), .of = of };
+	struct share *share = bpf_map_lookup_elem(&shares, &key);
+	__u64 *charged, until;
+
+	if (!share)
+		return 0;
+	until = share->until;
+	charged = bpf_map_lookup_elem(&charges, &key);
+	if (!charged || *charged >= until)
+		return 0;
+	return __sync_fetch_and_add(charged, 1) < until;
+}
+
+// Find a flow, be it within its port's share or borrowed.
+static __always_inline struct flow *look_up_flow(const struct flow_key *key)
+{
+	return bpf_map_lookup_elem(&flows_assured, key) ?: bpf_map_lookup_elem(&flows, key);
+}
+
+static __always_inline void forget_flow(const struct flow_key *key)
+{
+	bpf_map_delete_elem(&flows_assured, key);
+	bpf_map_delete_elem(&flows, key);
+}
+
+// Write a new flow: in place of a former one within the share of its port, if there
+// was one (`former`), else within the share, else borrowed; 0 or -errno.
+__noinline int begin_flow(struct flow_key *key, struct flow *row, __u32 former)
+{
+	if (!key || !row)
+		return -1;
+	if (former && !bpf_map_update_elem(&flows_assured, key, row, BPF_EXIST))
+		return 0;
+	if (charge(port_number(&key->port), SHARE_FLOWS) &&
+	    !bpf_map_update_elem(&flows_assured, key, row, BPF_ANY)) {
+		bpf_map_delete_elem(&flows, key);  // a former one must not come back
+		return 0;
+	}
+	return bpf_map_update_elem(&flows, key, row, BPF_ANY);
+}
+
+// Bring a borrowed flow into its port's share, if there is room by now: whether it
+// is there.
+__noinline int promote_flow(struct flow_key *key, struct flow *borrowed)
+{
+	struct flow row;
+
+	if (!key || !borrowed || !charge(port_number(&key->port), SHARE_FLOWS))
+		return 0;
+	row = *borrowed;
+	if (bpf_map_update_elem(&flows_assured, key, &row, BPF_NOEXIST))
+		return 0;
+	bpf_map_delete_elem(&flows, key);
+	return 1;
 }
 
 // The packet that an ICMP error is about.
@@ -249,7 +317,7 @@ __noinline int is_related(struct __sk_buff *skb, struct packet *p, __u64 port, _
 	if (!p || !read_quoted(skb, p, &q))
 		return 0;
 	name_quoted(&key, &q, port, way);
-	f = bpf_map_lookup_elem(&flows, &key);
+	f = look_up_flow(&key);
 	return f && is_alive(f, q.proto, p->now) && !(f->flags & FLOW_REVOKED) && f->identity == identity &&
 	       f->generation == generation_of(identity);
 }
@@ -274,19 +342,24 @@ static __always_inline void name_flow(struct flow_key *key, const struct packet 
 	__builtin_memset(key->pad, 0, sizeof(key->pad));
 }
 
-static __always_inline struct flow *find_flow(const struct packet *p, __u64 port, __u32 way, struct flow_key *key)
-{
-	name_flow(key, p, port, way);
-	return bpf_map_lookup_elem(&flows, key);
-}
-
 // A SYN begins a flow anew that has come to its end.
 static __always_inline bool begins_anew(const struct flow *f, const struct packet *p)
 {
 	return is_ending(f->flags) && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-// What the table of flows alone does not settle.
+// Return whether a packet may begin a flow. Of TCP only a SYN does: whatever else
+// is of a connection that is not known, or known no more. If the rules allow its
+// own way it passes, but opens none for its answers: what policy has revoked stays
+// so, though the row be lost.
+static __always_inline bool may_begin(const struct packet *p)
+{
+	if (p->proto == IPPROTO_TCP)
+		return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
+	return !(p->flags & PACKET_REPLY);
+}
+
+// What the table of assured flows alone does not settle.
 __noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 identity, __u32 remote_identity)
 {
 	struct question q = { .identity = identity, .remote_identity = remote_identity };
@@ -294,7 +367,7 @@ __noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 iden
 	struct flow *f = NULL;
 	enum verdict verdict;
 	struct flow_key key;
-	bool tracked;
+	bool tracked, former = false;
 	__u64 now;
 
 	if (!p)
@@ -316,8 +389,17 @@ __noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 iden
 	q.family = p->family;
 	q.proto = p->proto;
 	q.remote = way == WAY_OUT ? p->dst : p->src;
-	if (tracked)
-		f = find_flow(p, port, way, &key);
+	if (tracked) {
+		name_flow(&key, p, port, way);
+		f = bpf_map_lookup_elem(&flows_assured, &key);
+		former = !!f;
+		if (!f) {
+			f = bpf_map_lookup_elem(&flows, &key);
+			// No more often than `seen` is written.
+			if (f && is_alive(f, p->proto, now) && now - f->seen > SECOND / 4 && promote_flow(&key, f))
+				f = bpf_map_lookup_elem(&flows_assured, &key);
+		}
+	}
 	if (f && is_alive(f, p->proto, now) && !begins_anew(f, p)) {
 		if (is_current(f, generation, identity, remote_identity)) {
 			if (f->flags & FLOW_REVOKED)
@@ -346,14 +428,14 @@ __noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 iden
 		}
 		if (verdict == DENY)
 			return revoked(f, p, way, now);
-		bpf_map_delete_elem(&flows, &key);
+		forget_flow(&key);
 	}
 	q.way = way;
 	q.port = p->rule_port;
 	verdict = judge(&q);
 	if (verdict == DENY)
 		return way == WAY_OUT ? DROP_POLICY_OUT : DROP_POLICY_IN;
-	if (verdict == ALLOW && tracked && !(p->flags & PACKET_REPLY) && !(p->tcp_flags & TCP_RST)) {
+	if (verdict == ALLOW && tracked && may_begin(p)) {
 		struct flow row = {
 			.seen = now, .generation = generation, .identity = identity, .remote_identity = remote_identity,
 			.flags = way == WAY_OUT ? FLOW_OUT : 0,
@@ -361,7 +443,7 @@ __noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 iden
 
 		if (p->tcp_flags & TCP_FIN)
 			row.flags |= way == WAY_OUT ? FLOW_FIN_LOCAL : FLOW_FIN_REMOTE;
-		if (bpf_map_update_elem(&flows, &key, &row, BPF_ANY))
+		if (begin_flow(&key, &row, former))
 			count(p, port, DROP_UNTRACKED, identity, remote_identity);
 	}
 	return 0;
@@ -374,10 +456,15 @@ __noinline int admit(struct packet *p, __u64 port, __u32 identity)
 	__u32 generation = generation_of(identity);
 	struct flow_key key;
 	struct flow *f;
+	bool former;
 
 	if (!p || p->tcp_flags & TCP_RST)
 		return 0;
-	f = find_flow(p, port, WAY_IN, &key);
+	name_flow(&key, p, port, WAY_IN);
+	f = bpf_map_lookup_elem(&flows_assured, &key);
+	former = !!f;
+	if (!f)
+		f = bpf_map_lookup_elem(&flows, &key);
 	if (f && is_alive(f, p->proto, p->now) && !begins_anew(f, p)) {
 		if ((f->flags & (FLOW_PUBLISHED | FLOW_REVOKED)) != FLOW_PUBLISHED)
 			f->flags = (f->flags | FLOW_PUBLISHED) & ~FLOW_REVOKED;
@@ -394,7 +481,7 @@ __noinline int admit(struct packet *p, __u64 port, __u32 identity)
 
 		if (p->tcp_flags & TCP_FIN)
 			row.flags |= FLOW_FIN_REMOTE;
-		if (bpf_map_update_elem(&flows, &key, &row, BPF_ANY))
+		if (begin_flow(&key, &row, former))
 			count(p, port, DROP_UNTRACKED, identity, 0);
 	}
 	return 0;
@@ -410,7 +497,8 @@ __noinline int firewall(struct packet *p, __u64 port, __u32 way, __u32 identity,
 	if (!p)
 		return DROP_ERROR;
 	if (is_tracked(p)) {
-		f = find_flow(p, port, way, &key);
+		name_flow(&key, p, port, way);
+		f = bpf_map_lookup_elem(&flows_assured, &key);
 		if (f && is_current(f, generation_of(identity), identity, remote_identity) &&
 		    is_alive(f, p->proto, p->now) && !(f->flags & FLOW_REVOKED) && !begins_anew(f, p)) {
 			touch(f, p, way, p->now);

@@ -162,7 +162,9 @@ __noinline int guard_long(struct __sk_buff *skb, struct packet *p, struct port *
 	} else {
 		bool own_ip = own_mac && addr_equal(&p->src, &port->ip[p->family == FAMILY_IPV6]);
 
-		if (!own_ip && !owns(p, &p->src)) {
+		if (own_ip) {
+			p->flags |= PACKET_OWN;
+		} else if (!owns(p, &p->src)) {
 			if (!own_mac)
 				return DROP_SPOOFED_MAC;
 			return p->family == FAMILY_IPV4 ? DROP_SPOOFED_IPV4 : DROP_SPOOFED_IPV6;
@@ -192,7 +194,9 @@ static __always_inline enum drop guard(struct __sk_buff *skb, struct packet *p, 
 	    (p->proto == IPPROTO_TCP || (p->proto == IPPROTO_UDP && bpf_ntohs(p->dst_port) != DHCP_SERVER &&
 					 bpf_ntohs(p->dst_port) != DHCP_CLIENT &&
 					 bpf_ntohs(p->dst_port) != DHCPV6_CLIENT &&
-					 bpf_ntohs(p->dst_port) != DHCPV6_SERVER)))
+					 bpf_ntohs(p->dst_port) != DHCPV6_SERVER))) {
+		p->flags |= PACKET_OWN;
 		return 0;
+	}
 	return guard_long(skb, p, port);
 }

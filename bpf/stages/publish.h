@@ -32,7 +32,7 @@ static __always_inline enum drop note_client(const struct packet *p, __u32 ifind
 	struct translation now = {
 		.seen = p->now, .client = p->src, .host = p->dst, .ifindex = ifindex, .host_port = p->dst_port,
 	};
-	struct translation *t = bpf_map_lookup_elem(&translations, key);
+	struct translation *t = look_up_translation(key);
 
 	if (t && addr_equal(&t->client, &now.client) && addr_equal(&t->host, &now.host) &&
 	    t->host_port == now.host_port && t->ifindex == now.ifindex) {
@@ -42,10 +42,17 @@ static __always_inline enum drop note_client(const struct packet *p, __u32 ifind
 	}
 	if (t && !(addr_equal(&t->client, &now.client) && addr_equal(&t->host, &now.host) &&
 		   t->host_port == now.host_port)) {
-		struct flow *f = bpf_map_lookup_elem(&flows, key);
+		struct flow *f = look_up_flow(key);
 
 		if (f && is_alive(f, p->proto, p->now) && !is_ending(f->flags))
 			return DROP_TAKEN;
+	}
+	if (!bpf_map_update_elem(&translations_assured, key, &now, BPF_EXIST))
+		return 0;
+	if (charge(port_number(&key->port), SHARE_TRANSLATIONS) &&
+	    !bpf_map_update_elem(&translations_assured, key, &now, BPF_ANY)) {
+		bpf_map_delete_elem(&translations, key);
+		return 0;
 	}
 	return bpf_map_update_elem(&translations, key, &now, BPF_ANY) ? DROP_ERROR : 0;
 }
@@ -98,7 +105,7 @@ int publish_error(struct __sk_buff *skb)
 	key.remote = seen_client(&q.dst, row);
 	key.local_port = row->port;
 	key.remote_port = q.dst_port;
-	if (!bpf_map_lookup_elem(&translations, &key))
+	if (!look_up_translation(&key))
 		return TC_ACT_UNSPEC;
 	p->place = row->place;
 	ip = row->ip;

@@ -14,7 +14,7 @@
 static __always_inline struct translation *find_translation(const struct packet *p, struct flow_key *key)
 {
 	name_flow(key, p, port_number(&p->port), WAY_OUT);
-	return bpf_map_lookup_elem(&translations, key);
+	return look_up_translation(key);
 }
 
 static __always_inline struct translation *find_quoted(const struct packet *p, const struct quoted *q)
@@ -22,7 +22,7 @@ static __always_inline struct translation *find_quoted(const struct packet *p, c
 	struct flow_key key;
 
 	name_quoted(&key, q, port_number(&p->port), WAY_OUT);
-	return bpf_map_lookup_elem(&translations, &key);
+	return look_up_translation(&key);
 }
 
 // Return whether a packet of a port is for a client of one of its published ports.

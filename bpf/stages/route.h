@@ -6,7 +6,8 @@
 //                   │                                └─ split
 //                   ├─ the router itself ── firewall(egress) ──> echo reply
 //                   ├─ DROP_NO_ROUTE, DROP_NO_NEIGHBOUR, DROP_TTL, DROP_TOO_BIG,
-//                   │  DROP_TOO_MANY_ROUTERS, DROP_ROUTER_SERVICE ── report
+//                   │  DROP_TOO_MANY_ROUTERS, DROP_ROUTER_SERVICE,
+//                   │  DROP_REVERSE_PATH ── report
 //                   ├─ DROP_LINK_LOCAL
 //                   └─ DROP_NO_NEIGHBOUR, may be found any moment ── seek
 #pragma once
@@ -26,6 +27,7 @@ enum {
 	PORT_UNREACHABLE = ICMP_ANSWER(3, 3, 1, 4),
 	TOO_BIG = ICMP_ANSWER(3, 4, 2, 0),
 	BEYOND_SCOPE = ICMP_ANSWER(3, 0, 1, 2),
+	PROHIBITED = ICMP_ANSWER(3, 13, 1, 5),  // the source is not one to come from there
 	TIME_EXCEEDED = ICMP_ANSWER(11, 0, 3, 0),
 };
 
@@ -36,6 +38,21 @@ static __always_inline enum hop refuse(struct packet *p, enum drop why, __u32 an
 	p->why = why;
 	p->answer = p->family == FAMILY_IPV4 ? answer >> 16 : answer & 0xffff;
 	return HOP_REFUSED;
+}
+
+// Return whether a packet came to its router by the network by which that would send
+// answers (RFC 3704); a port of that network may send as itself in any case.
+static __always_inline bool is_on_reverse_path(const struct packet *p, struct route_key *key)
+{
+	struct route *back;
+
+	if (p->flags & PACKET_OWN && !p->hops)
+		return true;
+	if (addr_is_group(&p->src) || addr_is_loopback(&p->src))
+		return false;
+	key->dst = p->src;
+	back = bpf_map_lookup_elem(&routes, key);
+	return back && (back->kind == ROUTE_CONNECTED || back->kind == ROUTE_VIA) && back->network == p->entry;
 }
 
 // Pass one router: from `router` and `entry` to the next, or to `place`.
@@ -59,6 +76,8 @@ __noinline int hop(struct packet *p)
 	}
 	if (route->kind == ROUTE_SELF)
 		return HOP_SELF;
+	if (!is_on_reverse_path(p, &key))
+		return refuse(p, DROP_REVERSE_PATH, PROHIBITED);
 	if (p->ttl <= p->hops + 1)
 		return refuse(p, DROP_TTL, TIME_EXCEEDED);
 	net = bpf_map_lookup_elem(&networks, &route->network);

@@ -7,16 +7,15 @@
 
 enum { LOOPBACK = 1 };  // the device, in every network namespace
 
-static __always_inline bool addr_is_loopback(const struct addr *a)
-{
-	if (addr_is_ipv4(a))
-		return (a->w[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
-	return !a->w[0] && !a->w[1] && !a->w[2] && a->w[3] == bpf_htonl(1);
-}
-
 static __always_inline bool is_published_proto(__u8 proto)
 {
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP;
+}
+
+// Find who a client is, be it within its port's share or borrowed.
+static __always_inline struct translation *look_up_translation(const struct flow_key *key)
+{
+	return bpf_map_lookup_elem(&translations_assured, key) ?: bpf_map_lookup_elem(&translations, key);
 }
 
 // Give a packet another source, or another destination.

@@ -79,6 +79,11 @@ KEYSTONE_PASSWORD_FILE = Setting("keystone_password_file", "", "file with that u
 KEYSTONE_PROJECT = Setting("keystone_project", "service", "project of that user")
 KEYSTONE_USER_DOMAIN = Setting("keystone_user_domain", "Default", "domain of that user")
 KEYSTONE_PROJECT_DOMAIN = Setting("keystone_project_domain", "Default", "domain of that project")
+KEYSTONE_HOST_ROLE = Setting(
+    "keystone_host_role",
+    "",
+    "role of users of that domain who are hosts, each the one of the user's name, for the project of its token",
+)
 KEYSTONE_SECONDS = Setting("keystone_seconds", "60", "seconds that Keystone's word on a token is believed")
 
 ACCESS = (AUTH, USERS, RATE, TLS_CERT, TLS_KEY, CA, USER, PASSWORD, PASSWORD_FILE, TOKEN)
@@ -89,6 +94,7 @@ KEYSTONE = (
     KEYSTONE_PROJECT,
     KEYSTONE_USER_DOMAIN,
     KEYSTONE_PROJECT_DOMAIN,
+    KEYSTONE_HOST_ROLE,
     KEYSTONE_SECONDS,
 )
 

@@ -316,6 +316,9 @@ EVERYWHERE = {
     "An admin may do everything, also what Neutron keeps for the role service: port bindings and binding profiles": (
         "an operator without a compute service binds ports by hand"
     ),
+    "A host's own credential sees its ports, and changes, makes and deletes what its agent and its engines need": (
+        "Neutron's agents have a message queue; which values it may set, and of which ports, is in the guide on access"
+    ),
     "What is shared is seen by readers, and members make ports on shared networks": (
         "Neutron asks no role there, so a caller without any could make ports"
     ),

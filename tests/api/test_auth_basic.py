@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import os
 import stat
@@ -73,12 +74,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     path = tmp_path_factory.mktemp("guarded")
     # A line each, as the command would write it, but hashed together: hashing takes long.
     hash = users.hashed(PASSWORD)
+    users.add(path / "users", made_user("host", hash, "", (), "h1"))
     for name, project, *roles in (
         ("root", "ops", "admin"),
         ("alice", "red", "member"),
         ("ann", "red", "reader"),
         ("bob", "blue", "member"),
-        ("host", "ops", "service"),
+        ("nova", "ops", "service"),
     ):
         users.add(path / "users", made_user(name, hash, project, tuple(roles)))
     server = Guarded(path)
@@ -256,6 +258,30 @@ def test_the_command_keeps_the_password_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["users"], "nothing is left beside it"
 
 
+def test_the_command_makes_a_user_a_host(tmp_path: Path) -> None:
+    file, where = tmp_path / "users", ("--file", str(tmp_path / "users"))
+    crossway("user", "add", "one", "--host", "host.one", *where, says="x\n")
+    words = ("--host", "h2", "--project", "red", "--project", "blue")
+    crossway("user", "add", "two", *words, *where, says="x\n")
+    add(file, "old", "service", "service")
+    crossway("user", "set", "old", "--host", "h3", *where)
+    found = users.read(file)
+    assert [(u.host, u.projects, u.roles) for u in found.values()] == [
+        ("host.one", (), ()),
+        ("h2", ("red", "blue"), ()),
+        ("h3", (), ()),
+    ]
+    crossway("user", "set", "two", "--project", "*", *where)
+    crossway("user", "set", "one", "--project", "red", "--role", "member", *where)
+    found = users.read(file)
+    assert (found["two"].projects, found["one"].projects, found["one"].roles) == (("*",), ("red",), ("member",))
+    crossway("user", "set", "two", "--project", "", *where)
+    assert users.read(file)["two"].projects == ()
+    assert json.loads(crossway("user", "list", "--json", *where))[0]["host"] == "host.one"
+    assert "as well" in crossway("user", "set", "two", "--role", "admin", *where, ok=False)
+    assert "one --project" in crossway("user", "add", "eve", *where, says="x\n", ok=False)
+
+
 def test_commands_ask_as_the_user_of_the_environment(guarded: Guarded, tmp_path: Path) -> None:
     (tmp_path / "password").write_text(f"{PASSWORD}\n")
     who = {"CROSSWAY_SERVER": guarded.url, "CROSSWAY_USER": "bob", "CROSSWAY_PASSWORD_FILE": str(tmp_path / "password")}
@@ -265,10 +291,10 @@ def test_commands_ask_as_the_user_of_the_environment(guarded: Guarded, tmp_path:
     crossway("network", "delete", "blue-net", **who)
 
 
-async def register(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def register(server: Server, name: str, monkeypatch: pytest.MonkeyPatch, host: str = "h1") -> None:
     monkeypatch.setenv("CROSSWAY_USER", name)
     monkeypatch.setenv("CROSSWAY_PASSWORD", PASSWORD)
-    servers = Servers([server.url], "h1")
+    servers = Servers([server.url], host)
     try:
         await servers.register("192.0.2.1", {}, "test")
         views = servers.view(0)
@@ -278,11 +304,15 @@ async def register(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -
         servers.close()
 
 
-def test_an_agent_is_a_service_or_an_admin(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_is_its_host_or_an_admin(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(register(guarded, "host", monkeypatch))
     asyncio.run(register(guarded, "root", monkeypatch))
-    with pytest.raises(Forbidden, match="hosts"):
+    with pytest.raises(Forbidden, match="h1 itself"):
         asyncio.run(register(guarded, "alice", monkeypatch))
+    with pytest.raises(Forbidden, match="crossway user set nova --host"):
+        asyncio.run(register(guarded, "nova", monkeypatch))
+    with pytest.raises(Forbidden, match="h2 itself"):
+        asyncio.run(register(guarded, "host", monkeypatch, "h2"))
     with pytest.raises(Unauthorized):
         asyncio.run(register(guarded, "nobody", monkeypatch))
     api = Api(guarded.url)
@@ -300,6 +330,12 @@ def test_an_agent_is_a_service_or_an_admin(guarded: Guarded, monkeypatch: pytest
         ("# words\nalice:{hash}:red:king", "line 2: role king of user alice should be one of"),
         ("alice:{hash}:red:member\nalice:{hash}:red:member", "line 2: user alice is there twice"),
         ("alice:{hash}::member", "project ''"),
+        ("h:{hash}::member:", "line 1: should be NAME:BCRYPT"),
+        ("h:{hash}:p:admin:h1", "cannot have the role admin"),
+        ("h:{hash}:p:service:h1", "cannot have the role service"),
+        ("h:{hash}:p,q:member:h1", "should have one project"),
+        ("h:{hash}:*:member:h1", "should have one project"),
+        ("h:{hash}:p::a/b", "without a slash"),
     ],
 )
 def test_a_file_that_cannot_be_right_stops_the_start(tmp_path: Path, line: str, says: str) -> None:
@@ -308,6 +344,41 @@ def test_a_file_that_cannot_be_right_stops_the_start(tmp_path: Path, line: str, 
     told = crossway("server", "--store", "memory:", "--listen", "127.0.0.1:0", "--auth", f"basic:{file}", ok=False)
     assert says in " ".join(told.split())
     assert "secret" not in told
+
+
+def test_a_view_ends_when_its_reader_is_deleted_or_becomes_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossway.api.auth.layer.AGAIN_SECONDS", 0.0)
+    known: list[Caller | None] = [Caller("a"), Caller("a"), Caller("b")]
+    sent: list[Any] = []
+
+    class Scheme:
+        challenge = "Basic"
+
+        async def caller(self, scope: Any) -> Caller | None:
+            if not known:
+                raise Unauthorized("deleted")
+            return known.pop(0)
+
+        async def start(self) -> None: ...
+        async def stop(self) -> None: ...
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for n in itertools.count():
+            await send({"type": "http.response.body", "body": b"%d" % n, "more_body": True})
+
+    async def send(message: Any) -> None:
+        sent.append((message["body"], message["more_body"]))
+
+    async def view() -> None:
+        scope = {"type": "http", "path": "/v1/hosts/h/view", "headers": []}
+        await Authenticated(app, [Scheme()])(scope, send, send)
+
+    asyncio.run(view())
+    assert sent == [(b"0", True), (b"", False)]
+    known[:] = [Caller("a")]
+    sent.clear()
+    asyncio.run(view())
+    assert sent == [(b"", False)]
 
 
 @pytest.mark.parametrize(

@@ -234,3 +234,27 @@ def test_what_a_token_allows(told: Any, project: str, roles: set[str]) -> None:
 def test_what_is_not_keystones_answer_lets_nobody_in(told: Any) -> None:
     with pytest.raises(Unavailable, match="Identity API"):
         caller_of(told)
+
+
+HOST = {"user": {"id": "u1", "name": "h1", "domain": {"id": "default", "name": "Default"}}}
+
+
+@pytest.mark.parametrize(
+    ("roles", "more", "host"),
+    [
+        (("crossway-host",), HOST, "h1"),
+        (("Crossway-Host", "member"), HOST, "h1"),
+        (("member",), HOST, ""),
+        (("host",), HOST, ""),
+        (("crossway-host", "admin"), HOST, ""),
+        (("crossway-host",), {"user": {**HOST["user"], "domain": {"id": "x", "name": "tenants"}}}, ""),
+        (("crossway-host",), {"user": {"id": "u1"}}, ""),
+    ],
+    ids=["its role", "with others", "no role", "a role of that name", "an admin", "of another domain", "no name"],
+)
+def test_a_user_with_the_hosts_role_is_the_host_of_its_name(roles: tuple[str, ...], more: Any, host: str) -> None:
+    caller, _ = caller_of(token("red", roles, **more), "crossway-host", "Default")
+    assert (caller.host, caller.serves) == (host, frozenset({"red"} if host else ()))
+    assert caller.admin == ("admin" in roles)
+    assert caller_of(token("red", roles, **more))[0].host == ""
+    assert caller_of(token("", roles, **more), "crossway-host", "Default")[0].host == ""

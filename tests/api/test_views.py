@@ -21,7 +21,7 @@ def host(api: Api) -> Iterator[MakeHost]:
     """Make hosts that are connected; they leave in the end."""
     made: list[Host] = []
 
-    def make(connect: bool = True, underlay: str = "192.0.2.1") -> Host:
+    def make(connect: bool = True, underlay: str = "") -> Host:
         one = Host(api, f"host-{next(names)}", underlay)
         if connect:
             one.connect()
@@ -92,7 +92,7 @@ def test_what_hosts_cannot_say(api: Api, method: str, path: str, body: Any, says
 def test_a_new_host_knows_itself(host: MakeHost) -> None:
     one = host()
     assert one.resets == 1
-    assert one.objects == {("host", one.name): {"id": one.name, "underlay": "192.0.2.1"}}
+    assert one.objects == {("host", one.name): {"id": one.name, "underlay": one.underlay}}
 
 
 def test_a_host_with_a_port_knows_the_network_and_its_peers(api: Api, host: MakeHost) -> None:

@@ -26,7 +26,6 @@ from bpf.test_firewall import Full
 from bpf.test_limit import limit, sent
 from bpf.test_published import AT, FROM, come, publish
 from bpf.world import (
-    BLUE,
     FAR,
     GREY,
     MTU,
@@ -72,10 +71,8 @@ def without_network(w: World) -> Sent:
 
 
 def loop(w: World) -> Sent:
-    w.put("routes", {r.RouteKey(160, 1, r.pack_ip("203.0.113.1")): r.Route(r.RouteKind.VIA, BLUE, r.pack_ip(D.ip4))})
-    w.put(
-        "endpoints", {r.EndpointKey(BLUE, r.pack_ip(D.ip4)): r.Endpoint(r.Place(r.PlaceKind.ROUTER, router=1), D.mac)}
-    )
+    w.put("routes", {r.RouteKey(160, 1, r.pack_ip("203.0.113.1")): r.Route(r.RouteKind.VIA, RED, r.pack_ip(B.ip4))})
+    w.put("endpoints", {r.EndpointKey(RED, r.pack_ip(B.ip4)): r.Endpoint(r.Place(r.PlaceKind.ROUTER, router=1), B.mac)})
     return w.send(frame_to(A, GATEWAY.mac, "203.0.113.1", UDP, udp(1, 2)))
 
 
@@ -105,6 +102,7 @@ def without_a_stage(w: World) -> Sent:
 
 def without_room(w: World) -> Sent:
     with world(Full, sizes={"flows": 1}) as full:
+        full.share(A, r.ShareOf.FLOWS, 0)
         full.send(frame(A, FAR, UDP, udp(1, 2)))
         return full.send(frame(A, FAR, UDP, udp(3, 4)))
 
@@ -120,6 +118,11 @@ def by_two_published_ports(w: World) -> Sent:
     publish(w, at=AT + 1)
     come(w, 4, TCP, tcp(FROM, AT))
     return come(w, 4, TCP, tcp(FROM, AT + 1))
+
+
+def from_nowhere(w: World) -> Sent:
+    w.add(A._replace(secured=False))
+    return w.send(eth(GATEWAY.mac, A.mac, IPV4, ip("198.51.100.1", D.ip4, UDP, udp(1, 2))))
 
 
 REASONS: dict[str, Callable[[World], Sent]] = {
@@ -156,6 +159,7 @@ REASONS: dict[str, Callable[[World], Sent]] = {
     "RATE": too_fast,
     "TAKEN": by_two_published_ports,
     "UNTRACKED": without_room,
+    "REVERSE_PATH": from_nowhere,
     "LINK_LOCAL": lambda w: w.send(eth(GATEWAY.mac, A.mac, IPV6, ip(A.ip6, D.ip6, ICMPV6, icmp(130)))),
 }
 
@@ -171,7 +175,7 @@ def test_a_packet_is_dropped_for_each_reason(w: World, why: str) -> None:
     assert done.verdict == {"UNTRACKED": REDIRECT, "ERROR": 4}.get(why, SHOT if why not in ANSWERED else REDIRECT)
 
 
-ANSWERED = {"NO_ROUTE", "TTL", "TOO_MANY_ROUTERS"}  # the sender is told by ICMP
+ANSWERED = {"NO_ROUTE", "TTL", "TOO_MANY_ROUTERS", "REVERSE_PATH"}  # the sender is told by ICMP
 
 
 def test_drops_are_counted_one_by_one(w: World) -> None:

@@ -165,7 +165,7 @@ def ago(seen: int, seconds: float) -> int:
 
 def age(w: World, seconds: float) -> None:
     """Let all flows have been silent for longer."""
-    w.put("flows", {k: row._replace(seen=ago(row.seen, seconds)) for k, row in w.flows().items()})
+    w.put_flows({k: row._replace(seen=ago(row.seen, seconds)) for k, row in w.flows().items()})
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_what_others_rules_change_does_not_matter(w: World) -> None:
 
 
 def test_a_flow_is_judged_anew_when_the_other_side_becomes_somebody_else(w: World) -> None:
-    w.policy(A.identity, rule(A.identity, OUT, r.Remote.IDENTITY, FAR.identity))
+    w.policy(A.identity, rule(A.identity, OUT, FAR.identity))
     assert out(w, UDP, udp(1, 2)) is None
     assert back(w, UDP, udp(2, 1)) is None
     assert back(w, UDP, udp(2, 1), identity=5) is not None
@@ -296,8 +296,8 @@ def test_one_stateful_rule_that_allows_it_is_enough_for_an_answer(w: World, stat
     w.policy(
         A.identity,
         any_rule(A.identity, OUT, stateless=1),
-        rule(A.identity, OUT, r.Remote.IDENTITY, FAR.identity, stateless=int(stateful != "identity")),
-        rule(A.identity, OUT, r.Remote.PREFIX, 9, stateless=int(stateful != "prefix")),
+        rule(A.identity, OUT, FAR.identity, stateless=int(stateful != "identity")),
+        rule(A.identity, OUT, number=9, stateless=int(stateful != "prefix")),
     )
     w.put("prefixes", prefix_rule(A.identity, OUT, r.pack_ip("10.0.0.0"), 120, 9))
     assert out(w, UDP, udp(1, 2)) is None
@@ -361,7 +361,7 @@ def test_a_rule_allows_what_it_says(
 
 
 def clear(w: World) -> None:
-    w.delete("flows", *w.flows())
+    w.forget()
 
 
 @pytest.mark.parametrize("v", [4, 6])
@@ -373,7 +373,7 @@ def test_a_rule_is_of_one_family(w: World, v: int) -> None:
 
 @pytest.mark.parametrize("way", [IN, OUT])
 def test_a_rule_for_an_identity(w: World, way: r.Way) -> None:
-    w.policy(A.identity, rule(A.identity, way, r.Remote.IDENTITY, FAR.identity, proto=TCP, port=80))
+    w.policy(A.identity, rule(A.identity, way, FAR.identity, proto=TCP, port=80))
     if way == OUT:
         assert out(w, TCP, tcp(1, 80)) is None
         assert out(w, TCP, tcp(1, 81)) == "POLICY_OUT"
@@ -385,7 +385,7 @@ def test_a_rule_for_an_identity(w: World, way: r.Way) -> None:
 
 
 def test_an_identity_of_another_host_holds_behind_routers(w: World) -> None:
-    w.policy(A.identity, rule(A.identity, OUT, r.Remote.IDENTITY, AWAY.identity))
+    w.policy(A.identity, rule(A.identity, OUT, AWAY.identity))
     assert w.send(frame(A, AWAY, UDP, udp(1, 2), to=gateway(RED))).passed
     assert w.send(frame(A, D, UDP, udp(1, 2), to=gateway(RED))).drop == "POLICY_OUT"
 
@@ -396,20 +396,20 @@ def test_the_longest_prefix_has_the_rules(w: World, v: int) -> None:
     wide, narrow = r.pack_ip("10.0.0.0" if v == 4 else "fd00::"), r.pack_ip(FAR.ip(v))
     w.policy(
         A.identity,
-        rule(A.identity, OUT, r.Remote.PREFIX, 1, v, proto=UDP, port=53),
-        rule(A.identity, OUT, r.Remote.PREFIX, 2, v, proto=UDP, port=80),
+        rule(A.identity, OUT, family=v, number=11, proto=UDP, port=53),
+        rule(A.identity, OUT, family=v, number=12, proto=UDP, port=80),
     )
-    w.put("prefixes", prefix_rule(A.identity, OUT, wide, 120 if v == 4 else 64, 1))
+    w.put("prefixes", prefix_rule(A.identity, OUT, wide, 120 if v == 4 else 64, 11))
     assert out(w, UDP, udp(1, 53), v) is None
-    w.put("prefixes", prefix_rule(A.identity, OUT, narrow, 128, 2))
+    w.put("prefixes", prefix_rule(A.identity, OUT, narrow, 128, 12))
     assert out(w, UDP, udp(2, 53), v) == "POLICY_OUT"
     assert out(w, UDP, udp(1, 80), v) is None
     assert w.send(frame(A, B, UDP, udp(1, 53), v)).passed
 
 
 def test_a_prefix_is_of_one_identity_and_way(w: World) -> None:
-    w.policy(A.identity, rule(A.identity, OUT, r.Remote.PREFIX, 1), rule(A.identity, IN, r.Remote.PREFIX, 1))
-    w.put("prefixes", prefix_rule(A.identity, IN, r.pack_ip("10.0.0.0"), 120, 1))
+    w.policy(A.identity, rule(A.identity, OUT, number=11), rule(A.identity, IN, number=11))
+    w.put("prefixes", prefix_rule(A.identity, IN, r.pack_ip("10.0.0.0"), 120, 11))
     assert out(w, UDP, udp(1, 2)) == "POLICY_OUT"
     assert back(w, UDP, udp(1, 2)) is None
 
@@ -563,7 +563,7 @@ def test_fragments_of_another_network_are_others(w: World) -> None:
 
 
 class Full(Object):
-    """A data plane whose table of flows takes one row and refuses the next."""
+    """A data plane whose table of borrowed flows takes one row and refuses the next."""
 
     def _configure(self, config: object) -> None:
         super()._configure(config)  # type: ignore[arg-type]
@@ -572,6 +572,7 @@ class Full(Object):
 
 def test_a_flow_that_the_table_refuses_passes_and_is_counted() -> None:
     with world(Full, sizes={"flows": 1}) as w:
+        w.share(A, r.ShareOf.FLOWS, 0)
         assert w.send(frame(A, FAR, UDP, udp(1, 2))).drops == {}
         done = w.send(frame(A, FAR, UDP, udp(3, 4)))
         assert done.verdict == REDIRECT

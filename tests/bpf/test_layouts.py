@@ -24,9 +24,10 @@ ENUMS: list[tuple[type[IntEnum] | type[IntFlag], str, str]] = [
     (r.NetworkFlag, "network_flag", "NETWORK_"),
     (r.RouteKind, "route_kind", "ROUTE_"),
     (r.Way, "way", "WAY_"),
-    (r.Remote, "remote_kind", "REMOTE_"),
+    (r.PortSetNumber, "port_set_number", "PORT_SET_"),
     (r.Family, "family", "FAMILY_"),
     (r.FlowFlag, "flow_flag", "FLOW_"),
+    (r.ShareOf, "share_of", "SHARE_"),
     (r.SightingKind, "sighting_kind", "SIGHTING_"),
 ]
 
@@ -37,6 +38,11 @@ def test_an_enum_has_the_numbers_of_c(
 ) -> None:
     there = {k.removeprefix(prefix): v for k, v in plane.btf.enum(name).items()}
     assert {member.name: int(member) for member in python} == there
+
+
+def test_there_are_as_many_port_sets_as_in_c(plane: Object) -> None:
+    assert plane.table("port_sets").value.size == 2 * r.PORT_SETS // 8
+    assert plane.table("policies").value.size == plane.table("prefixes").value.size == r.PORT_SETS // 8
 
 
 def test_every_table_has_a_layout(plane: Object) -> None:

@@ -258,7 +258,7 @@ class Plane:
 
     def forget(self) -> None:
         for host in self.hosts.values():
-            for table in ("flows", "drops"):
+            for table in ("flows", "flows_assured", "drops"):
                 for key, _ in host.table(table).read_raw():
                     host.table(table).delete_raw(key)
 

@@ -204,7 +204,7 @@ def test_another_host_port_with_the_same_client_is_refused_while_the_first_goes_
 def test_who_gave_way_in_the_table_comes_back_with_the_clients_next_packet(w: World) -> None:
     publish(w)
     come(w, 4, TCP, tcp(FROM, AT))
-    table = w.bpf.table("translations")
+    table = w.bpf.table("translations_assured")
     table.delete(list(table.read()))
     assert answer(w, 4, TCP, tcp(LISTENS, FROM, ACK)).drop == "NO_ROUTE"
     come(w, 4, TCP, tcp(FROM, AT, ACK))
@@ -214,7 +214,7 @@ def test_who_gave_way_in_the_table_comes_back_with_the_clients_next_packet(w: Wo
 def test_who_comes_by_another_device_is_answered_there(w: World) -> None:
     publish(w)
     come(w, 4, TCP, tcp(FROM, AT))
-    (row,) = w.bpf.table("translations").read().values()
+    (row,) = w.bpf.table("translations_assured").read().values()
     assert row.ifindex == if_nametoindex("uplink")
     come(w, 4, TCP, tcp(FROM, AT), HOST[4], device="lo")
     come(w, 4, TCP, tcp(FROM, AT), device="lo")

@@ -20,6 +20,7 @@ from bpf.packets import (
     Packet,
     echo,
     eth,
+    family,
     icmp,
     ip,
     ipv6_fragment,
@@ -34,6 +35,7 @@ from crossway.plan.address import link_local
 
 GATEWAY = gateway(RED)
 UNREACHABLE, EXCEEDED, BROKEN = 3, 11, 12
+NOWHERE = {4: "198.51.100.1", 6: "2001:db8::1"}
 
 
 def routed(src: Who, dst: Who, proto: int, body: bytes, v: int = 4, **options: int) -> bytes:
@@ -86,7 +88,23 @@ def chain(w: World, length: int) -> Chain:
                 network = r.pack_ip(dst)[: bits // 8] + bytes(16 - bits // 8)
                 via = r.pack_ip(on.ip4 if "." in dst else on.ip6)
                 w.put("routes", {r.RouteKey(32 + bits, number, network): r.Route(r.RouteKind.VIA, right, via)})
+        if i:
+            back = transit(left, 101)
+            for src, bits in ((A.ip4, 96 + 24), (A.ip6, 64)):
+                lead(
+                    w,
+                    number,
+                    src,
+                    bits,
+                    r.Route(r.RouteKind.VIA, left, r.pack_ip(back.ip4 if "." in src else back.ip6)),
+                )
     return Chain(feet, AWAY)
+
+
+def lead(w: World, router: int, ip: str, bits: int, to: r.Route) -> None:
+    """Give a router a route to the prefix of that many bits, of 128, that an address is in."""
+    raw = int.from_bytes(r.pack_ip(ip), "big") >> 128 - bits << 128 - bits
+    w.put("routes", {r.RouteKey(32 + bits, router, raw.to_bytes(16, "big")): to})
 
 
 class Foot(Who):
@@ -140,15 +158,12 @@ def test_a_ninth_router_is_too_many(w: World, v: int) -> None:
 
 def loop(w: World) -> Who:
     """Let routers 101 and 102 send 203.0.113.0/24 and 2001:db8::/32 to each other; return the way in."""
-    one, two, into = transit(201, 1), transit(201, 2), transit(RED, 100)
-    w.put("networks", {201: r.Network(MTU, 0)})
-    w.router(101, {RED: into, 201: one})
-    w.router(102, {201: two})
-    for number, to in ((101, two), (102, one)):
+    one, two = transit(RED, 100), transit(RED, 101)
+    for number, foot, to in ((101, one, two), (102, two, one)):
+        w.router(number, {RED: foot})
         for prefix, bits, via in (("203.0.113.0", 120, to.ip4), ("2001:db8::", 32, to.ip6)):
-            key = r.RouteKey(32 + bits, number, r.pack_ip(prefix))
-            w.put("routes", {key: r.Route(r.RouteKind.VIA, 201, r.pack_ip(via))})
-    return into
+            lead(w, number, prefix, bits, r.Route(r.RouteKind.VIA, RED, r.pack_ip(via)))
+    return one
 
 
 @pytest.mark.parametrize("v", [4, 6])
@@ -159,6 +174,119 @@ def test_a_routing_loop_ends(w: World, v: int, ttl: int) -> None:
     done = w.send(sent)
     assert done.drop == ("TTL" if ttl <= 8 else "TOO_MANY_ROUTERS")
     assert error(done, sent, v).icmp == ((EXCEEDED, 0) if v == 4 else (3, 0))
+
+
+def test_a_packet_that_comes_round_to_its_first_router_goes_no_further(w: World) -> None:
+    one, two, into = transit(201, 1), transit(201, 2), transit(RED, 100)
+    w.put("networks", {201: r.Network(MTU, 0)})
+    w.router(101, {RED: into, 201: one})
+    w.router(102, {201: two})
+    lead(w, 101, "203.0.113.0", 120, r.Route(r.RouteKind.VIA, 201, r.pack_ip(two.ip4)))
+    lead(w, 102, "203.0.113.0", 120, r.Route(r.RouteKind.VIA, 201, r.pack_ip(one.ip4)))
+    lead(w, 102, A.ip4, 120, r.Route(r.RouteKind.VIA, 201, r.pack_ip(one.ip4)))
+    sent = frame_to(A, into.mac, "203.0.113.9", UDP, udp(1, 2))
+    done = w.send(sent)
+    assert done.drop == "REVERSE_PATH"
+    told = error(done, sent, 4)
+    assert (told.src, told.icmp) == (one.ip4, (UNREACHABLE, 13))
+
+
+# ---- Where a packet may have come from.
+
+
+def unguarded(w: World) -> None:
+    """Take port security off A, so that it may say that it is anybody."""
+    w.add(A._replace(secured=False))
+
+
+def says(src: str, dst: Who = D, to: Who = GATEWAY) -> bytes:
+    v = family(src)
+    return eth(to.mac, A.mac, IPV4 if v == 4 else IPV6, ip(src, dst.ip(v), UDP, udp(1, 2)))
+
+
+FORGED = {
+    "of the network that it goes to": [AWAY.ip4, AWAY.ip6],
+    "of nobody's network": ["198.51.100.1", "2001:db8::1"],
+    "of the router there": [gateway(BLUE).ip4, gateway(BLUE).ip6],
+    "of the router here": [GATEWAY.ip4, GATEWAY.ip6],
+    "of a loopback": ["127.0.0.1", "::1"],
+    "of a group": ["224.0.0.5", "ff05::5"],
+    "of nothing": ["0.0.0.0", "::"],
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+@pytest.mark.parametrize("v", [0, 1], ids=["IPv4", "IPv6"])
+def test_a_router_takes_no_source_that_is_not_behind_the_network_it_came_from(w: World, what: str, v: int) -> None:
+    unguarded(w)
+    lead(w, ROUTER, "0.0.0.0", 96, r.Route(r.RouteKind.VIA, BLUE, r.pack_ip(AWAY.ip4)))
+    lead(w, ROUTER, "2000::", 3, r.Route(r.RouteKind.VIA, BLUE, r.pack_ip(AWAY.ip6)))
+    sent = says(FORGED[what][v])
+    done = w.send(sent)
+    assert done.drop == "REVERSE_PATH"
+    if what in ("of a group", "of nothing"):
+        assert done.verdict == SHOT
+    else:  # whoever sent it is told, not whose address that is
+        assert error(done, sent, 6 if v else 4).icmp == ((1, 5) if v else (UNREACHABLE, 13))
+
+
+@pytest.mark.parametrize("src", [B.ip4, B.ip6, "10.0.0.200", "fd00::200"])
+def test_a_router_takes_any_source_of_the_network_that_it_came_from(w: World, src: str) -> None:
+    unguarded(w)
+    assert w.send(says(src)).passed
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_a_router_takes_what_it_would_send_back_by_a_next_hop_there(w: World, v: int) -> None:
+    """A port that routes: all behind it comes by it, and by no other network."""
+    unguarded(w)
+    lead(w, ROUTER, NOWHERE[v], 120, r.Route(r.RouteKind.VIA, RED, r.pack_ip(A.ip(v))))
+    assert w.send(says(NOWHERE[v])).passed
+    lead(w, ROUTER, NOWHERE[v], 120, r.Route(r.RouteKind.VIA, BLUE, r.pack_ip(D.ip(v))))
+    assert w.send(says(NOWHERE[v])).drop == "REVERSE_PATH"
+    lead(w, ROUTER, NOWHERE[v], 120, r.Route(r.RouteKind.BLACKHOLE))
+    assert w.send(says(NOWHERE[v])).drop == "REVERSE_PATH"
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_a_router_takes_an_address_pair_that_it_knows_the_way_back_to(w: World, v: int) -> None:
+    w.put(
+        "sources", {r.SourceKey(128 + (96 if v == 4 else 0), A.key, A.mac, r.pack_ip("0.0.0.0" if v == 4 else "::")): 1}
+    )
+    assert w.send(says(B.ip(v))).passed
+    assert w.send(says(NOWHERE[v])).drop == "REVERSE_PATH"
+    assert w.send(says(AWAY.ip(v))).drop == "REVERSE_PATH"
+    lead(w, ROUTER, NOWHERE[v], 120, r.Route(r.RouteKind.VIA, RED, r.pack_ip(A.ip(v))))
+    assert w.send(says(NOWHERE[v])).passed
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_a_port_may_send_as_itself_where_its_router_has_no_subnet_of_its_own(w: World, v: int) -> None:
+    w.delete("routes", *[k for k, row in w.bpf.table("routes").read().items() if row.network == RED])
+    assert w.send(says(A.ip(v))).passed
+
+
+@pytest.mark.parametrize("v", [4, 6])
+@pytest.mark.parametrize("bad", range(1, 4))
+def test_each_router_on_the_way_looks(w: World, bad: int, v: int) -> None:
+    feet, end = chain(w, 4)
+    assert w.send(frame(A, end, UDP, udp(1, 2), v, to=feet[0])).passed
+    gone = [k for k, row in w.bpf.table("routes").read().items() if (k.router, row.kind) == (101 + bad, r.RouteKind.VIA)
+            and row.network == feet[bad].network]  # fmt: skip
+    w.delete("routes", *gone)
+    assert w.send(frame(A, end, UDP, udp(1, 2), v, to=feet[0])).drop == "REVERSE_PATH"
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_fragments_are_held_to_the_way_back_as_well(w: World, v: int) -> None:
+    unguarded(w)
+    first = udp(1, 2, bytes(24))
+    packet = (
+        ip(NOWHERE[4], D.ip4, UDP, first, id=1, fragment=MF)
+        if v == 4
+        else ip(NOWHERE[6], D.ip6, 44, ipv6_fragment(UDP, 0, True, 1, first))
+    )
+    assert w.send(eth(GATEWAY.mac, A.mac, IPV4 if v == 4 else IPV6, packet)).drop == "REVERSE_PATH"
 
 
 # ---- What a router tells the sender.
@@ -190,9 +318,6 @@ def test_time_exceeded(w: World, v: int, size: int, proto: int) -> None:
 def test_ip_options_are_quoted(w: World) -> None:
     sent = frame(A, D, UDP, udp(1, 2), to=GATEWAY, options=b"\x94\4\0\0", ttl=1)
     error(w.send(sent), sent, 4)
-
-
-NOWHERE = {4: "198.51.100.1", 6: "2001:db8::1"}
 
 
 @pytest.mark.parametrize("v", [4, 6])

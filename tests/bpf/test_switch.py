@@ -297,7 +297,7 @@ def test_from_outside_policy_holds(w: World) -> None:
 @pytest.mark.parametrize("v", [4, 6])
 def test_a_port_elsewhere_on_a_provider_network_keeps_its_identity(w: World, v: int) -> None:
     other = Who(GREY, 50, 5, None)
-    w.policy(PUBLIC.identity, rule(PUBLIC.identity, r.Way.IN, r.Remote.IDENTITY, other.identity, v))
+    w.policy(PUBLIC.identity, rule(PUBLIC.identity, r.Way.IN, other.identity, v))
     sent = tagged(frame(other, PUBLIC, UDP, udp(1, 2), v))
     assert w.run("from_uplink", sent, "uplink").drop == "POLICY_IN"
     w.put("endpoints", {r.EndpointKey(GREY, r.pack_ip(other.ip(v))): r.Endpoint(other.place, other.mac)})
@@ -307,7 +307,7 @@ def test_a_port_elsewhere_on_a_provider_network_keeps_its_identity(w: World, v: 
 @pytest.mark.parametrize("v", [4, 6])
 def test_on_a_provider_network_an_address_without_its_mac_is_nobodys(w: World, v: int) -> None:
     other = Who(GREY, 50, 5, None)
-    w.policy(PUBLIC.identity, rule(PUBLIC.identity, r.Way.IN, r.Remote.IDENTITY, other.identity, v))
+    w.policy(PUBLIC.identity, rule(PUBLIC.identity, r.Way.IN, other.identity, v))
     w.put("endpoints", {r.EndpointKey(GREY, r.pack_ip(other.ip(v))): r.Endpoint(other.place, other.mac)})
     packet = frame(other, PUBLIC, UDP, udp(1, 2), v)
     forged = packet[:6] + OUTSIDE.mac + packet[12:]

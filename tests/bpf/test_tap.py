@@ -6,7 +6,7 @@ import pytest
 
 from bpf.guest import GUEST, link, read, write
 from bpf.packets import ACK, IPV4, TCP, UDP, Packet, arp, eth, ip, ipv6_fragment, tcp, udp
-from bpf.world import FAR, RED, TAP, A, D, Ears, World, frame, gateway
+from bpf.world import FAR, RED, TAP, A, D, Ears, Rule, World, any_rule, frame, gateway
 from crossway.model import rows as r
 
 
@@ -35,9 +35,8 @@ def test_headers_in_pieces_are_read(w: World, tap: int, v: int, linear: int) -> 
     assert (counted["DROP_POLICY_OUT"].proto, counted["DROP_POLICY_OUT"].dst_port) == (TCP, 2)
 
 
-def only(proto: int, v: int) -> dict[r.PolicyKey, r.Policy]:
-    kind = r.Family.IPV4 if v == 4 else r.Family.IPV6
-    return {r.PolicyKey(96, GUEST.identity, 0, r.Remote.ANY, r.Way.OUT, kind, proto, 0): r.Policy(1, 0)}
+def only(proto: int, v: int) -> Rule:
+    return any_rule(GUEST.identity, r.Way.OUT, v, proto=proto)
 
 
 def test_extension_headers_in_pieces_are_walked(w: World, tap: int) -> None:

@@ -71,8 +71,8 @@ def fill(host: Host, everyone: list[Workload], hosts: list[Host], mtu: int) -> N
     bpf.table("generations").put({ANYONE: 1})
     for way in r.Way:
         for family in r.Family:
-            key = r.PolicyKey(88, ANYONE, 0, r.Remote.ANY, way, family, 0, 0)
-            bpf.table("policies").put({key: r.Policy(1, 0)})
+            anyone = r.pack_bits(1 << r.PortSetNumber.ANYONE)
+            bpf.table("port_sets").put({r.PortSetKey(56, ANYONE, way, family, 0, 0): r.PortSet(anyone, anyone)})
     members: dict[int, list[r.Place]] = {NET: [], OTHER: []}
     for w in everyone:
         here = hosts[w.host] is host

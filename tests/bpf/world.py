@@ -13,7 +13,7 @@ import struct
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +33,12 @@ SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 RED, BLUE, GREY, CLEAR = 10, 20, 30, 40
 ROUTER = 1
 MTU = 1450
+SHARE = 1000  # rows of each table that a port here has for itself
 SIZES = {
     "ports": 64, "sources": 256, "networks": 1024, "members": 2048, "macs": 1024, "endpoints": 1024, "routes": 1024,
-    "interfaces": 1024, "hosts": 64, "uplinks": 64, "policies": 4096, "prefixes": 1024, "flows": 4096,
-    "fragments": 512, "drops": 1024, "published": 64, "gateways": 64, "translations": 1024, "rates": 64,
+    "interfaces": 1024, "hosts": 64, "uplinks": 64, "port_sets": 4096, "policies": 4096, "prefixes": 1024,
+    "flows": 4096, "flows_assured": 4096, "fragments": 512, "drops": 1024, "published": 64, "gateways": 64,
+    "translations": 1024, "translations_assured": 1024, "shares": 128, "charges": 128, "rates": 64,
 }  # fmt: skip
 PREFIX = {RED: ("10.0.0.", "fd00::"), BLUE: ("10.0.1.", "fd00:0:0:1::"), GREY: ("192.168.7.", "fd07::"),
           CLEAR: ("10.0.4.", "fd04::")}  # fmt: skip
@@ -127,23 +129,71 @@ class Sent(NamedTuple):
         return self.verdict in (UNSPEC, REDIRECT) and not self.drops
 
 
-def any_rule(identity: int, way: r.Way, family: int = 4, **row: int) -> dict[r.PolicyKey, r.Policy]:
-    """Return the row of a rule for any remote; *proto* and *port* narrow it."""
-    return rule(identity, way, r.Remote.ANY, 0, family, **row)
+class Rule(NamedTuple):
+    """What a rule says, and of whom: anyone, an identity, or addresses that have a row with a number."""
+
+    identity: int
+    way: int
+    family: int
+    remote: int | None
+    number: int | None
+    proto: int | None
+    port: int | None
+    bits: int
+    stateless: bool
+
+    @property
+    def match(self) -> tuple[int, int]:
+        """The protocol and port as 24 bits, and how many of them count."""
+        bits = 0 if self.proto is None else 8 if self.port is None else 8 + self.bits
+        return (self.proto or 0) << 16 | (self.port or 0), bits
+
+    def holds(self, match: tuple[int, int]) -> bool:
+        value, bits = self.match
+        return bits <= match[1] and not (value ^ match[0]) >> 24 - bits
+
+
+def any_rule(identity: int, way: r.Way, family: int = 4, **more: int) -> Rule:
+    """Return a rule for any remote; *proto* and *port* narrow it."""
+    return rule(identity, way, family=family, **more)
 
 
 def rule(
-    identity: int, way: r.Way, remote: r.Remote, number: int, family: int = 4, proto: int | None = None,
-    port: int | None = None, bits: int = 16, stateless: int = 0,
-) -> dict[r.PolicyKey, r.Policy]:  # fmt: skip
-    size = 88 if proto is None else 96 if port is None else 96 + bits
+    identity: int, way: r.Way, remote: int | None = None, family: int = 4, proto: int | None = None,
+    port: int | None = None, bits: int = 16, stateless: int = 0, number: int | None = None,
+) -> Rule:  # fmt: skip
+    """Return a rule about an identity (*remote*), or about the addresses that `prefix_rule` gives its *number*."""
     kind = r.Family.IPV4 if family == 4 else r.Family.IPV6
-    key = r.PolicyKey(size, identity, number, remote, way, kind, proto or 0, port or 0)
-    return {key: r.Policy(identity * 10 + way, stateless)}
+    return Rule(identity, way, kind, remote, number, proto, port, bits, bool(stateless))
 
 
 def prefix_rule(identity: int, way: r.Way, ip: bytes, bits: int, number: int) -> dict[r.PrefixKey, r.Prefix]:
-    return {r.PrefixKey(64 + bits, identity, way, ip): r.Prefix(number)}
+    family = r.Family.IPV4 if ip.startswith(r.MAPPED) else r.Family.IPV6
+    return {r.PrefixKey(64 + bits, identity, way, family, ip): r.Prefix(r.pack_bits(1 << number))}
+
+
+def rows_of(rules: Sequence[Rule]) -> dict[str, dict[Any, Any]]:
+    """Return the rows of the rules of one identity: a port set for each, those for anyone apart."""
+    rows: dict[str, dict[Any, Any]] = {"port_sets": {}, "policies": {}}
+    numbers = [
+        one.number if one.number is not None else int(one.stateless) if one.remote is None else 100 + n
+        for n, one in enumerate(rules)
+    ]
+    for one, number in zip(rules, numbers, strict=True):
+        sets = [
+            (n, other.stateless)
+            for n, other in zip(numbers, rules, strict=True)
+            if (other.way, other.family) == (one.way, one.family) and other.holds(one.match)
+        ]
+        value, bits = one.match
+        key = r.PortSetKey(56 + bits, one.identity, one.way, one.family, value >> 16, value & 0xFFFF)
+        stateful = sum({1 << n for n, stateless in sets if not stateless})
+        rows["port_sets"][key] = r.PortSet(r.pack_bits(sum({1 << n for n, _ in sets})), r.pack_bits(stateful))
+        if one.remote is not None:
+            to = r.PolicyKey(one.identity, one.remote, one.way, one.family)
+            old = r.unpack_bits(rows["policies"][to].allowed) if to in rows["policies"] else 0
+            rows["policies"][to] = r.Policy(r.pack_bits(old | 1 << number))
+    return rows
 
 
 @dataclass
@@ -176,9 +226,7 @@ class World:
         self.router(ROUTER, {RED: gateway(RED), BLUE: gateway(BLUE)})
         for identity in range(1, 7):
             self.put("generations", {identity: 1})
-            for way in r.Way:
-                for kind in (4, 6):
-                    self.put("policies", any_rule(identity, way, kind))
+            self.put_policy([any_rule(identity, way, kind) for way in r.Way for kind in (4, 6)])
 
     def network(self, network: int, places: list[r.Place], mtu: int = MTU) -> None:
         row = r.Network(mtu, len(places))
@@ -200,8 +248,17 @@ class World:
         if p.device:
             self.put("ports", {p.key: r.Port(p.network, p.identity, p.mac, p.body, p.flags, MTU, (ips[0], ips[1]))})
             self.put("sources", {r.SourceKey(256, p.key, p.mac, a): 1 for a in ips})
+            for of in r.ShareOf:
+                self.share(p, of, SHARE)
         self.put("macs", {r.MacKey(p.network, p.mac): p.place})
         self.put("endpoints", {r.EndpointKey(p.network, a): r.Endpoint(p.place, p.mac) for a in ips})
+
+    def share(self, p: Who, of: r.ShareOf, rows: int) -> None:
+        """Let a port have so many more rows of a table for itself, whatever others do."""
+        key = r.ShareKey(p.key, of)
+        charged = self.bpf.table("charges").get(key) or 0
+        self.put("charges", {key: charged})
+        self.put("shares", {key: r.Share(charged + rows)})
 
     def router(self, number: int, feet: Mapping[int, Who]) -> None:
         place = r.Place(r.PlaceKind.ROUTER, router=number)
@@ -217,13 +274,18 @@ class World:
             for address in (v4, v6):
                 self.put("routes", {r.RouteKey(160, number, address): r.Route(r.RouteKind.SELF, network)})
 
-    def policy(self, identity: int, *rules: Mapping[r.PolicyKey, r.Policy]) -> None:
+    def policy(self, identity: int, *rules: Rule) -> None:
         """Put rules in place of all that an identity has, and say so."""
-        table = self.bpf.table("policies")
-        table.delete([k for k in table.read() if k.identity == identity])
-        for rows in rules:
-            table.put(rows)
+        for name in ("port_sets", "policies"):
+            table = self.bpf.table(name)
+            table.delete([k for k in table.read() if k.identity == identity])
+        self.put_policy(rules)
         self.changed(identity)
+
+    def put_policy(self, rules: Sequence[Rule]) -> None:
+        for table, rows in rows_of(rules).items():
+            if rows:
+                self.put(table, rows)
 
     def changed(self, identity: int) -> None:
         table = self.bpf.table("generations")
@@ -268,7 +330,18 @@ class World:
         return {n: int.from_bytes(v, "little") if len(v) <= 4 else v for n, v in members.items()}
 
     def flows(self) -> dict[r.FlowKey, r.Flow]:
-        return self.bpf.table("flows").read()
+        """Return all flows, within shares or borrowed."""
+        return self.bpf.table("flows").read() | self.bpf.table("flows_assured").read()
+
+    def put_flows(self, rows: Mapping[r.FlowKey, r.Flow]) -> None:
+        """Write flows that there are where they are."""
+        for name in ("flows", "flows_assured"):
+            self.put(name, {k: rows[k] for k in self.bpf.table(name).read() if k in rows})
+
+    def forget(self) -> None:
+        """Delete all flows."""
+        for name in ("flows", "flows_assured"):
+            self.delete(name, *self.bpf.table(name).read())
 
 
 def frame(src: Who, dst: Who, proto: int, body: bytes, v: int = 4, *, to: Who | None = None, **options: Any) -> bytes:

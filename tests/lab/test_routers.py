@@ -11,6 +11,7 @@ import pytest
 from crossway.lab import Lab, Workload
 from lab.stories import dual, open_group, pings
 
+TOLD = "filtered|policy|code:? 5"  # by ping: ICMP 3/13, ICMPv6 1/5
 HOPS = 4  # routers in a row: network 0 - router 1 - network 1 - … - router 4 - network 4
 
 
@@ -83,7 +84,7 @@ def test_gateway_answers_ping(chain: Chain, family: int) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_loop_dies_by_ttl(chain: Chain, family: int) -> None:
+def test_loop_ends_where_the_packet_comes_back(chain: Chain, family: int) -> None:
     """Two routers that send a prefix to each other: the packet ends, and its sender is told."""
     lost = "10.99.0.0/24" if family == 4 else "fd00:99::/64"
     there, back = ("10.2.0.1", "10.2.0.2") if family == 4 else ("fd00:2::1", "fd00:2::2")
@@ -96,9 +97,9 @@ def test_loop_dies_by_ttl(chain: Chain, family: int) -> None:
         said = ""
         for _ in range(20):
             said = chain.workloads[0].exec("ping", "-c1", "-W1", "-t7", target, check=False).stdout
-            if "exceeded" in said:
+            if re.search(TOLD, said):
                 break
-        assert "exceeded" in said, said
+        assert re.search(TOLD, said), said
         assert not pings(chain.workloads[0], target)
         # The routers go on for everybody else.
         dst = chain.workloads[2]

@@ -18,12 +18,13 @@ import logging
 import os
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import aclosing, contextmanager, suppress
 from importlib.metadata import version
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -39,6 +40,7 @@ from crossway.agent.plane import UPLINK, WORKLOAD, Plane
 from crossway.agent.published import Published, Wished
 from crossway.agent.remover import Remover
 from crossway.agent.server import Servers
+from crossway.agent.shares import HALVES, SETTLE_SECONDS, beyond
 from crossway.agent.tables import Tables
 from crossway.agent.ways import Ways
 from crossway.client import path_of
@@ -54,7 +56,7 @@ from crossway.plan import interface_config, view
 from crossway.plan.interface_config import DEFAULT
 from crossway.plan.plan import Document, Plan
 from crossway.plan.port import Body
-from crossway.plan.rows import changes
+from crossway.plan.rows import POLICY, changes
 
 log = logging.getLogger(__name__)
 
@@ -365,6 +367,7 @@ class Agent:
         )
         self.tables.apply(change)
         neighbours.tell()
+        self.plan.written()
         self.plane.toward(change.put.get("hosts", ()) if synced else self.tables.have["hosts"])
         if not synced:
             # Whoever wrote last may have died between policy and the call to judge anew.
@@ -414,8 +417,7 @@ class Agent:
         return not (
             body.key in failed.get("ports", ())
             or any(key.port == body.key for key in failed.get("sources", ()))
-            or (port is not None and any(key.identity == port.identity for key in failed.get("policies", ())))
-            or (port is not None and any(key.identity == port.identity for key in failed.get("prefixes", ())))
+            or any(key.identity == port.identity for table in POLICY for key in failed.get(table, ()))
         )
 
     # Status.
@@ -1147,10 +1149,13 @@ class Agent:
 
     async def flows(self, ports: Mapping[str, r.PortKey]) -> dict[str, dict[r.FlowKey, r.Flow]]:
         """Return the connections of some ports."""
-        found = await asyncio.to_thread(_flows_of, self.plane.object.table("flows"), set(ports.values()))
+        found = await asyncio.to_thread(_flows_of, self._flows(), set(ports.values()))
         return {id: found[key] for id, key in ports.items()}
 
     # Flows.
+
+    def _flows(self) -> Halves:
+        return Halves(*map(self.plane.object.table, HALVES[r.ShareOf.FLOWS]))
 
     async def _sweep(self) -> None:
         """Now and then delete what has expired and what gone ports have left."""
@@ -1162,8 +1167,11 @@ class Agent:
             await self._sweep_once(sweep.Idle.of(plane.configured()), sweep.Shape.of(plane.btf))
 
     async def _sweep_once(self, idle: sweep.Idle, shape: sweep.Shape) -> None:
-        names = ("flows", "translations", "fragments", "drops")
-        flows, translations, fragments, dropped = (self.plane.object.table(name) for name in names)
+        shares, table = self.tables.shares, self.plane.object.table
+        flows, translations = self._flows(), Halves(*map(table, HALVES[r.ShareOf.TRANSLATIONS]))
+        fragments, dropped = table("fragments"), table("drops")
+        charged = shares.charged()
+        await asyncio.sleep(SETTLE_SECONDS)
         raw = await asyncio.to_thread(flows.read_raw)
         # After reading: a port that came in between must not lose its flows.
         live = {
@@ -1173,20 +1181,30 @@ class Agent:
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         # A port that stands by keeps its flows, should it be served here again.
         kept = live.keys() | {(body.key.ifindex, body.key.vlan) for body in self.plan.local_bodies().values()}
-        gone = await asyncio.to_thread(sweep.expired, raw, shape, idle, kept, now)
-        for start in range(0, len(gone), 1024):
-            await asyncio.to_thread(_delete, flows, gone[start : start + 1024])
+        swept = await asyncio.to_thread(sweep.over, raw, shape, idle, kept, now)
+        for half, gone in zip(flows, swept.gone, strict=True):
+            for start in range(0, len(gone), 1024):
+                await asyncio.to_thread(_delete, half, gone[start : start + 1024])
         old = [key for key, row in fragments.read().items() if now - row.seen > sweep.FRAGMENT_SECONDS * sweep.SECOND]
         fragments.delete(old)
-        clients, left = await asyncio.to_thread(_clients, translations, flows, raw, set(gone), live, idle, now)
-        translations.delete(clients)
+        clients = await asyncio.to_thread(_clients, translations, flows, swept.left, live, idle, now)
+        for half, over in zip(translations, clients.gone, strict=True):
+            half.delete(over)
+        ports = self.tables.have["ports"]
+        here = ports.keys() | {body.key for body in self.plan.local_bodies().values()}
+        shares.settle(r.ShareOf.FLOWS, charged, swept.counted, here, len(here))
+        published = sum(bool(port.flags & r.PortFlag.PUBLISHED) for port in ports.values())
+        shares.settle(r.ShareOf.TRANSLATIONS, charged, clients.counted, here, published)
+        await asyncio.to_thread(_demote, flows, raw.assured, swept, shape, shares.sizes[r.ShareOf.FLOWS])
         counted = dropped.read()
         strange = [key for key in counted if key.port.ifindex and (key.port.ifindex, key.port.vlan) not in live]
         # A packet that was on its way when its port went may still be counted: look again next time.
         dropped.delete(strange)
         self._counts = {
-            "flows": len(raw) - len(gone),
-            "translations": left,
+            "flows_assured": len(raw.assured) - len(swept.gone.assured),
+            "flows": len(raw.borrowed) - len(swept.gone.borrowed),
+            "translations_assured": clients.left.assured,
+            "translations": clients.left.borrowed,
             "drops": len(counted) - len(strange),
         }
 
@@ -1206,32 +1224,60 @@ class _Publish(msgspec.Struct):
     by: str = ""
 
 
-def _flows_of(table: Table, ports: set[r.PortKey]) -> dict[r.PortKey, dict[r.FlowKey, r.Flow]]:
+class Halves(NamedTuple):
+    """A table of rows that are within their ports' shares, and the one of those that are borrowed."""
+
+    assured: Table
+    borrowed: Table
+
+    def read_raw(self) -> sweep.Halved[sweep.Raw]:
+        """Return all rows as packed bytes."""
+        return sweep.Halved(self.assured.read_raw(), self.borrowed.read_raw())
+
+
+def _flows_of(flows: Halves, ports: set[r.PortKey]) -> dict[r.PortKey, dict[r.FlowKey, r.Flow]]:
     """Return the connections of some ports."""
     found: dict[r.PortKey, dict[r.FlowKey, r.Flow]] = {port: {} for port in ports}
     heads = {struct.pack("=IH", port.ifindex, port.vlan) for port in ports}
-    for raw_key, raw in table.read_raw():
-        if raw_key[:6] in heads:
-            key = table.key.unpack(raw_key)
-            found[key.port][key] = table.value.unpack(raw)
+    for table in (flows.borrowed, flows.assured):  # what was borrowed a moment ago may be in both
+        for raw_key, raw in table.read_raw():
+            if raw_key[:6] in heads:
+                key = table.key.unpack(raw_key)
+                found[key.port][key] = table.value.unpack(raw)
     return found
 
 
+class _Clients(NamedTuple):
+    gone: sweep.Halved[list[r.FlowKey]]
+    left: sweep.Halved[int]
+    counted: Mapping[r.PortKey, int]  # those within shares
+
+
 def _clients(
-    translations: Table,
-    flows: Table,
-    raw: sweep.Raw,
-    gone: set[bytes],
+    translations: Halves,
+    flows: Halves,
+    left: Set[bytes],
     live: Mapping[tuple[int, int], bool],
     idle: sweep.Idle,
     now: int,
-) -> tuple[list[r.FlowKey], int]:
-    """Return the clients of published ports that are over, and how many are left."""
-    found = translations.read()
-    if not found:
-        return [], 0
-    over = sweep.clients_gone(found, flows.key.pack, {key for key, _ in raw} - gone, live, idle, now)
-    return over, len(found) - len(over)
+) -> _Clients:
+    """Find the clients of published ports that are over; *left*: the flows that there are."""
+    found = [half.read() for half in translations]
+    pack = flows.assured.key.pack
+    gone = sweep.Halved(*(sweep.clients_gone(half, pack, left, live, idle, now) for half in found))
+    # As with flows: what is in both has come into its port's share.
+    gone.borrowed.extend((found[0].keys() & found[1].keys()) - set(gone.borrowed))
+    lengths = sweep.Halved(*(len(half) - len(over) for half, over in zip(found, gone, strict=True)))
+    return _Clients(gone, lengths, Counter(key.port for key in found[0].keys() - set(gone.assured)))
+
+
+def _demote(flows: Halves, rows: sweep.Raw, swept: sweep.Swept, shape: sweep.Shape, each: int) -> None:
+    """Make those flows borrowed that are more than their ports' shares, as when these have shrunk."""
+    gone = set(swept.gone.assured)
+    for key in beyond(swept.counted, each, (shape.told(*row) for row in rows if row[0] not in gone)):
+        if (row := flows.assured.get_raw(key)) is not None:
+            flows.borrowed.put_raw(key, row)
+            flows.assured.delete_raw(key)
 
 
 def _delete(table: Table, keys: list[bytes]) -> None:

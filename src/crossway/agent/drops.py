@@ -45,6 +45,7 @@ WORDS = {
     "TAKEN": "the client has a connection to the same port of the container by another published port already",
     "UNTRACKED": "it passed, but the table of flows was full: answers to it may be refused",
     "LINK_LOCAL": "it is for neighbours alone (neighbour discovery, multicast listeners), and no router hands it on",
+    "REVERSE_PATH": "a router has no way back to its source address by the network that it came from",
 }
 
 

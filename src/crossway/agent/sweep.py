@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping, Set
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from crossway.kernel.btf import STRUCT, Btf
-from crossway.model.rows import FlowFlag, FlowKey, Translation
+from crossway.model.rows import FlowFlag, FlowKey, PortKey, Translation
 
 TCP = 6
 SECOND = 1_000_000_000
@@ -15,6 +16,24 @@ FRESH_SECONDS = 5  # a client is put down before its flow
 FRAGMENT_SECONDS = 30  # longer than any host waits for the rest of a packet (RFC 791, RFC 8200)
 
 Raw = list[tuple[bytes, bytes]]
+T = TypeVar("T")
+
+
+class Halved(NamedTuple, Generic[T]):
+    """Something of the rows within ports' shares, and the same of those that are borrowed."""
+
+    assured: T
+    borrowed: T
+
+
+class Swept(NamedTuple):
+    """What of the flows is to be deleted, and what is left of them."""
+
+    gone: Halved[list[bytes]]
+    left: Set[bytes]
+    counted: Mapping[PortKey, int]  # those within shares, by port
+
+
 CLOSING = FlowFlag.FIN_LOCAL | FlowFlag.FIN_REMOTE
 
 
@@ -55,6 +74,12 @@ class Shape(NamedTuple):
     seen: int
     flags: int
 
+    def told(self, key: bytes, value: bytes) -> tuple[PortKey, bool, int, bytes]:
+        """Return a flow's port, whether it is revoked, when it was seen, and its key."""
+        flags = struct.unpack_from("<I", value, self.flags)[0]
+        seen = struct.unpack_from("<Q", value, self.seen)[0]
+        return PortKey(*self.port.unpack_from(key)), bool(flags & FlowFlag.REVOKED), seen, key
+
     @classmethod
     def of(cls, btf: Btf) -> Shape:
         """Return the places that the object's types have."""
@@ -73,6 +98,17 @@ def expired(flows: Raw, shape: Shape, idle: Idle, live: Set[tuple[int, int]], no
         if shape.port.unpack_from(key) not in live or is_expired(key[shape.proto], flags, now - seen, idle):
             gone.append(key)
     return gone
+
+
+def over(raw: Halved[Raw], shape: Shape, idle: Idle, live: Set[tuple[int, int]], now: int) -> Swept:
+    """Find the flows that are over or whose port is gone."""
+    gone = Halved(*(expired(half, shape, idle, live, now) for half in raw))
+    assured = {key for key, _ in raw.assured} - set(gone.assured)
+    borrowed = {key for key, _ in raw.borrowed} - set(gone.borrowed)
+    # Two processors may have begun it at once, or the agent died between two steps.
+    gone.borrowed.extend(assured & borrowed)
+    counted = Counter(PortKey(*shape.port.unpack_from(key)) for key in assured)
+    return Swept(gone, assured | borrowed, counted)
 
 
 def clients_gone(

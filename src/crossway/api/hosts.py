@@ -12,7 +12,7 @@ from crossway.api.answer import answer, body, empty
 from crossway.api.networking import caller_of
 from crossway.control import binding, learned
 from crossway.control import host as verbs
-from crossway.control.caller import ADMIN, SERVICE
+from crossway.control.caller import ADMIN, SERVICE, Caller
 from crossway.control.cloud import Cloud
 from crossway.control.decision import decide
 from crossway.control.status import Status, hosts
@@ -37,14 +37,47 @@ def for_admins(handler: Handler) -> Handler:
 
 
 def for_hosts(handler: Handler) -> Handler:
-    """Refuse all but hosts' agents and admins."""
+    """Refuse all but hosts and admins."""
 
     async def handle(request: Request) -> Response:
-        if not caller_of(request).roles & {ADMIN, SERVICE}:
-            raise Forbidden(f"{request.url.path} is for hosts and admins only", type="PolicyNotAuthorized")
+        caller = caller_of(request)
+        if not (caller.admin or caller.host):
+            raise _refused(f"{request.url.path} is for hosts and admins only", caller)
         return await handler(request)
 
     return handle
+
+
+def for_itself(handler: Handler) -> Handler:
+    """Refuse all but the host that the path names, and admins."""
+
+    async def handle(request: Request) -> Response:
+        caller, host = caller_of(request), request.path_params["host"]
+        if not (caller.admin or caller.host == host):
+            raise _refused(f"{request.url.path} is for host {host} itself and admins only", caller)
+        return await handler(request)
+
+    return handle
+
+
+def for_movers(handler: Handler) -> Handler:
+    """Refuse all but those who move ports: cloud services and admins."""
+
+    async def handle(request: Request) -> Response:
+        if not caller_of(request).roles & {ADMIN, SERVICE}:
+            raise Forbidden(f"{request.url.path} is for services and admins only", type="PolicyNotAuthorized")
+        return await handler(request)
+
+    return handle
+
+
+def _refused(message: str, caller: Caller) -> Forbidden:
+    if SERVICE in caller.roles:
+        message += (
+            f"; user {caller.user} has the role service, which is no host's any more: "
+            f"`crossway user set {caller.user} --host HOST` makes it one"
+        )
+    return Forbidden(message, type="PolicyNotAuthorized")
 
 
 class Hosts:
@@ -54,7 +87,11 @@ class Hosts:
         self.cloud, self.views, self.status = cloud, views, status
 
     async def index(self, request: Request) -> Response:
-        return answer({"hosts": hosts(self.cloud, self.status)})
+        """List hosts; a host hears of others no more than that they live."""
+        caller, rows = caller_of(request), hosts(self.cloud, self.status)
+        if not caller.admin:
+            rows = [row if row["name"] == caller.host else {k: row[k] for k in ("name", "alive")} for row in rows]
+        return answer({"hosts": rows})
 
     async def register(self, request: Request) -> Response:
         host = checked(request.path_params["host"], await body(request))

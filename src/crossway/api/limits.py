@@ -61,7 +61,7 @@ class Limited:
                 caller = scope.get(CALLER)
                 if not isinstance(caller, Caller):
                     wait = self.rate.take(address(scope))
-                elif SERVICE in caller.roles:
+                elif SERVICE in caller.roles or caller.host:
                     wait = 0
                 else:
                     wait = self.rate.take((caller.project, caller.user))

@@ -18,7 +18,7 @@ from crossway.api.answer import Answer, answer, body, empty, encode
 from crossway.api.extensions import EXTENSIONS, listed
 from crossway.api.resources import Place, Shapes, path_of, place
 from crossway.control import policy
-from crossway.control.caller import ADMIN, MEMBER, Caller, implied, may, seen
+from crossway.control.caller import ADMIN, HOST, MEMBER, Caller, host_caller, implied, may, seen
 from crossway.control.cloud import Cloud, Table
 from crossway.control.collection import Collection
 from crossway.control.collections import COLLECTIONS
@@ -66,6 +66,8 @@ def caller_of(request: Request) -> Caller:
     project, roles = headers.get("x-project-id"), headers.get("x-roles")
     if project is None and roles is None:
         return Caller()
+    if HOST in implied((roles or MEMBER).split(",")):
+        return host_caller(headers.get("x-user-id", ""), (project or "").split(","))
     return Caller(
         project=project or ADMIN, user=headers.get("x-user-id", ""), roles=implied((roles or MEMBER).split(","))
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from crossway.control.caller import Caller, anywhere, sees, shared, visible
+from crossway.control.caller import Caller, anywhere, may, sees, shared, visible
 from crossway.control.cloud import Bucket, Cloud, Table
 from crossway.control.collection import Collection
 from crossway.errors import Invalid, NotFound
@@ -265,6 +265,8 @@ def _test(cloud: Cloud, collection: Collection, caller: Caller, name: str, value
     found = _by_attribute(name, declared, values)
     if _withheld(declared, caller):
         # Clients ask by it for what is their own; of others' it is not to be found out.
+        if caller.host and (see := declared.see) is not None:
+            return lambda r: may(cloud, caller, see, r) and found(r)
         return lambda r: r.project_id == caller.project and found(r)
     return found
 

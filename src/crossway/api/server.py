@@ -35,7 +35,7 @@ from crossway.api.answer import fault
 from crossway.api.auth import Authenticated, Believing, Scheme, schemes
 from crossway.api.auth.layer import CALLER, header
 from crossway.api.bucket import Buckets, rate
-from crossway.api.hosts import Hosts, for_admins, for_hosts
+from crossway.api.hosts import Hosts, for_admins, for_hosts, for_itself, for_movers
 from crossway.api.limits import Http, Limited
 from crossway.api.networking import Networking
 from crossway.control import claims
@@ -71,15 +71,15 @@ def application(networking: Networking, hosts: Hosts, gate: Callable[[ASGIApp], 
         Route("/v2.0/{path:path}", networking.dispatch, methods=["GET", "POST", "PUT", "DELETE"]),
         Route("/v1/status", for_admins(hosts.status_of_all)),
         Route("/v1/hosts", for_hosts(hosts.index)),
-        Route(host, for_hosts(hosts.show)),
-        Route(host, for_hosts(hosts.register), methods=["PUT"]),
+        Route(host, for_itself(hosts.show)),
+        Route(host, for_itself(hosts.register), methods=["PUT"]),
         Route(host, for_admins(hosts.forget), methods=["DELETE"]),
-        Route(f"{host}/view", for_hosts(hosts.view)),
-        Route(f"{host}/status", for_hosts(hosts.report), methods=["POST"]),
-        Route(f"{host}/handover", for_hosts(hosts.hand_over), methods=["POST"]),
-        Route(f"{host}/learned", for_hosts(hosts.learn), methods=["POST"]),
-        Route(f"{host}/taken", for_hosts(hosts.taken), methods=["POST"]),
-        Route("/v1/handovers/{port}", for_hosts(hosts.handed_over)),
+        Route(f"{host}/view", for_itself(hosts.view)),
+        Route(f"{host}/status", for_itself(hosts.report), methods=["POST"]),
+        Route(f"{host}/handover", for_itself(hosts.hand_over), methods=["POST"]),
+        Route(f"{host}/learned", for_itself(hosts.learn), methods=["POST"]),
+        Route(f"{host}/taken", for_itself(hosts.taken), methods=["POST"]),
+        Route("/v1/handovers/{port}", for_movers(hosts.handed_over)),
     ]
 
     async def on_fault(request: Request, error: Exception) -> Response:

@@ -24,28 +24,42 @@ Roles = Annotated[
     list[str] | None, typer.Option("--role", metavar="ROLE", help=f"One of {', '.join(ROLES)}; may be repeated.")
 ]
 
+Host = Annotated[
+    str | None, typer.Option("--host", metavar="HOST", help="The host whose agent asks as this user, and for it alone.")
+]
+
 COLUMNS: list[show.Column] = [
     ("NAME", lambda u: u["name"]),
     ("PROJECT", lambda u: u["project"]),
     ("ROLES", lambda u: ", ".join(u["roles"])),
+    ("HOST", lambda u: u.get("host", "")),
 ]
 
 
 @app.command("add")
 def add_user(
     name: Name,
-    project: Annotated[str, typer.Option("--project", help="The project (tenant) for which the user asks.")],
+    project: Annotated[
+        list[str] | None,
+        typer.Option("--project", help="The project (tenant) for which the user asks; several, * or none for a host."),
+    ] = None,
     role: Roles = None,
+    host: Host = None,
     file: File = settings.USERS.default,
 ) -> None:
     """Add a user; the password is asked for, or read from standard input.
 
-    Without --role the user is a member of the project.
+    Without --role the user is a member of the project. With --host it is that host's agent: its projects are those
+    for whose containers and machines the host may make and fetch ports by itself, * being all; without one it has
+    the ports that are bound to it by others.
     """
     from crossway.store import users
 
+    if not host and len(project or ()) != 1:
+        raise Invalid(f"user {name} should have one --project; only a host may have several, or none")
     hash = users.hashed(_password())
-    users.add(Path(file), checked(name, hash, project, tuple(role or ["member"])))
+    roles = tuple(role or ([] if host else ["member"]))
+    users.add(Path(file), checked(name, hash, ",".join(project or ()), roles, host or ""))
 
 
 @app.command("list")
@@ -53,7 +67,10 @@ def list_users(file: File = settings.USERS.default, json: Json = False) -> None:
     """List users with their projects and roles."""
     from crossway.store import users
 
-    rows = [{"name": u.name, "project": u.project, "roles": list(u.roles)} for u in users.read(Path(file)).values()]
+    rows = [
+        {"name": u.name, "project": u.project, "roles": list(u.roles), **({"host": u.host} if u.host else {})}
+        for u in users.read(Path(file)).values()
+    ]
     show.table(rows, COLUMNS, json, "no users: make one with `crossway user add USER --project PROJECT`")
 
 
@@ -63,16 +80,24 @@ def set_user(
     password: Annotated[
         bool, typer.Option("--password", help="Ask for another password, or read it from standard input.")
     ] = False,
-    project: Annotated[str | None, typer.Option("--project", help="Another project.")] = None,
+    project: Annotated[
+        list[str] | None, typer.Option("--project", help="Another project; several for a host, '' for none.")
+    ] = None,
     role: Roles = None,
+    host: Host = None,
     file: File = settings.USERS.default,
 ) -> None:
-    """Change a user's password, project or roles; running servers take it in within a second."""
+    """Change a user's password, project, roles or host; running servers take it in within a second.
+
+    Who becomes a host has no role and no project any more but those that are said.
+    """
     from crossway.store import users
 
-    if not (password or project or role):
-        raise Invalid("what should change? Say --password, --project or --role")
-    users.change(Path(file), name, users.hashed(_password()) if password else None, project, tuple(role or ()))
+    if not (password or project or role or host):
+        raise Invalid("what should change? Say --password, --project, --role or --host")
+    hash = users.hashed(_password()) if password else None
+    projects = None if project is None else ",".join(project)
+    users.change(Path(file), name, hash, projects, tuple(role or ()), host)
 
 
 @app.command("delete")

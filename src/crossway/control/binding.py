@@ -21,7 +21,7 @@ from crossway.model.binding import ACTIVE, BINDING, INACTIVE, Binding
 from crossway.model.host import Handover
 from crossway.model.port import ATTACHED, DOWN, Port, bound_as
 from crossway.model.resource import Given, changed
-from crossway.model.who import SERVICE
+from crossway.model.who import HOST, SERVICE
 
 # Ports of the network's own have one.
 OWNED = "network:"
@@ -223,6 +223,6 @@ BINDINGS = Collection(
     delete=delete,
     within=True,
     below=below,
-    actions={"activate": Action(activate, who=SERVICE, before=take)},
+    actions={"activate": Action(activate, who=SERVICE | HOST, before=take)},
     aliases={"binding-extended": "Port Bindings Extended"},
 )

@@ -1,4 +1,8 @@
-"""Who asks, and what of others' things they may see."""
+"""Who asks, and what of others' things they may see.
+
+A host asks as itself: with the role `host`, its name, and the projects for whose
+workloads it may make ports.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ from msgspec import UNSET
 
 from crossway.control.cloud import Bucket, Cloud
 from crossway.errors import Forbidden, Invalid, NotFound
+from crossway.model.binding import Binding
 from crossway.model.kinds import BY_TABLE
 from crossway.model.network import Network
+from crossway.model.port import Port
 from crossway.model.rbac import ACCESS_AS_EXTERNAL, ACCESS_AS_SHARED, EVERYONE
 from crossway.model.resource import Given, Resource
 from crossway.model.subnet import Subnet
@@ -20,6 +26,9 @@ from crossway.model.who import Grant, Who
 ADMIN = "admin"
 MANAGER, MEMBER, READER, SERVICE = "manager", "member", "reader", "service"
 INTEGRATOR = "data_plane_integrator"
+HOST = "host"
+# What begins the owner of ports that agents make for containers.
+CONTAINER = "container:"
 # What each role holds beside itself.
 IMPLIED = {ADMIN: (MANAGER, MEMBER, READER), MANAGER: (MEMBER, READER), MEMBER: (READER,)}
 
@@ -31,15 +40,24 @@ def implied(roles: Iterable[str]) -> frozenset[str]:
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """*roles* are complete: see `implied`."""
+    """*roles* are complete: see `implied`. *host* is the host that asks; *serves* are its projects, "*" any."""
 
     project: str = ADMIN
     user: str = ""
     roles: frozenset[str] = implied([ADMIN])
+    host: str = ""
+    serves: frozenset[str] = frozenset()
 
     @property
     def admin(self) -> bool:
         return ADMIN in self.roles
+
+
+def host_caller(host: str, projects: Iterable[str], roles: Iterable[str] = (), user: str = "") -> Caller:
+    """Return a host that asks for the workloads of its projects; without any, for what is bound to it by others."""
+    serves = frozenset(projects) - {""}
+    project = next(iter(serves)) if len(serves) == 1 and EVERYONE not in serves else ""
+    return Caller(project, user or host, implied([*roles, HOST]), host, serves)
 
 
 def may(cloud: Cloud, caller: Caller, who: Who, resource: Resource) -> bool:
@@ -55,6 +73,9 @@ def anywhere(caller: Caller, who: Who) -> bool:
 # The role that each grant is for.
 _ROLE = {
     Grant.SERVICE: SERVICE,
+    Grant.HOST: HOST,
+    Grant.HOST_OF_PORT: HOST,
+    Grant.HOST_OF_PROJECT: HOST,
     Grant.MANAGER: MANAGER,
     Grant.MEMBER: MEMBER,
     Grant.READER: READER,
@@ -78,6 +99,13 @@ def _has(cloud: Cloud, caller: Caller, grant: Grant, resource: Resource) -> bool
             return SERVICE in roles
         case Grant.INTEGRATOR:
             return INTEGRATOR in roles
+        case Grant.HOST:
+            return bool(caller.host) and _is_on(cloud, caller.host, resource)
+        case Grant.HOST_OF_PORT:
+            parent = _parent(cloud, resource) if caller.host else None
+            return parent is not None and _is_on(cloud, caller.host, parent)
+        case Grant.HOST_OF_PROJECT:
+            return bool(caller.serves) and _serves(cloud, caller, resource)
         case Grant.MEMBER:
             return MEMBER in roles and resource.project_id == caller.project
         case Grant.READER:
@@ -97,6 +125,46 @@ def _has(cloud: Cloud, caller: Caller, grant: Grant, resource: Resource) -> bool
             return READER in roles and reaches(cloud, caller.project, resource)
         case Grant.ANYONE:
             return READER in roles
+
+
+def carries(host: str, port: Port) -> bool:
+    """Say whether a port is a host's own: it is there, may go there, or is an address that its engine holds."""
+    return host in port.carriers or holds(host, port)
+
+
+def holds(host: str, port: Port) -> bool:
+    """Say whether a port is an address that an engine on a host holds until it has a container for it."""
+    reserved = port.device_id in (f"reserved {host}", f"kept {host}")
+    return reserved and not port.host and port.device_owner.startswith(CONTAINER)
+
+
+def _is_on(cloud: Cloud, host: str, resource: Any) -> bool:
+    """Say whether a port or a binding is of a host, or a network or subnet has such a port."""
+    match resource.kind.table:
+        case "port":
+            # What is not there yet is nowhere.
+            return isinstance(resource, Port) and carries(host, resource)
+        case "port_binding":
+            return isinstance(resource, Binding) and resource.host == host
+        case "network":
+            return resource.id in _networks(cloud, host)
+        case "subnet":
+            return resource.network_id in _networks(cloud, host)
+    return False
+
+
+def _networks(cloud: Cloud, host: str) -> set[str]:
+    return {port.network_id for index in ("host", "waiting") for port in cloud.ports.by(index, host)}
+
+
+def _serves(cloud: Cloud, caller: Caller, resource: Any) -> bool:
+    """Say whether a host is one for the project of a resource, or for one with which it is shared."""
+    if resource.kind.table == Binding.kind.table:
+        resource = _parent(cloud, resource)
+    if resource is None or EVERYONE in caller.serves or resource.project_id in caller.serves:
+        return resource is not None
+    is_shared = resource.kind.table in ("network", "subnet", "group")
+    return is_shared and any(reaches(cloud, project, resource) for project in caller.serves)
 
 
 def _parent(cloud: Cloud, resource: Resource) -> Any:
@@ -167,6 +235,8 @@ def visible(cloud: Cloud, caller: Caller, table: str) -> list[Bucket | list[str]
     if anywhere(caller, kind.get) or Grant.ANYONE in kind.get:
         return None
     rows = cloud.tables[table]
+    if caller.host and EVERYONE in caller.serves:
+        return None
     found: list[Bucket | list[str]] = []
     for grant in kind.get:
         if grant in (Grant.READER, Grant.MEMBER, Grant.MANAGER):
@@ -181,7 +251,25 @@ def visible(cloud: Cloud, caller: Caller, table: str) -> list[Bucket | list[str]
                 found.append(rows.ids("open", True))
             targets = (*cloud.rbac.by("target", EVERYONE), *cloud.rbac.by("target", caller.project))
             found.append([p.object_id for p in targets if p.object_type == kind.rbac])
+        elif grant is Grant.HOST_OF_PROJECT and caller.serves:
+            if not rows.has("project_id"):
+                return None
+            found += [rows.ids("project_id", project) for project in caller.serves]
+            if kind.rbac:
+                targets = tuple(p for one in (EVERYONE, *caller.serves) for p in cloud.rbac.by("target", one))
+                found.append([p.object_id for p in targets if p.object_type == kind.rbac])
+        elif grant is Grant.HOST and caller.host:
+            found += _on(cloud, caller.host, table)
     return found
+
+
+def _on(cloud: Cloud, host: str, table: str) -> list[Bucket | list[str]]:
+    """Return sets of the ids of a table that a host sees because it has ports."""
+    if table == "network":
+        return [sorted(_networks(cloud, host))]
+    ports = cloud.ports
+    held = [ports.ids("device_id", f"{how} {host}") for how in ("reserved", "kept")]
+    return [ports.ids("host", host), ports.ids("waiting", host), *held] if table == "port" else []
 
 
 def project_of(caller: Caller, given: Given) -> str:
@@ -193,7 +281,8 @@ def project_of(caller: Caller, given: Given) -> str:
         # What is every project's is none's in particular.
         return ""
     assert isinstance(project, str)
-    if project != caller.project and not (caller.admin or SERVICE in caller.roles):
+    others = caller.admin or SERVICE in caller.roles or not caller.serves.isdisjoint((project, EVERYONE))
+    if project != caller.project and not others:
         raise Invalid(
             "Specifying 'project_id' or 'tenant_id' other than the authenticated project in request "
             "requires admin privileges"

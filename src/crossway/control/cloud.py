@@ -131,6 +131,10 @@ class Table(Generic[T]):
         """Return the values under which *index* finds a row."""
         return tuple(self._of[index](row))
 
+    def has(self, index: str) -> bool:
+        """Say whether there is an index."""
+        return index in self.indexes
+
     def ids(self, index: str, value: Any) -> Bucket:
         found = self.indexes[index].get(value, EMPTY)
         return Bucket(found) if isinstance(found, str) else found
@@ -174,7 +178,7 @@ class Cloud:
         self.groups = self.of(Group)
         self.rules = self.of(Rule)
         self.rbac = self.of(RbacPolicy)
-        self.hosts = Table("host", Host, {})
+        self.hosts = Table("host", Host, {"underlay": lambda host: (host.underlay,)})
         sets: dict[str, Index] = {"groups": lambda i: (i.groups,), "group": lambda i: i.groups}
         self.identities = Table("identity", Identity, sets)
         self.handovers = Table("handover", Handover, {"port": lambda told: (told.port,)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from crossway.control import confine
 from crossway.control.caller import Caller, may, project_of, seen, somewhere
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Action, Collection
@@ -13,7 +14,7 @@ from crossway.control.decision import Decision
 from crossway.errors import Forbidden, NotFound
 from crossway.model.kinds import BY_TABLE
 from crossway.model.resource import Attribute, Given, Kind, Resource
-from crossway.model.who import Who
+from crossway.model.who import HOSTS, Who
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -33,6 +34,8 @@ def create(decision: Decision, caller: Caller, collection: Collection, body: Map
         seen(cloud, caller, BY_TABLE[table].name, str(given.get(field)), parent)
     _require(cloud, caller, kind.create, target, f"create_{kind.name}")
     _attributes(cloud, caller, kind, body, target, update=False)
+    if caller.host:
+        confine.create(decision, caller, kind, target, given, body)
 
 
 def update(decision: Decision, caller: Caller, collection: Collection, id: str, body: Mapping[str, Any]) -> None:
@@ -43,6 +46,8 @@ def update(decision: Decision, caller: Caller, collection: Collection, id: str, 
     resource = _resource(decision, caller, collection, id)
     _require(cloud, caller, kind.update, resource, f"update_{kind.name}")
     _attributes(cloud, caller, kind, body, resource, update=True)
+    if caller.host:
+        confine.update(decision, caller, kind, resource, body)
 
 
 def delete(decision: Decision, caller: Caller, collection: Collection, id: str) -> None:
@@ -51,6 +56,8 @@ def delete(decision: Decision, caller: Caller, collection: Collection, id: str) 
     kind = collection.kind
     resource = _resource(decision, caller, collection, id)
     _require(decision.cloud, caller, kind.delete, resource, f"delete_{kind.name}")
+    if caller.host:
+        confine.delete(decision, caller, kind, resource)
 
 
 def act(
@@ -105,7 +112,8 @@ def table(collections: Iterable[Collection] = COLLECTIONS, below: str = "") -> I
             for declared in kind.attributes.values():
                 yield from _rules_of(kind, declared, verb, f"{verb}_{name}")
         if "tags" in kind.attributes:
-            yield f"update_{name}:tags", kind.update
+            # Hosts change a port, and say no more of it than they need.
+            yield f"update_{name}:tags", Who(kind.update - HOSTS)
         for action_name, action in collection.actions.items():
             rule = _rule_of(kind, action_name, action)
             yield rule, action.who

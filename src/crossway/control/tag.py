@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from crossway.control import confine
 from crossway.control.caller import Caller, owned
 from crossway.control.cloud import Table
 from crossway.control.decision import Decision
@@ -24,6 +25,8 @@ def set_tags(
 ) -> tuple[str, ...]:
     """Replace a resource's tags by what *turn* makes of them; return them."""
     old: Resource = owned(decision.cloud, caller, kind, id, decision.read(table, id))
+    if caller.host:
+        confine.update(decision, caller, old.kind, old, {"tags": old.tags})
     tags = tuple(sorted(set(turn(old.tags))))
     if len(tags) > MOST:
         raise Invalid(

@@ -334,19 +334,22 @@ def _interface(port: Port, cloud: Cloud) -> Shape:
 
 
 def _group(group: Group, cloud: Cloud) -> Shape:
-    rules = cloud.rules.by("security_group_id", group.id)
-    told = [shape for rule in rules for shape in _rules_of_group(rule, cloud)]
-    return {"id": group.id, "stateful": group.stateful, "rules": told}
+    """Return what a host is told of a group: the prefixes of an address group once, however many rules name it.
 
-
-def _rules_of_group(rule: Rule, cloud: Cloud) -> list[Shape]:
-    """Return what a host is told of a rule: one that names addresses is one for each prefix of its family."""
-    told = _rule_of_group(rule)
-    if rule.remote_address_group_id is None:
-        return [told]
-    named = cloud.of(AddressGroup).get(rule.remote_address_group_id)
-    prefixes = [prefix for prefix in named.addresses if (":" in prefix) == (told["family"] == 6)] if named else []
-    return [{**told, "id": f"{rule.id}/{prefix}", "prefix": prefix} for prefix in prefixes]
+    Such rules stand apart, where an agent that knows nothing of address groups sees none: it would take them to
+    be about anyone.
+    """
+    rules = list(cloud.rules.by("security_group_id", group.id))
+    named = [rule for rule in rules if rule.remote_address_group_id is not None]
+    groups = dict.fromkeys(rule.remote_address_group_id for rule in named)
+    found = {id: cloud.of(AddressGroup).get(id) for id in groups if id is not None}
+    return {
+        "id": group.id,
+        "stateful": group.stateful,
+        "rules": [_rule_of_group(rule) for rule in rules if rule.remote_address_group_id is None],
+        "named": [{**_rule_of_group(rule), "addresses": rule.remote_address_group_id} for rule in named],
+        "addresses": {id: one.addresses for id, one in found.items() if one is not None},
+    }
 
 
 def _rule(rule: Rule, cloud: Cloud) -> Shape:

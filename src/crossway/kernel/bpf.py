@@ -30,7 +30,17 @@ U32 = c.c_uint32
 BATCH = 4096
 # What the programs write themselves: connections, and what was counted. Nobody
 # could fill them again.
-KEPT = ("flows", "translations", "fragments", "drops", "generations")
+KEPT = (
+    "flows_assured",
+    "flows",
+    "translations_assured",
+    "translations",
+    "shares",
+    "charges",
+    "fragments",
+    "drops",
+    "generations",
+)
 SHOT, REDIRECT, UNSPEC = 2, 7, 0xFFFFFFFF  # TC_ACT_* verdicts, linux/pkt_cls.h; the last: what comes next may judge
 CONTEXT_SIZE = 192  # sizeof(struct __sk_buff), linux/bpf.h
 CONTEXT = {"mark": 8, "priority": 32, "ingress_ifindex": 36, "ifindex": 40, "cb": 48, "gso_segs": 164, "gso_size": 176}
@@ -189,6 +199,10 @@ class Table:
                 if result and result != -errno.EINTR:
                     _check(result, f"put into {self.name}")
 
+    def put_raw(self, key: bytes, value: bytes) -> None:
+        """Write the row of a packed key."""
+        _check(lib.bpf_map_update_elem(self.fd, key, value, c.c_uint64(0)), f"put into {self.name}")
+
     def delete(self, keys: Iterable[Key]) -> None:
         """Delete rows; one that is not there is no error."""
         for key in keys:
@@ -202,10 +216,13 @@ class Table:
 
     def get(self, key: Key) -> Value | None:
         """Return the row of *key*, for a longest-prefix table the best match, or None."""
+        raw = self.get_raw(self.key.pack(key))
+        return None if raw is None else self.value.unpack(raw)
+
+    def get_raw(self, key: bytes) -> bytes | None:
+        """Return the packed row of a packed key, or None."""
         out = c.create_string_buffer(self.value.size)
-        if lib.bpf_map_lookup_elem(self.fd, self.key.pack(key), out):
-            return None
-        return self.value.unpack(out.raw)
+        return None if lib.bpf_map_lookup_elem(self.fd, key, out) else out.raw
 
     def read(self) -> dict[Key, Value]:
         """Return all rows."""

@@ -136,7 +136,8 @@ class ServerPart(Part):
             listener.listen(128)
             command = ["server", "--listen", self._state.underlay_url.removeprefix("http://")]
             command += ["--listen", f"fd:{listener.fileno()}"]
-            command += ["--store", f"sqlite:{self._state.run / 'server' / 'cloud.db'}", "--auth", "none", "--insecure"]
+            command += ["--store", f"sqlite:{self._state.run / 'server' / 'cloud.db'}", "--insecure"]
+            command += ["--auth", self.environment.get(settings.AUTH.variable, "none")]
             return self._begin(Place("control", self._state.control), command, keep=[listener.fileno()])
 
 

@@ -9,7 +9,7 @@ import msgspec
 from crossway.model.check import dictionary, one_of, text
 from crossway.model.port import VNIC_TYPES
 from crossway.model.resource import REQUIRED, Kind, Resource, attribute, told
-from crossway.model.who import SERVICE
+from crossway.model.who import HOST, HOST_OF_PORT, HOST_OF_PROJECT, SERVICE
 
 ACTIVE, INACTIVE = "ACTIVE", "INACTIVE"
 NOTHING: Any = msgspec.field(default_factory=dict)
@@ -32,10 +32,10 @@ BINDING = Kind(
     "binding",
     "bindings",
     table="port_binding",
-    create=SERVICE,
-    get=SERVICE,
+    create=SERVICE | HOST_OF_PROJECT,
+    get=SERVICE | HOST_OF_PORT | HOST_OF_PROJECT,
     update=SERVICE,
-    delete=SERVICE,
+    delete=SERVICE | HOST,
     without=("id", "name", "description", "created_at", "updated_at", "revision_number", "tags"),
     parent=("port_id", "port"),
     indexes=("port_id",),

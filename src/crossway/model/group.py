@@ -6,7 +6,7 @@ from typing import Annotated
 
 from crossway.model.check import boolean
 from crossway.model.resource import Kind, Resource, attribute, told
-from crossway.model.who import READER, SHARED
+from crossway.model.who import HOST_OF_PROJECT, READER, SHARED
 
 DEFAULT = "default"
 
@@ -21,7 +21,7 @@ GROUP = Kind(
     "security_group",
     "security_groups",
     table="group",
-    get=READER | SHARED,
+    get=READER | SHARED | HOST_OF_PROJECT,
     indexes=("project_id", "name"),
     rbac="security_group",
 )

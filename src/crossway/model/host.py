@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import msgspec
@@ -80,6 +81,16 @@ def sighting(body: Any) -> tuple[str, str, str | None]:
 IDENTITY_MAX = 65535
 
 
+def _underlay(value: Any) -> str:
+    """Return the one spelling of an address that a host can have."""
+    address = ipaddress.ip_address(ip(value))
+    if address.version == 6 and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
+        raise ValueError(f"'{value}' is not the address of a host")
+    return str(address)
+
+
 def host(name: str, body: Any) -> Host:
     """Check what a host says of itself."""
     if not name or len(name) > 255 or not name.isprintable() or "/" in name:
@@ -87,7 +98,7 @@ def host(name: str, body: Any) -> Host:
     if not isinstance(body, dict):
         raise Invalid(f"'{body}' is not a dictionary")
     try:
-        underlay = ip(body.get("underlay"))
+        underlay = _underlay(body.get("underlay"))
     except ValueError as error:
         raise Invalid(f"Invalid input for underlay. Reason: {error}.") from None
     physnets = body.get("physnets") or {}

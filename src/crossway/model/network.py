@@ -18,7 +18,7 @@ from crossway.model.check import (
     uuid,
 )
 from crossway.model.resource import Kind, Resource, attribute, told
-from crossway.model.who import ADMIN, READER, SERVICE, SHARED
+from crossway.model.who import ADMIN, HOST, HOST_OF_PROJECT, READER, SERVICE, SHARED
 
 FLAT, VLAN, VXLAN = "flat", "vlan", "vxlan"
 VNI_MAX = (1 << 24) - 1
@@ -79,7 +79,7 @@ NETWORK = Kind(
     Network,
     "network",
     "networks",
-    get=READER | SHARED | SERVICE,
+    get=READER | SHARED | SERVICE | HOST | HOST_OF_PROJECT,
     indexes={
         "project_id": None,
         "name": None,

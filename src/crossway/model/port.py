@@ -30,6 +30,8 @@ from crossway.model.link import Link, link_of
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import (
     ADMIN,
+    HOST,
+    HOST_OF_PROJECT,
     INTEGRATOR,
     MEMBER,
     PARENT_MANAGER,
@@ -43,6 +45,7 @@ from crossway.model.who import (
 ACTIVE, DOWN = "ACTIVE", "DOWN"
 ROUTER_INTERFACE = "network:router_interface"
 ATTACHED = "host:attached"  # an interface of a host itself
+GUEST = "compute:libvirt"  # of a domain that a host's libvirt runs
 ROUTER_GATEWAY = "network:router_gateway"
 # How a port came by its addresses: it has some, or asked for none.
 IMMEDIATE, NONE = "immediate", "none"
@@ -65,6 +68,8 @@ NAMES_MAX = 64  # of one port, beside its dns_name
 NAME_MAX = 253  # characters (RFC 1035 2.3.4)
 # Who may say what touches others on the network.
 OF_NETWORK = SERVICE | PARENT_MEMBER
+# Agents say it of ports on their own hosts, and of such as they make for containers.
+OF_HOSTS = SERVICE | HOST | HOST_OF_PROJECT
 
 
 NOTHING: Any = msgspec.field(default_factory=dict)
@@ -204,15 +209,20 @@ class Port(
     identity: int = 0
     waiting: tuple[str, ...] = ()
     network_id: Annotated[str, attribute(uuid, put=False, default=msgspec.NODEFAULT)]
-    mac_address: Annotated[str, attribute(or_none(mac), create=OF_NETWORK, update=SERVICE | PARENT_MANAGER)]
+    mac_address: Annotated[
+        str, attribute(or_none(mac), create=OF_NETWORK | HOST_OF_PROJECT, update=SERVICE | PARENT_MANAGER | HOST)
+    ]
     fixed_ips: Annotated[
         tuple[FixedIp, ...],
         attribute(
             wishes,
             sort=False,
-            create=OF_NETWORK | PARENT_SHARED,
-            update=OF_NETWORK,
-            parts={"ip_address": OF_NETWORK, "subnet_id": OF_NETWORK | PARENT_SHARED},
+            create=OF_NETWORK | PARENT_SHARED | HOST_OF_PROJECT,
+            update=OF_NETWORK | HOST,
+            parts={
+                "ip_address": OF_NETWORK | HOST | HOST_OF_PROJECT,
+                "subnet_id": OF_NETWORK | PARENT_SHARED | HOST | HOST_OF_PROJECT,
+            },
         ),
     ]
     security_groups: Annotated[tuple[str, ...], attribute(list_of(uuid), sort=False)]
@@ -228,13 +238,13 @@ class Port(
     device_id: Annotated[str, attribute(text(255), default="")] = ""
     device_owner: Annotated[str, attribute(text(255), default="", set_by=OF_NETWORK, guards=of_network)] = ""
     ip_allocation: Annotated[str, told()] = IMMEDIATE
-    host: Annotated[str, attribute(or_none(text(255)), default="", set_by=SERVICE, see=SERVICE)] = ""
+    host: Annotated[str, attribute(or_none(text(255)), default="", set_by=OF_HOSTS, see=OF_HOSTS)] = ""
     profile: Annotated[
-        dict[str, Any], attribute(dictionary, default={}, set_by=SERVICE, see=SERVICE, filter=False, sort=False)
+        dict[str, Any], attribute(dictionary, default={}, set_by=OF_HOSTS, see=OF_HOSTS, filter=False, sort=False)
     ] = msgspec.field(default_factory=dict)
     vnic_type: Annotated[str, attribute(one_of(*VNIC_TYPES), default="normal")] = "normal"
-    vif_type: Annotated[str, told(see=SERVICE)] = "unbound"
-    vif_details: Annotated[dict[str, Any], told(see=SERVICE, filter=False, sort=False)] = NOTHING
+    vif_type: Annotated[str, told(see=OF_HOSTS)] = "unbound"
+    vif_details: Annotated[dict[str, Any], told(see=OF_HOSTS, filter=False, sort=False)] = NOTHING
     tags: Annotated[
         tuple[str, ...], attribute(list_of(text(255)), default=(), put=False, filter=False, sort=False)
     ] = ()
@@ -299,10 +309,10 @@ PORT = Kind(
     Port,
     "port",
     "ports",
-    create=SERVICE | PARENT_MEMBER | PARENT_SHARED,
-    get=READER | PARENT_READER | SERVICE,
-    update=MEMBER | SERVICE,
-    delete=MEMBER | PARENT_MEMBER | SERVICE,
+    create=SERVICE | PARENT_MEMBER | PARENT_SHARED | HOST_OF_PROJECT,
+    get=READER | PARENT_READER | SERVICE | HOST | HOST_OF_PROJECT,
+    update=MEMBER | SERVICE | HOST | HOST_OF_PROJECT,
+    delete=MEMBER | PARENT_MEMBER | SERVICE | HOST,
     parent=("network_id", "network"),
     indexes={
         "project_id": None,

@@ -9,6 +9,7 @@ order, IPv4 as ::ffff:a.b.c.d; MAC addresses 6 bytes; ports plain integers.
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple
 
@@ -73,15 +74,28 @@ class Way(IntEnum):
     OUT = 1
 
 
-class Remote(IntEnum):
-    ANY = 0
-    IDENTITY = 1
-    PREFIX = 2
-
-
 class Family(IntEnum):
     IPV4 = 0
     IPV6 = 1
+
+
+class PortSetNumber(IntEnum):
+    ANYONE = 0
+    ANYONE_STATELESS = 1
+
+
+PORT_SETS = 512  # that can be numbered
+
+
+@lru_cache(4096)
+def pack_bits(bits: int) -> bytes:
+    """Return a set of numbers of port sets, bit n standing for n, as tables hold it."""
+    return bits.to_bytes(PORT_SETS // 8, "little")
+
+
+def unpack_bits(raw: bytes) -> int:
+    """Return what was packed by `pack_bits`."""
+    return int.from_bytes(raw, "little")
 
 
 class FlowFlag(IntFlag):
@@ -92,6 +106,11 @@ class FlowFlag(IntFlag):
     RST = 16
     REVOKED = 32
     PUBLISHED = 64
+
+
+class ShareOf(IntEnum):
+    FLOWS = 1
+    TRANSLATIONS = 2
 
 
 class PortKey(NamedTuple):
@@ -228,31 +247,43 @@ class GatewayKey(NamedTuple):
     ip: bytes
 
 
-class PolicyKey(NamedTuple):
+class PortSetKey(NamedTuple):
     prefixlen: int
     identity: int
-    number: int
-    remote: int
     way: int
     family: int
     proto: int
     port: int
 
 
+class PortSet(NamedTuple):
+    """Bit n of each stands for the port set of number n; packed by `pack_bits`."""
+
+    all: bytes
+    stateful: bytes
+
+
+class PolicyKey(NamedTuple):
+    identity: int
+    remote: int
+    way: int
+    family: int
+
+
 class Policy(NamedTuple):
-    rule: int
-    stateless: int
+    allowed: bytes
 
 
 class PrefixKey(NamedTuple):
     prefixlen: int
     identity: int
     way: int
+    family: int
     ip: bytes
 
 
 class Prefix(NamedTuple):
-    number: int
+    allowed: bytes
 
 
 class RateKey(NamedTuple):
@@ -288,6 +319,15 @@ class Translation(NamedTuple):
     host: bytes
     ifindex: int
     host_port: int
+
+
+class ShareKey(NamedTuple):
+    port: PortKey
+    of: int
+
+
+class Share(NamedTuple):
+    until: int
 
 
 class FragmentKey(NamedTuple):
@@ -344,11 +384,16 @@ TABLES: dict[str, tuple[type, type]] = {
     "published": (PublishedKey, Published),
     "gateways": (GatewayKey, int),
     "rates": (RateKey, Rate),
+    "port_sets": (PortSetKey, PortSet),
     "policies": (PolicyKey, Policy),
     "prefixes": (PrefixKey, Prefix),
     "generations": (int, int),
+    "flows_assured": (FlowKey, Flow),
     "flows": (FlowKey, Flow),
+    "translations_assured": (FlowKey, Translation),
     "translations": (FlowKey, Translation),
+    "shares": (ShareKey, Share),
+    "charges": (ShareKey, int),
     "fragments": (FragmentKey, Fragment),
     "drops": (DropKey, DropRecord),
 }

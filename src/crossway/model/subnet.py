@@ -24,7 +24,17 @@ from crossway.model.check import (
     uuid,
 )
 from crossway.model.resource import Kind, Resource, attribute
-from crossway.model.who import ADMIN, MEMBER, PARENT_MEMBER, PARENT_READER, READER, SERVICE, SHARED
+from crossway.model.who import (
+    ADMIN,
+    HOST,
+    HOST_OF_PROJECT,
+    MEMBER,
+    PARENT_MEMBER,
+    PARENT_READER,
+    READER,
+    SERVICE,
+    SHARED,
+)
 
 SLAAC, STATEFUL, STATELESS = "slaac", "dhcpv6-stateful", "dhcpv6-stateless"
 MODES = one_of(SLAAC, STATEFUL, STATELESS, None)
@@ -107,7 +117,7 @@ SUBNET = Kind(
     "subnet",
     "subnets",
     create=PARENT_MEMBER,
-    get=READER | PARENT_READER | SHARED | SERVICE,
+    get=READER | PARENT_READER | SHARED | SERVICE | HOST | HOST_OF_PROJECT,
     update=MEMBER | PARENT_MEMBER,
     delete=MEMBER | PARENT_MEMBER,
     parent=("network_id", "network"),

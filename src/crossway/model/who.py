@@ -15,6 +15,9 @@ class Grant(StrEnum):
 
     SERVICE = "service"
     INTEGRATOR = "data plane integrator"
+    HOST = "host that it is on"
+    HOST_OF_PORT = "host that its port is on"
+    HOST_OF_PROJECT = "host of its project"
     MANAGER = "manager of its project"
     MEMBER = "member of its project"
     READER = "reader of its project"
@@ -40,6 +43,11 @@ class Who(frozenset[Grant]):
 ADMIN = Who()
 SERVICE = Who({Grant.SERVICE})
 INTEGRATOR = Who({Grant.INTEGRATOR})
+# What a host's own credential may beside this, `control/confine.py` says.
+HOST = Who({Grant.HOST})
+HOST_OF_PORT = Who({Grant.HOST_OF_PORT})
+HOST_OF_PROJECT = Who({Grant.HOST_OF_PROJECT})
+HOSTS = HOST | HOST_OF_PORT | HOST_OF_PROJECT
 MANAGER = Who({Grant.MANAGER})
 MEMBER = Who({Grant.MEMBER})
 READER = Who({Grant.READER})

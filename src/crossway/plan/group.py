@@ -1,110 +1,104 @@
-"""Security groups as rows: `policies` and `prefixes`.
+"""Security groups as rows: `port_sets`, `policies` and `prefixes`.
 
 A rule becomes rows for each identity of this host's own ports whose groups
-include the rule's. Rows are counted by rule, so that a change of one rule
-touches its own rows only, however many others there are.
+include the rule's. What changes is noted, by identity and rule; `settle` brings
+the rows of those identities up to date, as far as it is allowed to go at once.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
-from zlib import crc32
+from typing import NamedTuple, TypeVar
 
 from crossway.model import rows as r
 from crossway.plan import view
 from crossway.plan.address import MAPPED_BITS, Cidr, cidr
 from crossway.plan.ledger import Ledger
+from crossway.plan.rows import ADDRESS_AT, POLICY, PORTS_AT, Rows
+from crossway.plan.space import ADDRESS_BITS, PortSet, Prefix, Space, known
 
-TO_PROTO, WITH_PROTO, WITH_PORT = 88, 96, 112  # bits of policy_key
-PREFIX_BITS = 64  # bits of prefix_key up to the address
+WITH_PROTO = 8  # bits of a match: none is any protocol, more have bits of the port
 ICMP, ICMPV6 = 1, 58
 WITH_PORTS = frozenset({6, 17, 33, 132, 136})  # TCP, UDP, DCCP, SCTP, UDP-Lite
+STEP = 256  # rows between two looks at whether it is enough for now
 
-
-class Match(NamedTuple):
-    """What part of the traffic a row of policy is about: the end of its key."""
-
-    bits: int
-    proto: int = 0
-    port: int = 0
-
-
-class Space(NamedTuple):
-    """Rows that the data plane looks up together: the beginning of their keys."""
-
-    identity: int
-    number: int
-    remote: int
-    way: int
-    family: int
+Where = tuple[int, int]  # way and family
 
 
 class Rule(NamedTuple):
     """A rule as rows need it."""
 
     id: str
-    number: int
     group: str
-    stateless: bool
     way: int
     family: int
-    remote: str | None
-    prefix: Cidr | None
-    matches: tuple[Match, ...]
+    remote: str | None  # the group that others must have
+    prefixes: frozenset[Prefix] | None  # in which others must be
+    ports: PortSet
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Return what rules have in common that differ in the prefixes of their remote, if at all."""
+        return self.way, self.family, self.ports, self.remote, self.prefixes is None
 
 
-def rule_of(rule: view.Rule, group: str, stateful: bool) -> Rule:
-    """Return a rule as rows need it."""
+def rule_of(rule: view.Rule, group: str, stateful: bool, addresses: Mapping[str, Iterable[str]]) -> Rule:
+    """Return a rule as rows need it; *addresses* are the prefixes of the address groups that rules name."""
     family = r.Family.IPV4 if rule.family == 4 else r.Family.IPV6
-    prefix = cidr(rule.prefix) if rule.prefix is not None else None
-    if prefix is not None and prefix.bits == (MAPPED_BITS if family == r.Family.IPV4 else 0):
-        prefix = None  # all of a family is any remote
+    prefixes: frozenset[Prefix] | None = None
+    if rule.addresses is not None:
+        prefixes = _prefixes(map(cidr, addresses.get(rule.addresses, ())), rule.family)
+    elif rule.prefix is not None:
+        one = cidr(rule.prefix)
+        # All of a family is any remote.
+        if one.bits != (MAPPED_BITS if family == r.Family.IPV4 else 0):
+            prefixes = _prefixes((one,), rule.family)
     return Rule(
         id=rule.id,
-        number=rule.number,
         group=group,
-        stateless=not stateful,
         way=int(r.Way.IN if rule.way == "in" else r.Way.OUT),
         family=int(family),
         remote=rule.group,
-        prefix=prefix,
-        matches=tuple(matches_of(rule)) if _may_match(rule, prefix) else (),
+        prefixes=prefixes,
+        ports=PortSet(tuple(matches_of(rule)), not stateful),
     )
 
 
-def _may_match(rule: view.Rule, prefix: Cidr | None) -> bool:
-    """Return whether any packet can match: none does if family and prefix disagree."""
-    return prefix is None or prefix.mapped == (rule.family == 4)
+def _prefixes(prefixes: Iterable[Cidr], family: int) -> frozenset[Prefix]:
+    """Return those of a family: no packet can match the others."""
+    return frozenset(Prefix(int.from_bytes(p.ip, "big"), p.bits) for p in prefixes if p.mapped == (family == 4))
 
 
-def matches_of(rule: view.Rule) -> Iterator[Match]:
-    """Yield the parts of policy keys that stand for a rule's protocol and ports."""
+def matches_of(rule: view.Rule) -> Iterator[Prefix]:
+    """Yield the fewest prefixes of a protocol and port that hold what a rule says of them, and nothing else."""
     proto = rule.proto
     if proto is None:
-        yield Match(TO_PROTO)
+        yield Prefix(0, 0)
         return
     if rule.family == 6 and proto == ICMP:
         proto = ICMPV6
     if proto in (ICMP, ICMPV6):
         if rule.min is None:
-            yield Match(WITH_PROTO, proto)
+            yield _match(proto)
             return
         if max(rule.min, rule.max or 0) > 0xFF:
             raise ValueError(f"ICMP type {rule.min} and code {rule.max}: neither may be above 255")
         if rule.max is None:
-            yield Match(WITH_PROTO + 8, proto, rule.min << 8)
+            yield _match(proto, rule.min << 8, 8)
         else:
-            yield Match(WITH_PORT, proto, rule.min << 8 | rule.max)
+            yield _match(proto, rule.min << 8 | rule.max, 16)
         return
     low = rule.min if rule.min is not None else rule.max
     high = rule.max if rule.max is not None else low
     if low is None or high is None or proto not in WITH_PORTS:
-        yield Match(WITH_PROTO, proto)
+        yield _match(proto)
         return
     for port, bits in port_prefixes(low, high):
-        yield Match(WITH_PROTO + bits, proto, port)
+        yield _match(proto, port, bits)
+
+
+def _match(proto: int, port: int = 0, bits: int = 0) -> Prefix:
+    return Prefix(proto << 16 | port, WITH_PROTO + bits)
 
 
 def port_prefixes(low: int, high: int) -> Iterator[tuple[int, int]]:
@@ -119,149 +113,45 @@ def port_prefixes(low: int, high: int) -> Iterator[tuple[int, int]]:
         low += size
 
 
-def key_of(space: Space, match: Match) -> r.PolicyKey:
-    """Return the key of a row of policy."""
-    identity, number, remote, way, family = space
-    return r.PolicyKey(match.bits, identity, number, remote, way, family, match.proto, match.port)
+class _Done(NamedTuple):
+    """A rule as an identity's rows have it, and the identities of the remote group that they have."""
+
+    rule: Rule
+    remotes: set[int]
 
 
-def space_of(key: r.PolicyKey) -> Space:
-    """Return which rows are looked up together with this one."""
-    return Space(key.identity, key.number, key.remote, key.way, key.family)
-
-
-def wider(key: r.PolicyKey) -> Iterator[r.PolicyKey]:
-    """Yield the keys of all rows that hold what this row holds, and more."""
-    for bits in range(key.prefixlen - 1, WITH_PROTO, -1):
-        mask = 0xFFFF >> (bits - WITH_PROTO) ^ 0xFFFF
-        yield key._replace(prefixlen=bits, port=key.port & mask)
-    if key.prefixlen > WITH_PROTO:
-        yield key._replace(prefixlen=WITH_PROTO, port=0)
-    if key.prefixlen > TO_PROTO:
-        yield key._replace(prefixlen=TO_PROTO, proto=0, port=0)
-
-
-class Classes:
-    """The prefixes that the rules of one identity, way and family name.
-
-    The kernel finds the longest prefix that holds an address, so each prefix
-    is a class of its own that has its own rules and those of all wider ones.
-    """
+class _Identity:
+    """An identity of this host's own ports: what its rows have, and what is to be looked at."""
 
     def __init__(self) -> None:
-        self.own: dict[Cidr, dict[str, Rule]] = {}
-        self._sorted: list[Cidr] = []
-        self._lengths: dict[int, int] = {}
-
-    def add(self, prefix: Cidr) -> None:
-        """Know one more prefix."""
-        self.own[prefix] = {}
-        insort(self._sorted, prefix)
-        self._lengths[prefix.bits] = self._lengths.get(prefix.bits, 0) + 1
-
-    def remove(self, prefix: Cidr) -> None:
-        """Know a prefix no more."""
-        del self.own[prefix]
-        del self._sorted[bisect_left(self._sorted, prefix)]
-        self._lengths[prefix.bits] -= 1
-        if not self._lengths[prefix.bits]:
-            del self._lengths[prefix.bits]
-
-    def around(self, prefix: Cidr) -> Iterator[Cidr]:
-        """Yield the known prefixes that hold this one, but for itself."""
-        number = int.from_bytes(prefix.ip, "big")
-        for bits in self._lengths:
-            if bits < prefix.bits:
-                rest = 128 - bits
-                outer = Cidr((number >> rest << rest).to_bytes(16, "big"), bits)
-                if outer in self.own:
-                    yield outer
-
-    def within(self, prefix: Cidr) -> list[Cidr]:
-        """Return the known prefixes that this one holds, itself as well."""
-        last = int.from_bytes(prefix.ip, "big") | (1 << 128 - prefix.bits) - 1
-        start = bisect_left(self._sorted, prefix)
-        end = bisect_left(self._sorted, Cidr(last.to_bytes(16, "big"), 129))
-        return self._sorted[start:end]
-
-
-class Numbers:
-    """Numbers of prefix classes, unique for one identity and way.
-
-    A prefix has the same number after a restart: a hash of it, the next free
-    one where two collide, and whatever the kernel's rows say that it has.
-    """
-
-    def __init__(self) -> None:
-        self._of: dict[tuple[int, int], dict[Cidr, int]] = {}
-        self._used: dict[tuple[int, int], dict[int, Cidr]] = {}
-        self._adopted: dict[tuple[int, int], dict[Cidr, int]] = {}
-
-    def adopt(self, have: dict[r.PrefixKey, r.Prefix]) -> None:
-        """Keep the numbers that the kernel's rows have, until `settle`."""
-        for key, row in have.items():
-            where, prefix = (key.identity, key.way), Cidr(key.ip, key.prefixlen - PREFIX_BITS)
-            if row.number not in self._used.setdefault(where, {}):
-                self._used[where][row.number] = prefix
-                self._adopted.setdefault(where, {})[prefix] = row.number
-
-    def settle(self) -> None:
-        """Free the numbers that were adopted and are of no prefix that is known."""
-        for where, adopted in self._adopted.items():
-            for prefix, number in adopted.items():
-                if prefix not in self._of.get(where, {}):
-                    self._unuse(where, number)
-        self._adopted.clear()
-
-    def take(self, identity: int, way: int, prefix: Cidr) -> int:
-        """Return the number that a prefix has from now on."""
-        where = (identity, way)
-        used = self._used.setdefault(where, {})
-        number = self._adopted.get(where, {}).get(prefix)
-        if number is None:
-            number = crc32(prefix.ip + bytes([prefix.bits])) or 1
-            while number in used:
-                number = number % 0xFFFFFFFF + 1
-        used[number] = prefix
-        self._of.setdefault(where, {})[prefix] = number
-        return number
-
-    def number(self, identity: int, way: int, prefix: Cidr) -> int:
-        """Return the number of a prefix that has one."""
-        return self._of[identity, way][prefix]
-
-    def free(self, identity: int, way: int, prefix: Cidr) -> int:
-        """Take a prefix's number away and return what it was."""
-        where = (identity, way)
-        number = self._of[where].pop(prefix)
-        if not self._of[where]:
-            del self._of[where]
-        if self._adopted.get(where, {}).get(prefix) != number:
-            self._unuse(where, number)
-        return number
-
-    def _unuse(self, where: tuple[int, int], number: int) -> None:
-        del self._used[where][number]
-        if not self._used[where]:
-            del self._used[where]
+        self.spaces: dict[Where, Space] = {}
+        self.done: dict[str, _Done] = {}
+        # Rule -> the identities of its remote group to be looked at; None: all of it.
+        self.marked: dict[str, set[int] | None] = {}
+        self.starved: set[str] = set()  # rules for which no number is free
+        self.work: Iterator[None] | None = None
+        self.written = False  # the tables have held its rows, all of them, once
+        self.touched: dict[str, set[r.Key]] = {}
 
 
 class Policy:
     """The policy of all identities that ports of this host have."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self.numbers = Numbers()
-        self._ledger = ledger
+        self.faults: dict[str, str] = {}  # rule -> why an identity's rows lack it
+        self._rows = ledger.rows
         self._rules: dict[str, dict[str, Rule]] = {}  # group -> rule id -> rule
         self._rule: dict[str, Rule] = {}
         self._stateful: dict[str, bool] = {}  # group -> whether it is; the groups that are known
-        self._aimed: dict[str, dict[str, Rule]] = {}  # remote group -> rule id -> rule
+        self._aimed: dict[str, set[str]] = {}  # remote group -> rules
         self._groups: dict[int, frozenset[str]] = {}  # identity -> its groups
         self._with: dict[str, set[int]] = {}  # group -> identities that have it
         self._local: dict[int, int] = {}  # identity -> how many ports here have it
-        self._rows: dict[r.PolicyKey, dict[str, Rule]] = {}  # row -> rules that ask for it
-        self._stateless: dict[Space, set[r.PolicyKey]] = {}  # rows that only stateless rules ask for
-        self._classes: dict[tuple[int, int, int], Classes] = {}  # identity, way, family
+        self._adopted: dict[int, dict[Where, tuple[int, dict[PortSet, int]]]] = {}
+        self._identities: dict[int, _Identity] = {}
+        self._queue: dict[int, None] = {}  # identities to be settled, in turn
+        self._settled: dict[int, None] = {}  # those whose rows wait for being written
+        self._writing: set[int] = set()
 
     # What comes from the view.
 
@@ -271,19 +161,18 @@ class Policy:
         new: dict[str, Rule] = {}
         if group is not None:
             self._stateful[id] = group.stateful
-            for rule in group.rules:
+            for rule in (*group.rules, *group.named):
                 try:
-                    new[rule.id] = rule_of(rule, id, group.stateful)
+                    new[rule.id] = rule_of(rule, id, group.stateful, group.addresses)
                 except ValueError as fault:
                     faults[rule.id] = str(fault)
         else:
             self._stateful.pop(id, None)
         for old in list(self._rules.get(id, {}).values()):
-            if new.get(old.id) != old:
-                self._remove_rule(old)
-        known = self._rules.get(id, {})
-        for added in [rule for rule in new.values() if rule.id not in known]:
-            self._add_rule(added)
+            if old.id not in new:
+                self._change(old, None)
+        for rule_id, made in new.items():
+            self._change(self._rule.get(rule_id), made)
         return faults
 
     def rule(self, id: str, rule: view.Rule | None) -> None:
@@ -291,60 +180,51 @@ class Policy:
 
         Raises ValueError for a rule that cannot be; it is gone then.
         """
-        old = self._rule.get(id)
+        new = None
         try:
-            new = None
             if rule is not None and rule.group_id in self._stateful:
-                new = rule_of(rule, rule.group_id, self._stateful[rule.group_id])
+                new = rule_of(rule, rule.group_id, self._stateful[rule.group_id], {})
         finally:
-            if old is not None and new != old:
-                self._remove_rule(old)
-        if new is not None and new != old:
-            self._add_rule(new)
+            self._change(self._rule.get(id), new)
 
     def identity(self, number: int, groups: Iterable[str] | None) -> None:
         """Take in which groups an identity stands for, or that it is gone."""
         old, new = self._groups.get(number, frozenset()), frozenset(groups or ())
-        gone, come = old - new, new - old
-        # What this identity's own rules say ends while its groups are as they
-        # were, and begins when they are as they will be; what others' rules
-        # say of it, in between.
-        if number in self._local:
-            for rule in self._rules_in(gone):
-                self._stop(number, rule)
-        for group in gone:
-            self._with[group].discard(number)
-            if not self._with[group]:
-                del self._with[group]
-        for group in gone:
-            self._aim(group, number, add=False)
-        for group in come:
-            self._aim(group, number, add=True)
-        for group in come:
-            self._with.setdefault(group, set()).add(number)
         if groups is None:
             self._groups.pop(number, None)
         else:
             self._groups[number] = new
-        if number in self._local:
-            for rule in self._rules_in(come):
-                self._start(number, rule)
+        for group in old - new:
+            _discard(self._with, group, number)
+        for group in new - old:
+            self._with.setdefault(group, set()).add(number)
+        for group in old ^ new:
+            if number in self._identities:
+                for id in self._rules.get(group, ()):
+                    self._mark(number, id, None)
+            for id in self._aimed.get(group, ()):
+                for user in self._users(self._rule[id].group):
+                    self._mark(user, id, {number})
 
     def join(self, identity: int) -> None:
         """Count one more port of this host with an identity; the first brings its policy."""
         self._local[identity] = self._local.get(identity, 0) + 1
         if self._local[identity] == 1:
-            for rule in self._rules_in(self._groups.get(identity, ())):
-                self._start(identity, rule)
+            one = self._identities.setdefault(identity, _Identity())
+            for id in (*self._rules_in(self._groups.get(identity, ())), *one.done):
+                self._mark(identity, id, None)
+            self._queue.setdefault(identity)
 
     def leave(self, identity: int) -> None:
         """Count one port of this host less; the last takes the policy away."""
         if self._local[identity] > 1:
             self._local[identity] -= 1
             return
-        for rule in self._rules_in(self._groups.get(identity, ())):
-            self._stop(identity, rule)
         del self._local[identity]
+        one = self._identities[identity]
+        for id in {**one.done, **one.marked}:
+            self._mark(identity, id, None)
+        self._queue.setdefault(identity)
 
     def knows(self, identity: int) -> bool:
         """Return whether it is known which groups an identity stands for."""
@@ -360,158 +240,266 @@ class Policy:
 
     # Which identities a rule concerns.
 
-    def _rules_in(self, groups: Iterable[str]) -> list[Rule]:
-        return [rule for group in groups for rule in self._rules.get(group, {}).values()]
+    def _rules_in(self, groups: Iterable[str]) -> list[str]:
+        return [id for group in groups for id in self._rules.get(group, ())]
 
-    def _add_rule(self, rule: Rule) -> None:
-        self._rule[rule.id] = rule
-        self._rules.setdefault(rule.group, {})[rule.id] = rule
-        if rule.remote is not None:
-            self._aimed.setdefault(rule.remote, {})[rule.id] = rule
-        for identity in self._users(rule.group):
-            self._start(identity, rule)
-
-    def _remove_rule(self, rule: Rule) -> None:
-        for identity in self._users(rule.group):
-            self._stop(identity, rule)
-        del self._rule[rule.id]
-        _discard(self._rules, rule.group, rule.id)
-        if rule.remote is not None:
-            _discard(self._aimed, rule.remote, rule.id)
+    def _change(self, old: Rule | None, new: Rule | None) -> None:
+        """Take in how a rule is now."""
+        if old == new:
+            return
+        if old is not None:
+            del self._rule[old.id]
+            del self._rules[old.group][old.id]
+            if not self._rules[old.group]:
+                del self._rules[old.group]
+            if old.remote is not None:
+                _discard(self._aimed, old.remote, old.id)
+            for identity in self._users(old.group):
+                self._mark(identity, old.id, None)
+        if new is not None:
+            self._rule[new.id] = new
+            self._rules.setdefault(new.group, {})[new.id] = new
+            if new.remote is not None:
+                self._aimed.setdefault(new.remote, set()).add(new.id)
+            for identity in self._users(new.group):
+                self._mark(identity, new.id, None)
 
     def _users(self, group: str) -> list[int]:
         """Return the identities of this host's ports that have a group."""
         having = self._with.get(group, set())
-        if len(having) < len(self._local):
-            return [i for i in having if i in self._local]
-        return [i for i in self._local if i in having]
+        if len(having) < len(self._identities):
+            return [i for i in having if i in self._identities]
+        return [i for i in self._identities if i in having]
 
-    def _aim(self, group: str, remote: int, *, add: bool) -> None:
-        """Make or take away what rules that name a remote group say of one identity."""
-        for rule in self._aimed.get(group, {}).values():
-            for identity in self._users(rule.group):
-                self._rows_of(self._space(identity, rule, r.Remote.IDENTITY, remote), rule, add=add)
-
-    def _start(self, identity: int, rule: Rule) -> None:
-        if rule.remote is not None:
-            for remote in self._with.get(rule.remote, ()):
-                self._rows_of(self._space(identity, rule, r.Remote.IDENTITY, remote), rule, add=True)
-        elif rule.prefix is not None:
-            self._start_prefix(identity, rule, rule.prefix)
+    def _mark(self, identity: int, rule: str, remotes: set[int] | None) -> None:
+        """Note that a rule is to be looked at for an identity: all of it, or what it says of some remotes."""
+        marked = self._identities[identity].marked
+        if rule not in marked:
+            marked[rule] = remotes and set(remotes)
+        elif remotes is None or marked[rule] is None:
+            marked[rule] = None
         else:
-            self._rows_of(self._space(identity, rule, r.Remote.ANY, 0), rule, add=True)
+            marked[rule] |= remotes  # type: ignore[operator]
+        self._queue.setdefault(identity)
 
-    def _stop(self, identity: int, rule: Rule) -> None:
-        if rule.remote is not None:
-            for remote in self._with.get(rule.remote, ()):
-                self._rows_of(self._space(identity, rule, r.Remote.IDENTITY, remote), rule, add=False)
-        elif rule.prefix is not None:
-            self._stop_prefix(identity, rule, rule.prefix)
-        else:
-            self._rows_of(self._space(identity, rule, r.Remote.ANY, 0), rule, add=False)
+    # Rows.
 
-    @staticmethod
-    def _space(identity: int, rule: Rule, remote: r.Remote, number: int) -> Space:
-        return Space(identity, number, int(remote), rule.way, rule.family)
+    def adopt(self, have: Rows) -> None:
+        """Begin with the numbers that the kernel's rows have."""
+        used: dict[tuple[int, Where], int] = {}
+        ports: dict[tuple[int, Where], list[tuple[Prefix, int, int]]] = {}
+        for table in POLICY:
+            for key, row in have.get(table, {}).items():
+                at = (key.identity, (key.way, key.family))
+                numbers = r.unpack_bits(row[0])
+                used[at] = used.get(at, 0) | numbers
+                if table == "port_sets":
+                    match = Prefix(key.proto << 16 | key.port, key.prefixlen - PORTS_AT)
+                    ports.setdefault(at, []).append((match, numbers, r.unpack_bits(row.stateful)))
+        for (identity, where), numbers in used.items():
+            meant = known(ports.get((identity, where), ()))
+            self._adopted.setdefault(identity, {})[where] = (numbers, meant)
 
-    # Prefixes.
+    def settle(self, steps: int | None = None) -> bool:
+        """Bring rows up to date, each identity in turn, some *steps* of about 256 rows; return whether that is all.
 
-    def _start_prefix(self, identity: int, rule: Rule, prefix: Cidr) -> None:
-        if not rule.matches:
-            return
-        classes = self._classes.setdefault((identity, rule.way, rule.family), Classes())
-        if prefix not in classes.own:
-            number = self.numbers.take(identity, rule.way, prefix)
-            space = self._space(identity, rule, r.Remote.PREFIX, number)
-            for outer in classes.around(prefix):
-                for wide in classes.own[outer].values():
-                    self._rows_of(space, wide, add=True)
-            classes.add(prefix)
-            self._ledger.put("prefixes", self._prefix_key(identity, rule.way, prefix), r.Prefix(number))
-        classes.own[prefix][rule.id] = rule
-        self._spread(identity, rule, prefix, classes, add=True)
-
-    def _stop_prefix(self, identity: int, rule: Rule, prefix: Cidr) -> None:
-        if not rule.matches:
-            return
-        classes = self._classes[identity, rule.way, rule.family]
-        self._spread(identity, rule, prefix, classes, add=False)
-        del classes.own[prefix][rule.id]
-        if classes.own[prefix]:
-            return
-        classes.remove(prefix)
-        self._ledger.drop("prefixes", self._prefix_key(identity, rule.way, prefix))
-        space = self._space(identity, rule, r.Remote.PREFIX, self.numbers.free(identity, rule.way, prefix))
-        for outer in classes.around(prefix):
-            for wide in classes.own[outer].values():
-                self._rows_of(space, wide, add=False)
-        if not classes.own:
-            del self._classes[identity, rule.way, rule.family]
-
-    def _spread(self, identity: int, rule: Rule, prefix: Cidr, classes: Classes, *, add: bool) -> None:
-        for inner in classes.within(prefix):
-            number = self.numbers.number(identity, rule.way, inner)
-            self._rows_of(self._space(identity, rule, r.Remote.PREFIX, number), rule, add=add)
-
-    @staticmethod
-    def _prefix_key(identity: int, way: int, prefix: Cidr) -> r.PrefixKey:
-        return r.PrefixKey(PREFIX_BITS + prefix.bits, identity, way, prefix.ip)
-
-    # Rows, counted by rule.
-
-    def _rows_of(self, space: Space, rule: Rule, *, add: bool) -> None:
-        for match in rule.matches:
-            key = key_of(space, match)
-            rules = self._rows.get(key)
-            before = _stateful(rules)
-            if add:
-                if rules is None:
-                    rules = self._rows[key] = {}
-                rules[rule.id] = rule
-            elif rules is not None:
-                rules.pop(rule.id, None)
-                if not rules:
-                    del self._rows[key]
-            self._write(space, key)
-            if _stateful(rules) != before:
-                self._recheck(space, key)
-
-    def _write(self, space: Space, key: r.PolicyKey) -> None:
-        rules = self._rows.get(key)
-        stateless = self._stateless.get(space)
-        if not rules:
-            if stateless is not None:
-                stateless.discard(key)
-                if not stateless:
-                    del self._stateless[space]
-            self._ledger.drop("policies", key)
-            return
-        alone = not _stateful(rules)
-        if alone:
-            self._stateless.setdefault(space, set()).add(key)
-            alone = not any(_stateful(self._rows.get(outer)) for outer in wider(key))
-        elif stateless is not None:
-            stateless.discard(key)
-            if not stateless:
-                del self._stateless[space]
-        self._ledger.put("policies", key, r.Policy(min(rule.number for rule in rules.values()), int(alone)))
-
-    def _recheck(self, space: Space, key: r.PolicyKey) -> None:
-        """Write again the stateless rows within a row that became stateful, or is so no more.
-
-        The kernel sees the longest match only: it must say what the wider ones say.
+        With *steps*, those wait whose rows are being written.
         """
-        for inner in list(self._stateless.get(space, ())):
-            if inner.prefixlen > key.prefixlen and key in wider(inner):
-                self._write(space, inner)
+        for identity in list(self._queue):
+            if steps is not None and (identity in self._writing or identity in self._settled):
+                continue
+            one = self._identities[identity]
+            del self._queue[identity]
+            one.work = one.work or self._work(identity, one)
+            for _ in one.work:
+                if steps is not None:
+                    steps -= 1
+                    if steps <= 0:
+                        self._queue[identity] = None
+                        return False
+            one.work = None
+            self._settled[identity] = None
+        return True
+
+    def finished(self) -> tuple[int, dict[str, set[r.Key]]] | None:
+        """Return an identity whose rows are as they should be, and which of them were touched.
+
+        They are to be written; nothing of the identity is touched until `written`.
+        """
+        if not self._settled:
+            return None
+        identity = next(iter(self._settled))
+        del self._settled[identity]
+        self._writing.add(identity)
+        one = self._identities[identity]
+        touched, one.touched = one.touched, {}
+        return identity, touched
+
+    def written(self, identity: int | None = None) -> None:
+        """Take in that the tables hold an identity's rows as they were when it was last finished; without, of all."""
+        if identity is None:
+            for each in list(self._writing):
+                self.written(each)
+            return
+        self._writing.discard(identity)
+        self._adopted.pop(identity, None)
+        one = self._identities.get(identity)
+        if one is None:
+            return
+        one.written = True
+        for where, space in list(one.spaces.items()):
+            freed = space.numbers.written()
+            if freed and one.starved:
+                starved, one.starved = one.starved, set()
+                for rule in starved:
+                    self._mark(identity, rule, None)
+            if not space.rows() and not one.marked:
+                del one.spaces[where]
+        if identity not in self._local and not one.spaces and not one.done and identity not in self._queue:
+            del self._identities[identity]
+
+    def ready(self, identity: int) -> bool:
+        """Return whether the tables hold an identity's policy, as it is or as it was before a change under way."""
+        one = self._identities.get(identity)
+        return one is not None and one.written
+
+    def _work(self, identity: int, one: _Identity) -> Iterator[None]:
+        """Bring the rows of an identity up to date; yield after every few hundred."""
+        while True:
+            while one.marked:
+                id = next(iter(one.marked))
+                yield from self._redo(identity, one, id, one.marked.pop(id))
+            for where, space in one.spaces.items():
+                yield from self._write(identity, one, where, space)
+            if not one.marked:
+                return
+
+    def _redo(self, identity: int, one: _Identity, id: str, remotes: set[int] | None) -> Iterator[None]:
+        """Have an identity's rows say what a rule says now."""
+        done, rule = one.done.get(id), self._rule.get(id)
+        one.starved.discard(id)
+        self.faults.pop(id, None)
+        if rule is not None and (
+            identity not in self._local
+            or rule.group not in self._groups.get(identity, ())
+            or (rule.prefixes is not None and not rule.prefixes)
+        ):
+            rule = None
+        if done is None or rule is None or done.rule.kind != rule.kind:
+            if rule is not None and not self._begin(identity, one, rule):
+                rule = None
+            if rule is not None:
+                one.done[id] = _Done(rule._replace(prefixes=frozenset() if rule.prefixes is not None else None), set())
+            else:
+                one.done.pop(id, None)
+            if done is not None:
+                yield from self._spread(one, done, None, set(done.remotes))
+                self._end(one, done.rule)
+            done = one.done.get(id)
+        if rule is None or done is None:
+            return
+        others = self._with.get(rule.remote, set()) if rule.remote is not None else set()
+        yield from self._spread(one, done, rule, remotes if remotes is not None else others | done.remotes)
+        one.done[id] = _Done(rule, done.remotes)
+
+    def _begin(self, identity: int, one: _Identity, rule: Rule) -> bool:
+        """Have a rule's port set in the rows; return whether there was a number for it."""
+        where = (rule.way, rule.family)
+        space = one.spaces.get(where)
+        if space is None:
+            space = one.spaces[where] = Space()
+            space.numbers.adopt(*self._adopted.get(identity, {}).get(where, (0, {})))
+        if rule.remote is None and rule.prefixes is None:
+            space.allow(rule.ports)
+        elif space.hold(rule.ports) is None:
+            one.starved.add(rule.id)
+            self.faults[rule.id] = f"the groups of identity {identity} have more than {r.PORT_SETS - 2} port sets"
+            return False
+        return True
+
+    def _end(self, one: _Identity, rule: Rule) -> None:
+        space = one.spaces[rule.way, rule.family]
+        if rule.remote is None and rule.prefixes is None:
+            space.disallow(rule.ports)
+        else:
+            space.let_go(rule.ports)
+
+    def _spread(self, one: _Identity, done: _Done, rule: Rule | None, remotes: Iterable[int]) -> Iterator[None]:
+        """Bring the remotes that may use a rule's port set from what is *done* to what the rule says: none without."""
+        old = done.rule
+        space = one.spaces[old.way, old.family]
+        number = space.numbers.get(old.ports)
+        if number is None:
+            return
+        steps = 0
+        had = old.prefixes or frozenset()
+        has = (rule.prefixes if rule is not None else None) or frozenset()
+        for prefix in has - had:
+            space.prefixes.give(prefix, number)
+            if not (steps := steps + 1) % STEP:
+                yield
+        for prefix in had - has:
+            space.prefixes.take(prefix, number)
+            if not (steps := steps + 1) % STEP:
+                yield
+        for remote in list(remotes):
+            there = rule is not None and rule.remote is not None and remote in self._with.get(rule.remote, ())
+            if there and remote not in done.remotes:
+                done.remotes.add(remote)
+                space.give(remote, number)
+            elif not there and remote in done.remotes:
+                done.remotes.discard(remote)
+                space.take(remote, number)
+            if not (steps := steps + 1) % STEP:
+                yield
+
+    def _write(self, identity: int, one: _Identity, where: Where, space: Space) -> Iterator[None]:
+        """Make the rows of an identity anew that may have changed."""
+        steps = 0
+        for match in _emptied(space.ports.dirty):
+            vector = space.ports.vector(match)
+            key = r.PortSetKey(PORTS_AT + match.bits, identity, *where, match.start >> 16, match.start & 0xFFFF)
+            row = r.PortSet(r.pack_bits(vector), r.pack_bits(vector & space.numbers.stateful))
+            self._put(one, "port_sets", key, row if vector else None)
+            if not (steps := steps + 1) % STEP:
+                yield
+        for remote in _emptied(space.dirty):
+            vector = space.remotes.get(remote, 0)
+            by = r.PolicyKey(identity, remote, *where)
+            self._put(one, "policies", by, r.Policy(r.pack_bits(vector)) if vector else None)
+            if not (steps := steps + 1) % STEP:
+                yield
+        for prefix in _emptied(space.prefixes.dirty):
+            vector = space.prefixes.vector(prefix)
+            to = r.PrefixKey(
+                ADDRESS_AT + prefix.bits, identity, *where, prefix.start.to_bytes(ADDRESS_BITS // 8, "big")
+            )
+            self._put(one, "prefixes", to, r.Prefix(r.pack_bits(vector)) if vector else None)
+            if not (steps := steps + 1) % STEP:
+                yield
+
+    def _put(self, one: _Identity, table: str, key: r.Key, row: r.Value | None) -> None:
+        rows = self._rows[table]
+        if rows.get(key) == row:
+            return
+        if row is None:
+            del rows[key]
+        else:
+            rows[key] = row
+        one.touched.setdefault(table, set()).add(key)
 
 
-def _stateful(rules: dict[str, Rule] | None) -> bool:
-    return rules is not None and any(not rule.stateless for rule in rules.values())
+K = TypeVar("K")
 
 
-def _discard(index: dict[str, dict[str, Rule]], outer: str, inner: str) -> None:
+def _emptied(marked: dict[K, None]) -> list[K]:
+    taken = list(marked)
+    marked.clear()
+    return taken
+
+
+def _discard(index: dict[str, set[K]], outer: str, inner: K) -> None:
     found = index[outer]
-    del found[inner]
+    found.discard(inner)
     if not found:
         del index[outer]

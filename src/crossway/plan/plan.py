@@ -46,6 +46,7 @@ class Plan:
     def __init__(self, host: str) -> None:
         self.host = host
         self.faults: dict[tuple[str, str], str] = {}  # kind and id -> why it has no rows
+        self._starved: set[str] = set()  # rules that are faults of policy's
         self.objects: dict[str, dict[str, view.Object]] = {kind: {} for kind in view.KINDS}
         self.ledger = Ledger()
         self.policy = Policy(self.ledger)
@@ -84,11 +85,10 @@ class Plan:
     def adopt(self, have: Rows) -> None:
         """Begin with the order and the numbers that the kernel's rows have, so that a restart changes none."""
         self._floods.adopt(have.get("members", {}))
-        self.policy.numbers.adopt(have.get("prefixes", {}))
+        self.policy.adopt(have)
 
     def forget_adopted(self) -> None:
         """Let go of what was adopted and nobody has claimed; to be called when the view is whole."""
-        self.policy.numbers.settle()
         for number in self._floods.settle():
             self._networks |= self._by_number.get(number, set())
 
@@ -174,7 +174,31 @@ class Plan:
         self._networks.update(self._all(view.Network))
 
     def settle(self) -> dict[str, set[r.Key]]:
-        """Bring the rows up to date; return the keys that were touched since the last call."""
+        """Bring the rows up to date; return the keys that were touched since the last call.
+
+        They are to be written as one change.
+        """
+        touched = self.arrange()
+        self.policy.settle()
+        self._note_faults()
+        while finished := self.policy.finished():
+            for table, keys in finished[1].items():
+                touched.setdefault(table, set()).update(keys)
+        return touched
+
+    def _note_faults(self) -> None:
+        """Note which rules an identity's rows lack."""
+        for id in self._starved - self.policy.faults.keys():
+            self.faults.pop(("rule", id), None)
+        self._starved = set(self.policy.faults)
+        self.faults.update((("rule", id), why) for id, why in self.policy.faults.items())
+
+    def written(self) -> None:
+        """Take in that the tables hold the rows as of the last `settle`."""
+        self.policy.written()
+
+    def arrange(self) -> dict[str, set[r.Key]]:
+        """Bring all rows but those of policy up to date; return the keys that were touched since the last call."""
         for id in self._emptied(self._ports):
             self._attempt("port", id, self._settle_port)
             self._learned |= self._port_learned.get(id, set())

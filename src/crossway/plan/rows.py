@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import insort
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
-from crossway.model.rows import TABLES, Key, Value
+from crossway.model.rows import TABLES, Key, Value, pack_bits, unpack_bits
 
 # Table -> key -> value. By table, since keys of different tables may be equal.
 Rows = dict[str, dict[Key, Value]]
+
+# What policy is made of; keys have the identity whose policy it is.
+POLICY = ("port_sets", "policies", "prefixes")
+PORTS_AT, ADDRESS_AT = 56, 64  # bits of port_set_key and prefix_key up to what is matched
 
 # In which order rows are put, so that a packet that finds a row finds all that
 # the row leads to: policy before the port that it guards, the port before the
 # address that leads to it, the flood list before its length. They are deleted in
 # the opposite order.
 ORDER = (
-    "policies",
-    "prefixes",
+    *POLICY,
     "sources",
     "rates",
     "hosts",
@@ -45,7 +49,7 @@ class Change(NamedTuple):
     def identities(self) -> set[int]:
         """Return the identities whose policy it changes."""
         found: set[int] = set()
-        for table in ("policies", "prefixes"):
+        for table in POLICY:
             found.update(key.identity for key in self.put.get(table, ()))
             found.update(key.identity for key in self.delete.get(table, ()))
         return found
@@ -71,3 +75,88 @@ def changes(have: Rows, want: Rows, touched: Mapping[str, Iterable[Key]] | None 
             elif old.get(key) != value:
                 put.setdefault(table, {})[key] = value
     return Change(put, delete)
+
+
+class Step(NamedTuple):
+    """One row to put; None: to delete."""
+
+    table: str
+    key: Key
+    row: Value | None
+
+
+# Table of policy and identity -> the lengths of the prefixes that its rows have.
+Lengths = Mapping[tuple[str, int], Iterable[int]]
+
+
+def policy_steps(have: Rows, change: Change, lengths: Lengths) -> tuple[list[Step], list[Step]]:
+    """Return how a change of policy is written so that no packet is judged worse on the way.
+
+    First each row gets what it is to have, besides what it has; then it loses the
+    rest. One that comes begins with what the row has that holds it now, one that
+    goes has got what the row has that will. So whatever the old and the new rows
+    both allow passes at each moment, by whichever rule; and no step allows what
+    neither do, since a number means one thing in both.
+    """
+    wider: list[Step] = []
+    narrower: list[Step] = []
+    for table in POLICY:
+        old, put, delete = have.get(table, {}), change.put.get(table, {}), change.delete.get(table, set())
+        after: dict[int, list[int]] = {}
+        for key in (*put, *delete):
+            if key.identity not in after:
+                after[key.identity] = sorted(lengths.get((table, key.identity), ()), reverse=True)
+        # By identity: which lengths there are now, and which there are with what comes.
+        before = {identity: list(found) for identity, found in after.items()}
+        for key in put if table != "policies" else ():
+            if key.prefixlen not in after[key.identity]:
+                insort(after[key.identity], key.prefixlen, key=lambda length: -length)
+        for key, row in put.items():
+            was = old.get(key) or _outer(table, key, before[key.identity], old)
+            both = _both(was, row) if was is not None else row
+            if both != old.get(key):
+                wider.append(Step(table, key, both))
+            if both != row:
+                narrower.append(Step(table, key, row))
+        for key in delete:
+            will = _outer(table, key, after[key.identity], put, old, delete)
+            both = _both(old[key], will) if will is not None else old[key]
+            if both != old[key]:
+                wider.append(Step(table, key, both))
+            narrower.append(Step(table, key, None))
+    return wider, narrower
+
+
+def _both(one: Value, other: Value) -> Value:
+    """Return a row that has the numbers of both."""
+    return type(one)(*(pack_bits(unpack_bits(a) | unpack_bits(b)) for a, b in zip(one, other, strict=True)))
+
+
+def _outer(
+    table: str,
+    key: Key,
+    lengths: Iterable[int],
+    rows: Mapping[Key, Value],
+    more: Mapping[Key, Value] | None = None,
+    but: Set[Key] = frozenset(),
+) -> Value | None:
+    """Return the row with the longest prefix that holds a key's, itself aside: of *rows*, else of *more* but some."""
+    for length in lengths:
+        if length < key.prefixlen:
+            outer = _shorter(table, key, length)
+            if (row := rows.get(outer)) is not None:
+                return row
+            if more is not None and outer not in but and (row := more.get(outer)) is not None:
+                return row
+    return None
+
+
+def _shorter(table: str, key: Key, length: int) -> Key:
+    """Return the key of a shorter prefix that holds a key's."""
+    if table == "prefixes":
+        rest = ADDRESS_AT + 128 - length
+        ip = int.from_bytes(key.ip, "big") >> rest << rest
+        return key._replace(prefixlen=length, ip=ip.to_bytes(16, "big"))
+    rest = PORTS_AT + 24 - length
+    match = (key.proto << 16 | key.port) >> rest << rest
+    return key._replace(prefixlen=length, proto=match >> 16, port=match & 0xFFFF)

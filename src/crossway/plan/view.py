@@ -123,7 +123,7 @@ class Router(Object, frozen=True, kw_only=True):
 
 
 class Rule(Object, frozen=True, kw_only=True):
-    """One permission of a security group; `group` and `prefix` say whom it is about."""
+    """One permission of a security group; `group`, `prefix` or `addresses` say whom it is about."""
 
     number: U32
     way: Literal["in", "out"]
@@ -133,12 +133,15 @@ class Rule(Object, frozen=True, kw_only=True):
     max: U16 | None = None
     group: str | None = None
     prefix: str | None = None
+    addresses: str | None = None  # an address group, of those that the group tells
     group_id: str | None = None
 
 
 class Group(Object, frozen=True, kw_only=True):
     stateful: bool = True
     rules: tuple[Rule, ...] = ()
+    named: tuple[Rule, ...] = ()  # those about an address group
+    addresses: dict[str, tuple[str, ...]] = {}  # address group -> its prefixes
 
 
 class Identity(Object, frozen=True, kw_only=True):

@@ -18,9 +18,10 @@ import msgspec
 
 from crossway.client import Object, Objects, path_of
 from crossway.errors import Conflict, Fault, Invalid, NotFound, Unavailable
+from crossway.model.port import GUEST
 from crossway.plugins import attach
 
-OWNER = "compute:libvirt"
+OWNER = GUEST
 NAMESPACE = "urn:crossway:domain:1"  # as in libvirt.c
 MOVE_SECONDS = 2.0  # for which a domain's end waits for its port to be where it may have gone
 

@@ -15,7 +15,7 @@ from crossway.errors import Conflict, Invalid, NotFound, Unavailable
 from crossway.model.user import PASSWORD_BYTES, User, parse
 
 ROUNDS = 12
-HEAD = "# Who may ask, written by `crossway user`: NAME:BCRYPT:PROJECT:ROLE[,ROLE…]\n"
+HEAD = "# Who may ask, written by `crossway user`: NAME:BCRYPT:PROJECT:ROLE[,ROLE…][:HOST]\n"
 
 
 def hashed(password: str) -> str:
@@ -65,13 +65,18 @@ def add(path: Path, user: User) -> None:
         users[user.name] = user
 
 
-def change(path: Path, name: str, hash: str | None, project: str | None, roles: tuple[str, ...]) -> None:
-    """Give a user what is not None or empty."""
+def change(
+    path: Path, name: str, hash: str | None, project: str | None, roles: tuple[str, ...], host: str | None = None
+) -> None:
+    """Give a user what is not None or empty; who becomes a host has only the roles and projects that are said."""
     with _changing(path) as users:
         if name not in users:
             raise NotFound("user", name)
         old = users[name]
-        users[name] = parse(User(name, hash or old.hash, project or old.project, roles or old.roles).line)
+        if host and not old.host:
+            old = User(name, old.hash, "", (), host)
+        projects = old.project if project is None else project
+        users[name] = parse(User(name, hash or old.hash, projects, roles or old.roles, host or old.host).line)
 
 
 def delete(path: Path, name: str) -> None:

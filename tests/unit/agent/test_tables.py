@@ -26,6 +26,8 @@ class Kernel:
 
 
 class One:
+    size = 1 << 18
+
     def __init__(self, kernel: Kernel, name: str) -> None:
         self.kernel, self.name = kernel, name
 
@@ -43,9 +45,13 @@ class One:
     def read(self) -> dict[Any, Any]:
         return dict(self.kernel.rows[self.name])
 
+    def get(self, key: Any) -> Any:
+        return self.kernel.rows[self.name].get(key)
+
 
 PORT = r.PortKey(5)
-POLICY = r.PolicyKey(88, 7, 0, 0, 0, 0, 0, 0)
+POLICY = r.PolicyKey(7, 9, 0, 0)
+ROW = r.Policy(r.pack_bits(1 << 5))
 MAC = r.MacKey(10, b"\1" * 6)
 HERE = r.Place(r.PlaceKind.LOCAL, identity=7, port=PORT)
 
@@ -56,14 +62,15 @@ def kernel() -> Kernel:
 
 
 def test_policy_is_there_before_the_port_and_the_port_before_who_leads_to_it(kernel: Kernel) -> None:
-    put = {"macs": {MAC: HERE}, "ports": {PORT: "port"}, "policies": {POLICY: "policy"}, "sources": {1: 1}}
+    put = {"macs": {MAC: HERE}, "ports": {PORT: "port"}, "policies": {POLICY: ROW}, "sources": {1: 1}}
     Tables(kernel).apply(Change(put, {}))  # type: ignore[arg-type]
-    assert [table for _, table, _ in kernel.done] == ["policies", "sources", "ports", "macs", "generations"]
+    rows = [table for _, table, _ in kernel.done]
+    assert rows == ["charges"] * 2 + ["shares"] * 2 + ["policies", "sources", "ports", "macs", "generations"]
 
 
 def test_deletes_go_the_other_way_and_after_puts(kernel: Kernel) -> None:
     tables = Tables(kernel)  # type: ignore[arg-type]
-    tables.apply(Change({"macs": {MAC: HERE}, "ports": {PORT: "port"}, "policies": {POLICY: "policy"}}, {}))
+    tables.apply(Change({"macs": {MAC: HERE}, "ports": {PORT: "port"}, "policies": {POLICY: ROW}}, {}))
     kernel.done.clear()
     change = Change({"hosts": {b"x": 1}}, {"policies": {POLICY}, "ports": {PORT}, "macs": {MAC}})
     tables.apply(change)
@@ -79,10 +86,12 @@ def test_deletes_go_the_other_way_and_after_puts(kernel: Kernel) -> None:
 
 def test_flows_are_judged_anew_after_each_change_of_their_identitys_policy(kernel: Kernel) -> None:
     tables = Tables(kernel)  # type: ignore[arg-type]
-    tables.apply(Change({"policies": {POLICY: "policy"}}, {}))
+    tables.apply(Change({"policies": {POLICY: ROW}}, {}))
     tables.apply(Change({"macs": {MAC: HERE}}, {}))
     assert kernel.rows["generations"] == {7: 1}
-    tables.apply(Change({"prefixes": {r.PrefixKey(64, 8, 0, bytes(16)): "prefix"}}, {"policies": {POLICY}}))
+    tables.apply(
+        Change({"prefixes": {r.PrefixKey(64, 8, 0, 0, bytes(16)): r.Prefix(ROW.allowed)}}, {"policies": {POLICY}})
+    )
     assert kernel.rows["generations"] == {7: 2, 8: 1}
     again = Tables(kernel)  # type: ignore[arg-type]
     again.read()
@@ -105,5 +114,6 @@ def test_a_row_that_the_kernel_refuses_keeps_no_other_out_and_is_tried_again(
 
 
 def test_all_tables_that_are_planned_have_their_turn() -> None:
-    state = {"generations", "flows", "translations", "fragments", "drops"}
+    state = {"generations", "flows", "flows_assured", "translations", "translations_assured", "shares", "charges"}
+    state |= {"fragments", "drops"}
     assert sorted(ORDER) == sorted(r.TABLES.keys() - state)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from crossway.model import rows as r
 from crossway.plan import view
@@ -16,22 +17,23 @@ from crossway.plan.address import Cidr, cidr, ip, without_mapped
 from crossway.plan.group import port_prefixes
 from crossway.plan.plan import Document, Plan
 from crossway.plan.port import Body
-from crossway.plan.rows import Rows, changes, empty
+from crossway.plan.rows import POLICY, Rows, changes, empty
 from unit.plan import worlds
 
 H1, H2 = ip("192.0.2.1"), ip("192.0.2.2")
 
 
 def canonical(rows: Rows) -> dict[str, Any]:
-    """Return rows without what may depend on history: the order of flood lists."""
+    """Return rows without what may depend on history: the order of flood lists, the numbers of port sets."""
     lists: dict[int, dict[int, r.Place]] = {}
     for key, place in rows["members"].items():
         lists.setdefault(key.network, {})[key.slot] = place
     for members in lists.values():
         assert sorted(members) == list(range(len(members))), "a flood list has no holes"
     return {
-        **{table: dict(of) for table, of in rows.items() if table != "members"},
+        **{table: dict(of) for table, of in rows.items() if table not in ("members", *POLICY)},
         "members": {network: sorted(members.values()) for network, members in lists.items()},
+        "policy": worlds.allowed(rows),
     }
 
 
@@ -78,6 +80,7 @@ class Story:
         for table, keys in change.delete.items():
             for key in keys:
                 del self.have[table][key]
+        self.plan.written()
 
     def _note(self, documents: list[Document]) -> None:
         """Keep which rules each group has: groups first, then single rules, as the protocol has it."""
@@ -87,6 +90,7 @@ class Story:
                 self.rules.pop(document.id, None)
             else:
                 self.rules[document.id] = {rule.id: rule for rule in document.object.rules}
+                self.rules[document.id] |= {rule.id: rule for rule in document.object.named}
         for document in [d for d in last.values() if d.kind == "rule"]:
             for of in self.rules.values():
                 of.pop(document.id, None)
@@ -99,8 +103,12 @@ class Story:
         for kind, of in self.plan.objects.items():
             for id, known in of.items():
                 if isinstance(known, view.Group):
-                    rules = tuple(self.rules.get(id, {}).values())
-                    known = view.Group(id=id, stateful=known.stateful, rules=rules)
+                    rules = self.rules.get(id, {}).values()
+                    known = structs.replace(
+                        known,
+                        rules=tuple(rule for rule in rules if rule.addresses is None),
+                        named=tuple(rule for rule in rules if rule.addresses is not None),
+                    )
                 found.append(Document(kind, id, known))
         return found
 
@@ -190,19 +198,20 @@ def test_rows_say_what_the_rules_say(found: tuple[view.Group, ...], flows: list[
             (rule, group.stateful)
             for group in groups.values()
             if group.id in sets[1]
-            for rule in group.rules
+            for rule in (*group.rules, *group.named)
             if (rule.way == "out") == bool(way)
             and rule.family == address.version
             and (rule.group is None or (remote_identity and rule.group in sets[remote_identity]))
             and (rule.prefix is None or address in ip_network(rule.prefix))
+            and (
+                rule.addresses is None
+                or any(address in ip_network(prefix) for prefix in group.addresses.get(rule.addresses, ()))
+            )
             and _says(rule, proto, port)
         ]
         family = 0 if address.version == 4 else 1
         got = worlds.judge(plan.rows, 1, way, family, remote_identity, ip(remote), proto, port)
-        assert (got is not None) == bool(matching)
-        if got is not None:
-            assert got.stateless == (not any(stateful for _, stateful in matching))
-            assert got.rule in {rule.number for rule, _ in matching}
+        assert got == (any(stateful for _, stateful in matching) if matching else None)
 
 
 def _says(rule: view.Rule, proto: int, port: int) -> bool:
@@ -298,7 +307,7 @@ def test_a_port_that_may_come_has_its_policy_here_and_what_comes_for_it_goes_on(
     places = list(plan.rows["macs"].values())
     assert [(p.kind, p.flags, p.underlay) for p in places] == [(r.PlaceKind.REMOTE, r.PortFlag.MOVED, H2)]
     assert not plan.rows["ports"]
-    assert {key.identity for key in plan.rows["policies"]} == {7}
+    assert {key.identity for key in plan.rows["port_sets"]} == {7}
     plan.taken("p1", True)
     plan.settle()
     assert {p.kind for p in plan.rows["macs"].values()} == {r.PlaceKind.LOCAL, r.PlaceKind.ROUTER}
@@ -310,7 +319,7 @@ def test_a_port_that_may_come_has_its_policy_here_and_what_comes_for_it_goes_on(
     plan.take([a_port(1, host="h2", identity=7, groups=("a",))])
     plan.settle()
     assert [p.flags for p in plan.rows["macs"].values()] == [0]
-    assert not plan.rows["policies"]
+    assert not plan.rows["port_sets"]
 
 
 def test_a_port_that_is_not_waited_for_cannot_be_taken() -> None:
@@ -360,17 +369,11 @@ def test_one_more_port_among_a_thousand_touches_its_own_rows_only() -> None:
 def test_one_rule_of_ten_thousand_touches_its_own_rows_only() -> None:
     rules = tuple(
         view.Rule(
-            id=f"x{n}",
-            number=n,
-            way="in",
-            family=4,
-            proto=6,
-            min=n % 60000,
-            max=n % 60000,
+            id=f"x{n}", number=n, way="in", family=4, proto=6, min=n % 500, max=n % 500,
             prefix=f"10.{n >> 8}.{n & 255}.0/24",
         )
         for n in range(10000)
-    )
+    )  # fmt: skip
     plan = world(
         Document("group", "a", view.Group(id="a", rules=rules)),
         Document("identity", "1", view.Identity(id="1", groups=("a",))),
@@ -378,10 +381,89 @@ def test_one_rule_of_ten_thousand_touches_its_own_rows_only() -> None:
     )
     plan.bodies({"p1": Body(r.PortKey(5), r.Body.VETH)})
     plan.settle()
-    assert len(plan.rows["policies"]) == 10000
+    assert len(plan.rows["prefixes"]) == 10000
+    assert len(plan.rows["port_sets"]) == 500
     new = view.Rule(id="x1", number=1, way="in", family=4, proto=17, min=53, max=53, group_id="a")
     plan.take([Document("rule", "x1", new)])
-    assert {table: len(keys) for table, keys in plan.settle().items()} == {"policies": 2, "prefixes": 1}
+    assert {table: len(keys) for table, keys in plan.settle().items()} == {"port_sets": 1, "prefixes": 1}
+
+
+def named(n: int, low: int, high: int) -> view.Rule:
+    """Return a rule about the address group `g`."""
+    return view.Rule(id=f"x{n}", number=n, way="in", family=4, proto=6, min=low, max=high, addresses="g")
+
+
+def test_prefixes_and_ranges_of_ports_add_and_do_not_multiply() -> None:
+    rules = tuple(named(n, 1 + n, 65534 - n) for n in range(12))
+    addresses = tuple(f"10.{n >> 8}.{n & 255}.1/32" for n in range(8200))
+    plan = world(
+        Document("group", "a", view.Group(id="a", named=rules, addresses={"g": addresses})),
+        Document("identity", "1", view.Identity(id="1", groups=("a",))),
+        a_port(1, identity=1),
+    )
+    plan.bodies({"p1": Body(r.PortKey(5), r.Body.VETH)})
+    plan.settle()
+    assert len(plan.rows["prefixes"]) == 8200
+    assert len(plan.rows["port_sets"]) <= 12 * 30
+    group = view.Group(id="a", named=rules, addresses={"g": (*addresses[1:], "10.200.0.1/32")})
+    plan.take([Document("group", "a", group)])
+    assert {table: len(keys) for table, keys in plan.settle().items()} == {"prefixes": 2}
+    wider = view.Group(id="a", named=(*rules, named(12, 22, 22)), addresses={"g": addresses[:10]})
+    plan.take([Document("group", "a", wider)])
+    plan.settle()
+    assert len(plan.rows["prefixes"]) == 10
+    assert worlds.judge(plan.rows, 1, 0, 0, 0, ip("10.0.9.1"), 6, 22)
+    assert worlds.judge(plan.rows, 1, 0, 0, 0, ip("10.0.10.1"), 6, 22) is None
+
+
+def test_a_number_is_not_used_again_before_the_tables_are_written() -> None:
+    def rule(n: int, remote: str) -> view.Rule:
+        return view.Rule(id=f"x{n}", number=n, way="in", family=4, proto=6, min=n, max=n, prefix=remote)
+
+    plan = world(
+        Document("group", "a", view.Group(id="a", rules=(rule(1, "10.0.0.1"),))),
+        Document("identity", "1", view.Identity(id="1", groups=("a",))),
+        a_port(1, identity=1),
+    )
+    plan.bodies({"p1": Body(r.PortKey(5), r.Body.VETH)})
+    plan.settle()
+    before = {table: dict(plan.rows[table]) for table in POLICY}
+    plan.take([Document("group", "a", view.Group(id="a", rules=(rule(2, "10.0.0.2"),)))])
+    plan.settle()
+    # Whichever of the rows are written by now: neither has what is the other's.
+    mixed = {table: {**before[table], **plan.rows[table]} for table in POLICY}
+    for remote, port, allowed in ((1, 1, True), (2, 2, True), (1, 2, None), (2, 1, None)):
+        assert worlds.judge(mixed, 1, 0, 0, 0, ip(f"10.0.0.{remote}"), 6, port) is allowed
+    plan.written()
+    plan.take([Document("group", "a", view.Group(id="a", rules=(rule(3, "10.0.0.3"), rule(2, "10.0.0.2"))))])
+    plan.settle()
+    assert {max(worlds.numbers(row.all)) for row in plan.rows["port_sets"].values()} == {2, 3}
+
+
+def test_more_port_sets_than_can_be_numbered_leave_a_rule_out_and_say_so() -> None:
+    rules = [
+        view.Rule(id=f"x{n}", number=n, way="in", family=4, proto=6, min=n, max=n, prefix="10.0.0.0/8")
+        for n in range(r.PORT_SETS)
+    ]
+    anyone = view.Rule(id="all", number=1, way="in", family=4, proto=17)
+    plan = world(
+        Document("group", "a", view.Group(id="a", rules=(*rules, anyone))),
+        Document("identity", "1", view.Identity(id="1", groups=("a",))),
+        a_port(1, identity=1),
+    )
+    plan.bodies({"p1": Body(r.PortKey(5), r.Body.VETH)})
+    plan.settle()
+    assert {id for kind, id in plan.faults if kind == "rule"} == {"x510", "x511"}
+    assert "more than 510 port sets" in plan.faults["rule", "x510"]
+    assert worlds.judge(plan.rows, 1, 0, 0, 0, ip("10.0.0.1"), 6, 510) is None
+    assert worlds.judge(plan.rows, 1, 0, 0, 0, ip("8.8.8.8"), 17, 1)
+    plan.written()
+    plan.take([Document("group", "a", view.Group(id="a", rules=tuple(rules[2:])))])
+    plan.settle()
+    plan.written()
+    plan.settle()
+    assert not plan.faults
+    assert worlds.judge(plan.rows, 1, 0, 0, 0, ip("10.0.0.1"), 6, 511)
 
 
 def test_a_group_sent_again_undoes_what_single_rules_changed() -> None:
@@ -390,13 +472,13 @@ def test_a_group_sent_again_undoes_what_single_rules_changed() -> None:
     plan = world(group, Document("identity", "1", view.Identity(id="1", groups=("a",))), a_port(1, identity=1))
     plan.bodies({"p1": Body(r.PortKey(5), r.Body.VETH)})
     plan.settle()
-    before = dict(plan.rows["policies"])
+    before = dict(plan.rows["port_sets"])
     plan.take([Document("rule", "x1", None)])
     plan.settle()
-    assert not plan.rows["policies"]
+    assert not plan.rows["port_sets"]
     plan.take([group])
     plan.settle()
-    assert plan.rows["policies"] == before
+    assert plan.rows["port_sets"] == before
 
 
 def test_a_default_route_of_ipv6_does_not_catch_ipv4() -> None:

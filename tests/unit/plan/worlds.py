@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_network
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec import structs
 
 from crossway.model import rows as r
 from crossway.plan import view
@@ -64,10 +66,24 @@ def rules(draw: Any, id: str, group: str) -> view.Rule:
 
 
 @st.composite
+def named(draw: Any, id: str, group: str) -> view.Rule:
+    """Any rule about an address group; of one the group may tell nothing."""
+    rule = draw(rules(id, group))
+    return structs.replace(rule, group=None, prefix=None, addresses=draw(st.sampled_from(["g1", "g2", "g3"])))
+
+
+@st.composite
 def groups(draw: Any, id: str, least: int = 0) -> view.Group:
     base = GROUPS.index(id) * 100
     numbers = draw(st.lists(st.integers(base, base + 9), unique=True, min_size=least, max_size=10))
-    return view.Group(id=id, stateful=draw(st.booleans()), rules=tuple(draw(rules(f"x{n}", id)) for n in numbers))
+    lists = st.lists(prefixes[4] | prefixes[6], unique=True, max_size=6).map(tuple)
+    return view.Group(
+        id=id,
+        stateful=draw(st.booleans()),
+        rules=tuple(draw(rules(f"x{n}", id)) for n in numbers),
+        named=tuple(draw(named(f"y{base + n}", id)) for n in range(draw(st.integers(0, 3)))),
+        addresses=draw(st.dictionaries(st.sampled_from(["g1", "g2"]), lists)),
+    )
 
 
 @st.composite
@@ -202,36 +218,53 @@ BASE_BODIES = {p: Body(r.PortKey(100 + n), r.Body.VETH) for n, p in enumerate(PO
 
 def judge(
     rows: Rows, identity: int, way: int, family: int, remote_identity: int, remote: bytes, proto: int, port: int
-) -> r.Policy | None:
-    """Return what the firewall finds: the stateful row that allows, else a stateless one, else None.
+) -> bool | None:
+    """Return what the firewall finds: whether a stateful rule allows it, None if no rule does.
 
-    A plain search for the longest match in each of its three lookups.
+    A plain search for the longest match, and who may use what was found.
     """
 
-    def longest(number: int, kind: int) -> r.Policy | None:
+    def longest(table: str, bits: int, known: int, sought: Callable[[Any], int], of: int) -> Any:
+        """Return the row whose key has the most bits in common, of those that begin with what is known."""
         found = None
-        for key, row in rows["policies"].items():
-            if (key.identity, key.number, key.remote, key.way, key.family) != (identity, number, kind, way, family):
-                continue
-            bits = key.prefixlen
-            if bits > 88 and key.proto != proto:
-                continue
-            if bits > 96 and (key.port ^ port) >> (112 - bits):
-                continue
-            if found is None or bits > found[0]:
-                found = (bits, row)
+        for key, row in rows[table].items():
+            length = key.prefixlen - known
+            same = (key.identity, key.way, key.family) == (identity, way, family)
+            if same and not (sought(key) ^ of) >> bits - length and (found is None or length > found[0]):
+                found = (length, row)
         return found[1] if found else None
 
-    answers = [longest(0, r.Remote.ANY)]
+    ports = longest("port_sets", 24, 56, lambda key: key.proto << 16 | key.port, proto << 16 | port)
+    if ports is None:
+        return None
+    every, answered = r.unpack_bits(ports.all), r.unpack_bits(ports.stateful)
+    allowed = 1 << r.PortSetNumber.ANYONE | 1 << r.PortSetNumber.ANYONE_STATELESS
     if remote_identity:
-        answers.append(longest(remote_identity, r.Remote.IDENTITY))
-    best = None
-    for key, prefix in rows["prefixes"].items():
-        bits = key.prefixlen - 64
-        same = (int.from_bytes(key.ip, "big") ^ int.from_bytes(remote, "big")) >> (128 - bits) == 0
-        if (key.identity, key.way) == (identity, way) and same and (best is None or bits > best[0]):
-            best = (bits, prefix.number)
-    if best is not None:
-        answers.append(longest(best[1], r.Remote.PREFIX))
-    allowed = [a for a in answers if a is not None]
-    return min(allowed, key=lambda a: a.stateless, default=None)
+        row = rows["policies"].get(r.PolicyKey(identity, remote_identity, way, family))
+        allowed |= r.unpack_bits(row.allowed) if row else 0
+    row = longest("prefixes", 128, 64, lambda key: int.from_bytes(key.ip, "big"), int.from_bytes(remote, "big"))
+    allowed |= r.unpack_bits(row.allowed) if row else 0
+    return True if answered & allowed else False if every & allowed else None
+
+
+def numbers(raw: bytes) -> list[int]:
+    """Return which numbers of port sets a row has."""
+    bits = r.unpack_bits(raw)
+    return [n for n in range(r.PORT_SETS) if bits >> n & 1]
+
+
+def allowed(rows: Rows) -> dict[Any, Any]:
+    """Return the rows of policy with what each number means in place of it."""
+    ports: dict[Any, dict[int, list[Any]]] = {}
+    for key, row in sorted(rows["port_sets"].items(), key=lambda item: (item[0].proto, item[0].port, item[0])):
+        of = ports.setdefault((key.identity, key.way, key.family), {})
+        stateful = numbers(row.stateful)
+        for n in numbers(row.all):
+            of.setdefault(n, []).append((key, n in stateful))
+    meaning = {at: {n: tuple(keys) for n, keys in of.items()} for at, of in ports.items()}
+    found: dict[Any, Any] = {at: sorted(of.values()) for at, of in meaning.items()}
+    for table in ("policies", "prefixes"):
+        for key, row in rows[table].items():
+            of = meaning[key.identity, key.way, key.family]
+            found[key] = sorted(of[n] for n in numbers(row.allowed))
+    return found

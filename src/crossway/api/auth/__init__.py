@@ -50,5 +50,6 @@ def _service() -> Service:
         user_domain=settings.KEYSTONE_USER_DOMAIN.value(),
         project_domain=settings.KEYSTONE_PROJECT_DOMAIN.value(),
         ca=settings.CA.value() or None,
+        host_role=settings.KEYSTONE_HOST_ROLE.value(),
         seconds=remembered,
     )

@@ -23,7 +23,7 @@ from starlette.types import Scope
 
 from crossway.api.auth.layer import address, header
 from crossway.api.bucket import Buckets, TooMany
-from crossway.control.caller import Caller, implied
+from crossway.control.caller import Caller, host_caller, implied
 from crossway.errors import Fault, Unauthorized
 from crossway.store import users
 
@@ -99,6 +99,8 @@ class Basic:
         if user is None or not right or self._users.get(name) != user:
             return None
         caller = Caller(project=user.project, user=user.name, roles=implied(user.roles))
+        if user.host:
+            caller = host_caller(user.host, user.projects, user.roles, user.name)
         self._known[digest] = (time.monotonic() + REMEMBERED_SECONDS, caller)
         self._known.move_to_end(digest)
         if len(self._known) > REMEMBERED_MAX:

@@ -23,7 +23,7 @@ import msgspec
 from starlette.types import Scope
 
 from crossway.api.auth.layer import header
-from crossway.control.caller import ADMIN, Caller, implied
+from crossway.control.caller import ADMIN, Caller, host_caller, implied
 from crossway.errors import Invalid, Unauthorized, Unavailable
 
 LOG = logging.getLogger("crossway.api.auth")
@@ -48,6 +48,7 @@ class Service(msgspec.Struct, frozen=True):
     user_domain: str = "Default"
     project_domain: str = "Default"
     ca: str | None = None
+    host_role: str = ""
     seconds: float = 60.0
 
 
@@ -117,7 +118,7 @@ class Keystone:
         status, told = await self._validate(token)
         found, seconds = None, UNKNOWN_SECONDS
         if status == 200:
-            found, lives = caller_of(told)
+            found, lives = caller_of(told, self.service.host_role, self.service.user_domain)
             seconds = min(lives, self.service.seconds)
             if seconds <= 0:
                 found, seconds = None, UNKNOWN_SECONDS
@@ -187,11 +188,12 @@ class Keystone:
         raise Unavailable("Keystone does not answer, so nobody can be told from others: try again later")
 
 
-def caller_of(told: Any) -> tuple[Caller, float]:
+def caller_of(told: Any, host_role: str = "", hosts_domain: str = "Default") -> tuple[Caller, float]:
     """Return who has a token, and the seconds that it is still good, from what Keystone tells of it.
 
     Roles on a project count there; admin on the system is admin of all projects. Roles on a
-    domain or without any scope count nowhere.
+    domain or without any scope count nowhere. A user of the hosts' domain with the hosts' role
+    is the host of its name and nobody else; users of other domains may be called the same.
     """
     token = told.get("token") if isinstance(told, dict) else None
     if not isinstance(token, dict):
@@ -200,7 +202,13 @@ def caller_of(told: Any) -> tuple[Caller, float]:
     project = token.get("project", {}).get("id", "")
     if not project:
         roles = roles if token.get("system", {}).get("all") and ADMIN in roles else frozenset()
-    return Caller(project=project, user=token.get("user", {}).get("id", ""), roles=roles), _left(told)
+    user = token.get("user", {})
+    domain = user.get("domain", {})
+    if project and host_role and host_role.lower() in roles:
+        if ADMIN not in roles and hosts_domain in (domain.get("name"), domain.get("id")) and user.get("name"):
+            return host_caller(user["name"], [project], (), user.get("id", "")), _left(told)
+        roles -= {host_role.lower()}
+    return Caller(project=project, user=user.get("id", ""), roles=roles), _left(told)
 
 
 def _left(told: Any) -> float:

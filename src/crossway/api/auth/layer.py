@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Collection, Sequence
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crossway.api.answer import fault
 from crossway.api.bucket import TooMany
@@ -17,6 +18,14 @@ from crossway.errors import Fault, Forbidden, Unauthorized
 CALLER = "crossway.caller"
 # What may be known without a word on who asks: which versions there are.
 OPEN = frozenset({"/"})
+
+
+# So long after it was last known who asks, it is looked again.
+AGAIN_SECONDS = 30.0
+
+
+class Revoked(Exception):
+    """Who asked may not ask any more, while the answer goes on."""
 
 
 class Scheme(Protocol):
@@ -63,7 +72,30 @@ class Authenticated:
             return
         # What nobody vouched for never counts: a caller without roles may do nothing.
         scope[CALLER] = found or NOBODY
-        await self.app(scope, receive, send)
+        try:
+            await self.app(scope, receive, self._while_known(scope, send, found))
+        except Revoked:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _while_known(self, scope: Scope, send: Send, found: Caller | None) -> Send:
+        """Send an answer; one without end stops when its caller may not ask any more."""
+        known_at = time.monotonic()
+
+        async def checked(message: Message) -> None:
+            nonlocal known_at
+            if time.monotonic() - known_at > AGAIN_SECONDS and message.get("more_body"):
+                try:
+                    again = await self._caller(scope)
+                except Unauthorized:
+                    raise Revoked from None
+                except Fault:
+                    again = found  # nobody can tell now
+                if again != found:
+                    raise Revoked
+                known_at = time.monotonic()
+            await send(message)
+
+        return checked
 
     async def _caller(self, scope: Scope) -> Caller | None:
         for scheme in self.schemes:

@@ -1,0 +1,134 @@
+"""What a host's own credential may do with ports: what its agent and its engines need, and nothing else.
+
+The policy table says whose ports; here is what of them, and to which values. A
+host makes and deletes ports of containers alone, on itself, for the projects
+that it is for. Of a tenant's other ports that are on it, it says no more than
+that a machine of its has them, or that they are on it no longer. A port comes to
+it that is bound nowhere or to a host that is dead, if it is for its project;
+from a living host, by a binding that waits here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from crossway.control.caller import CONTAINER, HOST, Caller, carries, holds, may, reaches
+from crossway.control.cloud import Cloud
+from crossway.control.decision import Decision
+from crossway.errors import Conflict, Forbidden, NotFound
+from crossway.model.binding import BINDING
+from crossway.model.network import Network
+from crossway.model.port import GUEST, PORT, Port
+from crossway.model.resource import Given, Kind
+from crossway.model.who import HOSTS, Who
+
+MACHINE = "compute:"
+# What it may say of a port that it makes, of one that it made, and of a tenant's.
+_OF_CONTAINER = frozenset(
+    {
+        "name",
+        "device_id",
+        "device_owner",
+        "binding:host_id",
+        "binding:profile",
+        "security_groups",
+        "fixed_ips",
+        "mac_address",
+    }
+)
+_MAKES = _OF_CONTAINER | {"network_id", "project_id", "tenant_id"}
+_OF_TENANT = frozenset({"device_id", "device_owner", "binding:host_id"})
+
+
+def create(decision: Decision, caller: Caller, kind: Kind[Any], target: Any, given: Given, body: Any) -> None:
+    """Let a host make what it needs; raise Forbidden for all else."""
+    if _as_other(decision.cloud, caller, kind.create, target):
+        _check_host(caller, body.get("binding:host_id") if kind is PORT else caller.host)
+    elif kind is PORT:
+        _check_host(caller, body.get("binding:host_id"))
+        _check_words(caller, "create_port", body, _MAKES)
+        if not _is_container(body.get("device_owner")):
+            raise _refused(caller, "create_port", "makes ports of containers alone (device_owner container:…)")
+        network = decision.get(decision.cloud.networks, str(given.get("network_id")))
+        if network is None or not _has(decision.cloud, target.project_id, network):
+            raise NotFound("network", str(given.get("network_id")))
+    elif kind is BINDING:
+        _check_host(caller, body.get("host"), "create_port_binding")
+        _check_words(caller, "create_port_binding", body, {"host"})
+        port = decision.get(decision.cloud.ports, str(given.get("port_id")))
+        if port is None or port.device_owner != GUEST or port.link is not None:
+            raise _refused(caller, "create_port_binding", f"lets ports of {GUEST} alone come to it")
+
+
+def update(decision: Decision, caller: Caller, kind: Kind[Any], old: Any, body: Mapping[str, Any]) -> None:
+    """Let a host change what it needs of a port; raise Forbidden, or Conflict for what is another living host's."""
+    if _as_other(decision.cloud, caller, kind.update, old):
+        if "binding:host_id" in body:
+            _check_binding(decision.cloud, caller, old, body["binding:host_id"])
+        return
+    port: Port = old
+    if "binding:host_id" in body:
+        _check_binding(decision.cloud, caller, port, body["binding:host_id"])
+    own = port.host == caller.host or holds(caller.host, port)
+    container = own and _is_container(port.device_owner)
+    words = _OF_CONTAINER if container else _OF_TENANT if own else {"binding:host_id"}
+    _check_words(caller, "update_port", body, words)
+    if "device_owner" in body:
+        wanted = body["device_owner"]
+        fits = _is_container(wanted) if container else _is_machine(port.device_owner) and _is_machine(wanted)
+        if not fits:
+            raise _refused(caller, "update_port:device_owner", f"does not turn '{port.device_owner}' into '{wanted}'")
+    if "device_id" in body and not container and not _is_machine(port.device_owner):
+        raise _refused(caller, "update_port:device_id", f"does not change whose a port of '{port.device_owner}' is")
+
+
+def delete(decision: Decision, caller: Caller, kind: Kind[Any], old: Any) -> None:
+    """Let a host delete the ports of containers that are on it, and its own bindings."""
+    if kind is not PORT or _as_other(decision.cloud, caller, kind.delete, old):
+        return
+    if not (_is_container(old.device_owner) and (old.host == caller.host or holds(caller.host, old))):
+        raise _refused(caller, "delete_port", "deletes ports of containers that are on it alone")
+
+
+def _check_binding(cloud: Cloud, caller: Caller, port: Port, wanted: Any) -> None:
+    """Raise Forbidden or Conflict unless a host may say that a port is here, or is here no longer."""
+    _check_host(caller, wanted, "update_port:binding:host_id")
+    if port.host == caller.host or (not port.host and (carries(caller.host, port) or wanted)):
+        return
+    if not wanted or cloud.alive(port.host):
+        raise Conflict(f"Port {port.id} is on another host than {caller.host}: it comes by a binding that waits there.")
+
+
+def _check_host(caller: Caller, wanted: Any, rule: str = "create_port:binding:host_id") -> None:
+    if wanted not in (None, "", caller.host):
+        raise _refused(caller, rule, f"says nothing of host {wanted}")
+
+
+def _check_words(caller: Caller, rule: str, body: Mapping[str, Any], words: Iterable[str]) -> None:
+    if strange := [word for word in body if word not in words]:
+        raise _refused(caller, f"{rule}:{strange[0]}", f"does not set {strange[0]}")
+
+
+def _as_other(cloud: Cloud, caller: Caller, who: Who, target: Any) -> bool:
+    """Say whether the caller may do a thing by its other roles, as a member of its project perhaps."""
+    plain = msgspec.structs.replace(caller, host="", serves=frozenset(), roles=caller.roles - {HOST})
+    return may(cloud, plain, Who(who - HOSTS), target)
+
+
+def _has(cloud: Cloud, project: str, network: Network) -> bool:
+    return project == network.project_id or reaches(cloud, project, network)
+
+
+def _is_container(owner: Any) -> bool:
+    return isinstance(owner, str) and owner.startswith(CONTAINER)
+
+
+def _is_machine(owner: Any) -> bool:
+    return owner == "" or (isinstance(owner, str) and owner.startswith(MACHINE))
+
+
+def _refused(caller: Caller, rule: str, why: str) -> Forbidden:
+    return Forbidden(f"({rule}) is disallowed by policy: host {caller.host} {why}", type="PolicyNotAuthorized")
