@@ -17,6 +17,7 @@ struct config {
 	__u8 casts;            // the kernel shows programs its own record of a packet
 	__u8 sums_hidden;      // it does not, and lets them read no memory either (lockdown)
 	__be16 vxlan_port;
+	__be16 peer_port;      // UDP port by which hosts speak to each other
 	struct addr underlay;  // this host's own address in the underlay; all-zero: by route
 	union enums enums[0];   // see there
 };

@@ -103,6 +103,13 @@ static __always_inline bool addr_is_loopback(const struct addr *a)
 	return !a->w[0] && !a->w[1] && !a->w[2] && a->w[3] == bpf_htonl(1);
 }
 
+// Of IPv4: 0.0.0.0/8 and 240.0.0.0/4, whose nobody is (RFC 6890).
+static __always_inline bool addr_is_reserved(const struct addr *a)
+{
+	return addr_is_ipv4(a) && (!(a->w[3] & bpf_htonl(0xff000000)) ||
+				   (a->w[3] & bpf_htonl(0xf0000000)) == bpf_htonl(0xf0000000));
+}
+
 // MACs stand at even addresses; the stack wants nothing wider there.
 static __always_inline bool mac_equal(const __u8 *a, const __u8 *b)
 {

@@ -418,10 +418,12 @@ enum drop {
 	DROP_NO_STAGE,        // a stage is missing from `stages`: a loading fault
 	DROP_NO_SERVICE,      // asks for DHCP, a router advertisement or a name: too often, or faster than the agent answers
 	DROP_RATE,            // faster than the port may send or get
-	DROP_TAKEN,           // a client speaks to the same port from the same address and port by another published one
+	DROP_TAKEN,           // a client speaks to the same port from the same address and port another way: by another
+	                      // published one, by its network, or by another link than the one that leads back
 	DROP_UNTRACKED,       // passed all the same: the flow table refused its flow
 	DROP_LINK_LOCAL,      // for neighbours alone: no router hands it on
 	DROP_REVERSE_PATH,    // a router has no way back to its source by the network that it came from
+	DROP_SPOOFED_CLIENT,  // who comes to a published port has an address of the port's own side, or a host's tunnel port
 	DROP_MAX,
 };
 

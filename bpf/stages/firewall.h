@@ -449,40 +449,52 @@ __noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 iden
 	return 0;
 }
 
+// Return whether a flow is there and did not begin at a published port: its packets
+// are not translated.
+static __always_inline bool is_unpublished(const struct flow_key *key, __u64 now)
+{
+	struct flow *f = look_up_flow(key);
+
+	return f && !(f->flags & FLOW_PUBLISHED) && is_alive(f, key->proto, now);
+}
+
 // Let a packet in that has come to a published port, and its answers out,
-// whatever policy says: publishing is the permission.
-__noinline int admit(struct packet *p, __u64 port, __u32 identity)
+// whatever policy says: publishing is the permission. 0, or why it cannot be: its
+// flow is there already, and did not begin at a published port.
+__noinline int admit(struct packet *p, struct flow_key *key, __u32 identity)
 {
 	__u32 generation = generation_of(identity);
-	struct flow_key key;
 	struct flow *f;
 	bool former;
 
-	if (!p || p->tcp_flags & TCP_RST)
-		return 0;
-	name_flow(&key, p, port, WAY_IN);
-	f = bpf_map_lookup_elem(&flows_assured, &key);
+	if (!p || !key)
+		return DROP_ERROR;
+	f = bpf_map_lookup_elem(&flows_assured, key);
 	former = !!f;
 	if (!f)
-		f = bpf_map_lookup_elem(&flows, &key);
+		f = bpf_map_lookup_elem(&flows, key);
 	if (f && is_alive(f, p->proto, p->now) && !begins_anew(f, p)) {
-		if ((f->flags & (FLOW_PUBLISHED | FLOW_REVOKED)) != FLOW_PUBLISHED)
-			f->flags = (f->flags | FLOW_PUBLISHED) & ~FLOW_REVOKED;
+		if (!(f->flags & FLOW_PUBLISHED))
+			return DROP_TAKEN;
+		if (p->tcp_flags & TCP_RST)
+			return 0;
+		if (f->flags & FLOW_REVOKED)
+			f->flags &= ~FLOW_REVOKED;
 		if (!is_current(f, generation, identity, 0)) {
 			f->identity = identity;
 			f->remote_identity = 0;
 			f->generation = generation;
 		}
 		touch(f, p, WAY_IN, p->now);
-	} else {
+	} else if (!(p->tcp_flags & TCP_RST)) {
 		struct flow row = {
 			.seen = p->now, .generation = generation, .identity = identity, .flags = FLOW_PUBLISHED,
 		};
 
 		if (p->tcp_flags & TCP_FIN)
 			row.flags |= FLOW_FIN_REMOTE;
-		if (begin_flow(&key, &row, former))
-			count(p, port, DROP_UNTRACKED, identity, 0);
+		if (begin_flow(key, &row, former))
+			count(p, port_number(&key->port), DROP_UNTRACKED, identity, 0);
 	}
 	return 0;
 }

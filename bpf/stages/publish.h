@@ -4,13 +4,14 @@
 // for the host's own loopback, which is the port's gateway to it.
 //
 //     publish ─┬─ published ── admit ──> deliver
-//              │      └─ DROP_TAKEN, DROP_TOO_BIG, DROP_ERROR
+//              │      └─ DROP_TAKEN, DROP_SPOOFED_CLIENT, DROP_TOO_BIG, DROP_ERROR
 //              ├─ an ICMP error about a client's connection ──> deliver
 //              └──> the host
 #pragma once
 #include "../include/stage.h"
 #include "deliver.h"
 #include "owed.h"
+#include "reach.h"
 #include "translate.h"
 
 // Whom the port sees, of those whom the host sees.
@@ -26,27 +27,86 @@ static __always_inline struct published *find_published(const struct addr *ip, _
 	return bpf_map_lookup_elem(&published, &key);
 }
 
+// Return whether the port reaches an address another way than by the host: on its
+// own network, or through its gateway on one that routers join, or by their routes,
+// default ones left out.
+__noinline int is_of_ports_side(struct published *row, struct addr *client)
+{
+	struct port *port = row ? bpf_map_lookup_elem(&ports, &row->place.port) : NULL;
+	struct route_key key = { .prefixlen = 32 + 128 };
+	struct endpoint_key at = {};
+	struct endpoint *who;
+	struct route *route, *wide;
+
+	if (!port || !client)
+		return 0;
+	at.network = port->network;
+	at.ip = *client;
+	if (bpf_map_lookup_elem(&endpoints, &at))
+		return 1;
+	at.ip = row->gateway;
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		who = bpf_map_lookup_elem(&endpoints, &at);
+		if (!who || who->place.kind != PLACE_ROUTER)
+			return i > 0;  // a next hop: it has a way there
+		key.router = who->place.router;
+		key.dst = *client;
+		route = bpf_map_lookup_elem(&routes, &key);
+		if (!route || route->kind == ROUTE_BLACKHOLE)
+			return 0;
+		if (route->kind != ROUTE_VIA)
+			return 1;
+		__builtin_memset(&key.dst, 0, sizeof(key.dst));
+		if (addr_is_ipv4(client))
+			key.dst.w[2] = bpf_htonl(0xffff);
+		wide = bpf_map_lookup_elem(&routes, &key);
+		if (wide && wide->kind == ROUTE_VIA && wide->network == route->network && addr_equal(&wide->via, &route->via))
+			return 0;
+		at.network = route->network;
+		at.ip = route->via;
+	}
+	return 1;
+}
+
+static __always_inline bool is_same_client(const struct translation *t, const struct packet *p)
+{
+	return addr_equal(&t->client, &p->src) && addr_equal(&t->host, &p->dst) && t->host_port == p->dst_port;
+}
+
+// Return why somebody must not become a client of this flow, or 0. Answers go to
+// whom the first packet says that it is from, by the link by which it came: neither
+// another one nor another link takes them over while the flow goes on.
+__noinline int refuse_client(struct __sk_buff *skb, struct packet *p, struct published *row, struct flow_key *key,
+			     __u32 ifindex)
+{
+	struct translation *t;
+	struct flow *f;
+
+	if (!p || !row || !key)
+		return DROP_ERROR;
+	t = look_up_translation(key);
+	f = t ? look_up_flow(key) : NULL;
+	if (f && is_alive(f, p->proto, p->now) && !is_ending(f->flags)) {
+		if (!is_same_client(t, p))
+			return DROP_TAKEN;
+		if (t->ifindex != ifindex &&
+		    (t->ifindex == LOOPBACK || ifindex == LOOPBACK || !is_reached_by(skb, &p->src, ifindex)))
+			return DROP_TAKEN;
+	}
+	// The host's own loopback is the gateway to the port.
+	if (!addr_is_loopback(&p->src) && is_of_ports_side(row, &p->src))
+		return DROP_SPOOFED_CLIENT;
+	return 0;
+}
+
 // Take note to whom answers of this flow go; 0, or why it cannot be.
 static __always_inline enum drop note_client(const struct packet *p, __u32 ifindex, const struct flow_key *key)
 {
 	struct translation now = {
 		.seen = p->now, .client = p->src, .host = p->dst, .ifindex = ifindex, .host_port = p->dst_port,
 	};
-	struct translation *t = look_up_translation(key);
 
-	if (t && addr_equal(&t->client, &now.client) && addr_equal(&t->host, &now.host) &&
-	    t->host_port == now.host_port && t->ifindex == now.ifindex) {
-		if (p->now - t->seen > SECOND)
-			t->seen = p->now;
-		return 0;
-	}
-	if (t && !(addr_equal(&t->client, &now.client) && addr_equal(&t->host, &now.host) &&
-		   t->host_port == now.host_port)) {
-		struct flow *f = look_up_flow(key);
-
-		if (f && is_alive(f, p->proto, p->now) && !is_ending(f->flags))
-			return DROP_TAKEN;
-	}
 	if (!bpf_map_update_elem(&translations_assured, key, &now, BPF_EXIST))
 		return 0;
 	if (charge(port_number(&key->port), SHARE_TRANSLATIONS) &&
@@ -55,6 +115,30 @@ static __always_inline enum drop note_client(const struct packet *p, __u32 ifind
 		return 0;
 	}
 	return bpf_map_update_elem(&translations, key, &now, BPF_ANY) ? DROP_ERROR : 0;
+}
+
+// Let a client in; 0, or why it cannot be.
+static __always_inline enum drop let_in(struct __sk_buff *skb, struct packet *p, struct published *row,
+					struct flow_key *key, __u32 ifindex)
+{
+	struct translation *t = look_up_translation(key);
+	bool known = t && is_same_client(t, p) && t->ifindex == ifindex;
+	enum drop why = 0;
+
+	// An answer to there would be taken for a host's.
+	if (is_hosts_port(p->proto, p->src_port))
+		return DROP_SPOOFED_CLIENT;
+	if (!known)
+		why = refuse_client(skb, p, row, key, ifindex);
+	if (!why && row->place.flags & PORT_SECURED)
+		why = admit(p, key, row->place.identity);
+	if (why)
+		return why;
+	if (!known)
+		return note_client(p, ifindex, key);
+	if (p->now - t->seen > SECOND)
+		t->seen = p->now;
+	return 0;
 }
 
 // Into the port of `place`, which has let the packet in.
@@ -146,7 +230,7 @@ int publish(struct __sk_buff *skb)
 	parse(skb, p);
 	// What is wrong, or cannot be answered, is the host's to judge.
 	if (p->bad || p->flags & (PACKET_UNSEEN | PACKET_GROUP) || addr_is_unspecified(&p->src) ||
-	    addr_is_group(&p->src) || addr_is_link_local(&p->src) || owes_elsewhere(skb, p))
+	    addr_is_group(&p->src) || addr_is_reserved(&p->src) || addr_is_link_local(&p->src) || owes_elsewhere(skb, p))
 		return TC_ACT_UNSPEC;
 	if (ifindex != LOOPBACK && (addr_is_loopback(&p->src) || addr_is_loopback(&p->dst)))
 		return TC_ACT_UNSPEC;
@@ -166,7 +250,7 @@ int publish(struct __sk_buff *skb)
 	key.remote = client;
 	key.local_port = row->port;
 	key.remote_port = p->src_port;
-	why = note_client(p, ifindex, &key);
+	why = let_in(skb, p, row, &key, ifindex);
 	if (why)
 		return drop_at(p, number, why, p->place.identity);
 	ip = row->ip;
@@ -175,7 +259,5 @@ int publish(struct __sk_buff *skb)
 		error |= set_end(skb, p, 1, &client, p->src_port);
 	if (error)
 		return drop_at(p, number, DROP_ERROR, p->place.identity);
-	if (p->place.flags & PORT_SECURED)
-		admit(p, number, p->place.identity);
 	return hand_in(skb, p, row, ifindex);
 }

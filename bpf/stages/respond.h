@@ -17,12 +17,11 @@ static __always_inline struct translation *find_translation(const struct packet 
 	return look_up_translation(key);
 }
 
-static __always_inline struct translation *find_quoted(const struct packet *p, const struct quoted *q)
+static __always_inline struct translation *find_quoted(const struct packet *p, const struct quoted *q,
+						       struct flow_key *key)
 {
-	struct flow_key key;
-
-	name_quoted(&key, q, port_number(&p->port), WAY_OUT);
-	return look_up_translation(&key);
+	name_quoted(key, q, port_number(&p->port), WAY_OUT);
+	return look_up_translation(key);
 }
 
 // Return whether a packet of a port is for a client of one of its published ports.
@@ -34,8 +33,8 @@ __noinline int is_response(struct __sk_buff *skb, struct packet *p)
 	if (!p || p->bad || !(p->flags & PACKET_IP) || p->flags & (PACKET_GROUP | PACKET_UNSEEN))
 		return 0;
 	if (p->flags & PACKET_ERROR)
-		return read_quoted(skb, p, &q) && find_quoted(p, &q);
-	return is_published_proto(p->proto) && find_translation(p, &key);
+		return read_quoted(skb, p, &q) && find_quoted(p, &q, &key) && !is_unpublished(&key, p->now);
+	return is_published_proto(p->proto) && find_translation(p, &key) && !is_unpublished(&key, p->now);
 }
 
 // Return whether a packet is larger than the device's MTU, and tell that to the port.
@@ -72,11 +71,12 @@ int respond_error(struct __sk_buff *skb)
 	struct packet *p = packet_in_flight();
 	struct translation *t, to;
 	struct quoted q = {};
+	struct flow_key key;
 	int error;
 
 	if (!p)
 		return TC_ACT_SHOT;
-	if (!read_quoted(skb, p, &q) || !(t = find_quoted(p, &q)))
+	if (!read_quoted(skb, p, &q) || !(t = find_quoted(p, &q, &key)))
 		return drop(p, DROP_ERROR);
 	to = *t;
 	error = set_quoted(skb, &q, 0, &to.host, to.host_port);
@@ -97,13 +97,21 @@ int respond(struct __sk_buff *skb)
 	struct translation *t, to;
 	struct flow_key key;
 	enum drop why;
+	struct flow *f;
 	int error;
 
 	if (!p)
 		return TC_ACT_SHOT;
+	if (is_hosts_port(p->proto, p->dst_port))
+		return drop(p, DROP_SPOOFED_CLIENT);
+	name_flow(&key, p, port_number(&p->port), WAY_OUT);
+	f = look_up_flow(&key);
 	why = leave_port(skb, p);
 	if (why)
 		return drop(p, why);
+	// Whose flow has been lost goes on as what it was.
+	if (!f && (f = look_up_flow(&key)))
+		f->flags |= FLOW_PUBLISHED;
 	t = find_translation(p, &key);
 	if (!t)  // it gave way to another just now
 		return drop(p, DROP_ERROR);

@@ -125,6 +125,11 @@ def from_nowhere(w: World) -> Sent:
     return w.send(eth(GATEWAY.mac, A.mac, IPV4, ip("198.51.100.1", D.ip4, UDP, udp(1, 2))))
 
 
+def from_a_neighbour(w: World) -> Sent:
+    publish(w)
+    return come(w, 4, UDP, udp(FROM, AT), B.ip4)
+
+
 REASONS: dict[str, Callable[[World], Sent]] = {
     "SHORT": lambda w: w.send(frame(A, B, UDP, b"\0\1")),
     "MALFORMED": lambda w: w.send(from_a(b"\x55" * 40)),
@@ -160,6 +165,7 @@ REASONS: dict[str, Callable[[World], Sent]] = {
     "TAKEN": by_two_published_ports,
     "UNTRACKED": without_room,
     "REVERSE_PATH": from_nowhere,
+    "SPOOFED_CLIENT": from_a_neighbour,
     "LINK_LOCAL": lambda w: w.send(eth(GATEWAY.mac, A.mac, IPV6, ip(A.ip6, D.ip6, ICMPV6, icmp(130)))),
 }
 

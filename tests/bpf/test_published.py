@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 import subprocess
+from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from socket import if_nametoindex
 from typing import Any
 
@@ -32,7 +34,28 @@ from bpf.packets import (
     tcp,
     udp,
 )
-from bpf.world import HERE, NEIGHBOUR, RED, TAGGED, TAP, A, B, Sent, Who, World, any_rule, gateway, own_mac
+from bpf.world import (
+    AWAY,
+    BLUE,
+    FAR,
+    HERE,
+    NEIGHBOUR,
+    PEER_PORT,
+    RED,
+    TAGGED,
+    TAP,
+    THERE,
+    VXLAN_PORT,
+    A,
+    B,
+    D,
+    Sent,
+    Who,
+    World,
+    any_rule,
+    gateway,
+    own_mac,
+)
 from crossway.kernel.bpf import REDIRECT, SHOT, UNSPEC
 from crossway.model import rows as r
 from crossway.plan.service import NO_ROUTER, SERVICE_MAC
@@ -69,7 +92,7 @@ def come(
     w: World, v: int, proto: int, data: bytes, src: str = "", dst: str = "", device: str = "uplink", **options: Any
 ) -> Sent:
     """Take a packet for the host itself from outside, or from its own loopback."""
-    mac = (own_mac(), NEIGHBOUR) if device == "uplink" else (bytes(6), bytes(6))
+    mac = (bytes(6), bytes(6)) if device == "lo" else (own_mac(device), NEIGHBOUR)
     packet = ip(src or CLIENT[v], dst or HOST[v], proto, data, **options)
     return w.run("from_uplink", eth(*mac, IPV4 if v == 4 else IPV6, packet), device)
 
@@ -211,14 +234,159 @@ def test_who_gave_way_in_the_table_comes_back_with_the_clients_next_packet(w: Wo
     assert answer(w, 4, TCP, tcp(LISTENS, FROM, ACK)).passed
 
 
-def test_who_comes_by_another_device_is_answered_there(w: World) -> None:
+@pytest.fixture
+def two(w: World) -> Iterator[World]:
+    """Let the host ask for routes as it does, and be able to change the way to its clients."""
+    quiet = Path("/proc/sys/net/ipv6/conf/vxlan/disable_ipv6")
+    lines = [f"route add {c} dev uplink" for c in ("198.51.100.0/24", "2001:db8:7::/64")]
+    quiet.write_text("0")
+    Path("/proc/sys/net/ipv6/conf/uplink/disable_ipv6").write_text("0")
+    Path("/proc/sys/net/ipv6/conf/dd/disable_ipv6").write_text("0")
+    for v in ("ipv4", "ipv6"):
+        Path(f"/proc/sys/net/{v}/conf/vxlan/forwarding").write_text("1")
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, check=True)
+    yield w
+    for c in ("198.51.100.0/24", "2001:db8:7::/64"):
+        for device in ("uplink", "dd"):
+            subprocess.run(["ip", "route", "del", c, "dev", device], check=False, capture_output=True)
+    for v in ("ipv4", "ipv6"):
+        Path(f"/proc/sys/net/{v}/conf/vxlan/forwarding").write_text("0")
+
+
+@BOTH
+@PROTOCOLS
+def test_a_client_that_has_moved_to_another_link_is_answered_there(two: World, v: int, proto: int) -> None:
+    publish(two)
+    assert come(two, v, proto, body(proto, FROM, AT)).passed
+    assert come(two, v, proto, body(proto, FROM, AT, ACK), device="dd").drop == "TAKEN"  # a forger there
+    assert answer(two, v, proto, body(proto, LISTENS, FROM, ACK)).to == "uplink"
+    route = {4: "198.51.100.0/24", 6: "2001:db8:7::/64"}[v]
+    subprocess.run(["ip", "route", "replace", route, "dev", "dd"], check=True)
+    if v == 6:
+        subprocess.run(["ip", "route", "del", route, "dev", "uplink"], check=False, capture_output=True)
+    assert come(two, v, proto, body(proto, FROM, AT, ACK), device="dd").passed
+    assert answer(two, v, proto, body(proto, LISTENS, FROM, ACK)).to == "dd"
+
+
+@BOTH
+def test_nobody_outside_takes_over_what_the_host_itself_began(w: World, v: int) -> None:
     publish(w)
-    come(w, 4, TCP, tcp(FROM, AT))
-    (row,) = w.bpf.table("translations_assured").read().values()
-    assert row.ifindex == if_nametoindex("uplink")
-    come(w, 4, TCP, tcp(FROM, AT), HOST[4], device="lo")
-    come(w, 4, TCP, tcp(FROM, AT), device="lo")
-    assert answer(w, 4, TCP, tcp(LISTENS, FROM, ACK)).flight["out"] == LO
+    come(w, v, TCP, tcp(FROM, AT), HOST[v], HOST[v], "lo")
+    assert come(w, v, TCP, tcp(FROM, AT, ACK), HOST[v]).drop == "TAKEN"
+    assert answer(w, v, TCP, tcp(LISTENS, FROM, SYN | ACK), dst=HOST[v]).flight["out"] == LO
+
+
+@BOTH
+@PROTOCOLS
+@pytest.mark.parametrize("way", ["in", "out"])
+def test_a_connection_with_a_peer_is_not_taken_over(w: World, v: int, proto: int, way: str) -> None:
+    """One datagram from outside says that it is the peer: answers go on to the peer, and nothing comes in."""
+    publish(w)
+    peer = Who(RED, 99, FAR.identity, None)  # which no table knows: not even that may help
+    if way == "in":
+        first = eth(A.mac, B.mac, IPV4 if v == 4 else IPV6, ip(peer.ip(v), A.ip(v), proto, body(proto, FROM, LISTENS)))
+        assert w.receive(first).passed
+    else:
+        first = eth(B.mac, A.mac, IPV4 if v == 4 else IPV6, ip(A.ip(v), peer.ip(v), proto, body(proto, LISTENS, FROM)))
+        assert w.send(first).passed
+    w.delete("routes", *w.bpf.table("routes").read())
+    for flags in (SYN, ACK, RST):
+        assert come(w, v, proto, body(proto, FROM, AT, flags), peer.ip(v)).drop == "TAKEN"
+    reply = ip(A.ip(v), peer.ip(v), proto, body(proto, LISTENS, FROM, SYN | ACK))
+    assert w.send(eth(B.mac, A.mac, IPV4 if v == 4 else IPV6, reply)).to == B.device
+    assert all(not f.flags & r.FlowFlag.PUBLISHED for f in w.flows().values())
+
+
+@BOTH
+@PROTOCOLS
+def test_what_did_not_begin_as_published_is_not_translated(w: World, v: int, proto: int) -> None:
+    """A client that was, and whose flow is now one of the network's."""
+    publish(w)
+    come(w, v, proto, body(proto, FROM, AT))
+    for name in ("flows", "flows_assured"):
+        table = w.bpf.table(name)
+        table.delete(list(table.read()))
+    kind = IPV4 if v == 4 else IPV6
+    first = eth(A.mac, B.mac, kind, ip(CLIENT[v], A.ip(v), proto, body(proto, FROM, LISTENS)))
+    assert w.receive(first).passed
+    assert answer(w, v, proto, body(proto, LISTENS, FROM, SYN | ACK)).drop == "NO_ROUTE"
+    error, type, code = UNREACHABLE[v]
+    about = icmp(type, code, bytes(4), quoted(v, CLIENT[v], A.ip(v), proto, FROM, LISTENS, 200))
+    assert answer(w, v, error, about).drop == "NO_ROUTE"
+
+
+@BOTH
+def test_a_published_flow_that_was_lost_goes_on(w: World, v: int) -> None:
+    publish(w)
+    come(w, v, UDP, udp(FROM, AT))
+    for name in ("flows", "flows_assured"):
+        table = w.bpf.table(name)
+        table.delete(list(table.read()))
+    assert answer(w, v, UDP, udp(LISTENS, FROM)).to == "uplink"
+    assert come(w, v, UDP, udp(FROM, AT)).passed
+    assert answer(w, v, UDP, udp(LISTENS, FROM)).to == "uplink"
+
+
+SIDE = {
+    "a neighbour": B,
+    "a neighbour on another host": FAR,
+    "a neighbour behind the router": AWAY,
+    "nobody behind the router": Who(BLUE, 222, 0, None),
+    "nobody on its own network": Who(RED, 222, 0, None),
+    "its gateway": GATEWAY,
+    "the router's other side": gateway(BLUE),
+    "itself": A,
+}
+
+
+@BOTH
+@pytest.mark.parametrize("secured", [True, False])
+@pytest.mark.parametrize("what", SIDE)
+def test_a_client_is_nobody_of_the_ports_own_side(w: World, v: int, what: str, secured: bool) -> None:
+    publish(w, A._replace(secured=secured))
+    for proto in (TCP, UDP):
+        done = come(w, v, proto, body(proto, FROM, AT), SIDE[what].ip(v))
+        assert (done.verdict, done.drop) == (SHOT, "SPOOFED_CLIENT")
+    assert not w.bpf.table("translations_assured").read()
+
+
+@BOTH
+def test_a_client_is_nobody_to_whom_routes_of_the_ports_network_lead(w: World, v: int) -> None:
+    publish(w)
+    place = r.Place(r.PlaceKind.ROUTER, router=2)
+    beyond = {4: ("10.9.0.0", 112), 6: ("fd09::", 64)}[v]
+    prefix = r.RouteKey(32 + beyond[1], 1, r.pack_ip(beyond[0]))
+    for via, leads in ((AWAY, False), (D, True)):  # by another router, which knows no such network; by a port
+        if via is AWAY:
+            w.put("endpoints", {r.EndpointKey(BLUE, r.pack_ip(via.ip(v))): r.Endpoint(place, via.mac)})
+        w.put("routes", {prefix: r.Route(r.RouteKind.VIA, BLUE, r.pack_ip(via.ip(v)))})
+        client = beyond[0].removesuffix("0") + "5"
+        assert come(w, v, UDP, udp(FROM + leads, AT), client).drop == ("SPOOFED_CLIENT" if leads else None)
+    # A default route is for all that nobody else is known for: clients from outside are among them.
+    w.delete("routes", prefix)
+    everywhere = r.RouteKey(32 + (96 if v == 4 else 0), 1, r.pack_ip("0.0.0.0") if v == 4 else bytes(16))
+    w.put("routes", {everywhere: r.Route(r.RouteKind.VIA, BLUE, r.pack_ip(D.ip(v)))})
+    assert come(w, v, UDP, udp(FROM + 2, AT), beyond[0].removesuffix("0") + "6").passed
+
+
+@BOTH
+@pytest.mark.parametrize("port", [VXLAN_PORT, PEER_PORT])
+def test_no_answer_goes_to_a_hosts_tunnel(w: World, v: int, port: int) -> None:
+    """Whatever address it is: of a host, another of that host's, one that this host does not know."""
+    publish(w)
+    for client in ({4: THERE, 6: "2001:db8::2"}[v], CLIENT[v]):
+        assert come(w, v, UDP, udp(port, AT), client).drop == "SPOOFED_CLIENT"
+        assert come(w, v, TCP, tcp(port, AT), client).passed
+    # Nor to one that an older build took.
+    (key, row), *_ = w.bpf.table("translations_assured").read().items()
+    w.put("translations_assured", {key._replace(proto=UDP): row})
+    assert answer(w, v, UDP, udp(LISTENS, port), dst=r.unpack_ip(key.remote)).drop == "SPOOFED_CLIENT"
+
+
+@pytest.mark.parametrize("src", ["0.0.0.9", "240.0.0.1", "255.255.255.255", "239.1.1.1", "127.0.0.5"])
+def test_a_client_from_where_nobody_is_is_the_hosts_to_judge(w: World, src: str) -> None:
+    publish(w)
+    assert come(w, 4, UDP, udp(FROM, AT), src).verdict == UNSPEC
 
 
 @BOTH

@@ -389,11 +389,18 @@ def on_one_cpu() -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
 
 
+def be16(port: int) -> int:
+    return int.from_bytes(port.to_bytes(2, "big"), "little")
+
+
 @contextmanager
 def world(kind: type[Object] = Object, sizes: Mapping[str, int] | None = None, **more: int) -> Iterator[World]:
     """Be in a fresh world; *sizes* makes tables smaller than they are here, *more* is configured."""
     with namespace(), on_one_cpu():
-        config = {"overlay": if_nametoindex("vxlan"), "tunnel_from_cb": 1, **more}
+        config = {
+            "overlay": if_nametoindex("vxlan"), "tunnel_from_cb": 1, "vxlan_port": be16(VXLAN_PORT),
+            "peer_port": be16(PEER_PORT), **more,
+        }  # fmt: skip
         with kind(config=config, sizes=SIZES | dict(sizes or {})) as bpf:
             reasons = {number: name for name, number in bpf.btf.enum("drop").items()}
             made = World(bpf, reasons)
@@ -402,25 +409,24 @@ def world(kind: type[Object] = Object, sizes: Mapping[str, int] | None = None, *
 
 
 NEIGHBOUR = bytes((2, 9, 9, 9, 9, 9))  # in the underlay: the other host
-VXLAN_PORT = 4789
+VXLAN_PORT, PEER_PORT = 4789, 9697
 SIOCGIFHWADDR = 0x8927  # linux/sockios.h
 
 
 @contextmanager
 def direct_world() -> Iterator[World]:
     """Be in a world that makes and takes off VXLAN itself, with the device `uplink` in the underlay."""
-    port = int.from_bytes(VXLAN_PORT.to_bytes(2, "big"), "little")
-    with world(direct=1, vxlan_port=port, underlay=int.from_bytes(r.pack_ip(HERE), "little")) as made:
+    with world(direct=1, underlay=int.from_bytes(r.pack_ip(HERE), "little")) as made:
         Path("/proc/sys/net/ipv4/conf/vxlan/forwarding").write_text("1")
         lines = [f"address add {HERE}/24 dev uplink", f"neigh add {THERE} lladdr {NEIGHBOUR.hex(':')} dev uplink"]
         subprocess.run(["ip", "-batch", "-"], input="\n".join(lines) + "\n", text=True, check=True)
         yield made
 
 
-def own_mac() -> bytes:
-    """Return the MAC of `uplink`."""
+def own_mac(device: str = "uplink") -> bytes:
+    """Return the MAC of a device."""
     with socket() as s:
-        return fcntl.ioctl(s, SIOCGIFHWADDR, struct.pack("256s", b"uplink"))[18:24]
+        return fcntl.ioctl(s, SIOCGIFHWADDR, struct.pack("256s", device.encode()))[18:24]
 
 
 def wrapped(

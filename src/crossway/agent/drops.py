@@ -42,10 +42,11 @@ WORDS = {
     "NO_STAGE": "a part of the data plane is not loaded",
     "NO_SERVICE": "it asks for DHCP or a router advertisement too often, or faster than the agent answers",
     "RATE": "the port sends or gets more than its limit of bandwidth",
-    "TAKEN": "the client has a connection to the same port of the container by another published port already",
+    "TAKEN": "the client's address and port have a connection to the same port of the container another way already",
     "UNTRACKED": "it passed, but the table of flows was full: answers to it may be refused",
     "LINK_LOCAL": "it is for neighbours alone (neighbour discovery, multicast listeners), and no router hands it on",
     "REVERSE_PATH": "a router has no way back to its source address by the network that it came from",
+    "SPOOFED_CLIENT": "its source is no client of a published port: an address of the port's own side, or a tunnel's",
 }
 
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from crossway.agent.edge import PORT as PEER_PORT
 from crossway.agent.hooks import Hooks
 from crossway.kernel import bpffs
 from crossway.kernel.bpf import Object, hidden, schemas
@@ -19,6 +20,11 @@ from crossway.settings import DIRECT
 log = logging.getLogger(__name__)
 
 WORKLOAD, OVERLAY, UPLINK = "from_workload", "from_overlay", "from_uplink"
+
+
+def _be16(port: int) -> int:
+    """Return a port's number as the programs compare it, in the order of the wire."""
+    return int.from_bytes(port.to_bytes(2, "big"), "little")
 
 
 class Plane:
@@ -41,15 +47,17 @@ class Plane:
         config = {
             "overlay": self.overlay.ifindex,
             "underlay": int.from_bytes(own, "little"),
-            "vxlan_port": int.from_bytes(vxlan_port.to_bytes(2, "big"), "little"),
+            "vxlan_port": _be16(vxlan_port),
+            "peer_port": _be16(PEER_PORT),
             "direct": self._direct,
         }
-        if self._direct:
-            # The programs ask for routes as a packet from this device would. None ever leaves it for the host's stack.
+        # The programs ask for routes as a packet from this device would. None ever leaves it for the host's stack.
+        for family in ("ipv4", "ipv6"):
             try:
-                Path(f"/proc/sys/net/ipv4/conf/{self.overlay.name}/forwarding").write_text("1")
-            except OSError as fault:  # then it gets none, and all packets go by the device
-                log.warning("packets to other hosts go the long way: %s", fault)
+                Path(f"/proc/sys/net/{family}/conf/{self.overlay.name}/forwarding").write_text("1")
+            except OSError as fault:  # then they get none
+                if family == ("ipv4" if own.startswith(MAPPED) else "ipv6"):
+                    log.warning("packets to other hosts go the long way, and may come by any link: %s", fault)
         if hidden():
             log.warning("the kernel is locked down: where a guest has its checksums written is not seen")
         self.object = Object(config=config, pins=self._pins)
