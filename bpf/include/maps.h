@@ -106,6 +106,12 @@ struct {
 	__uint(max_entries, 1 << 20);
 } questions SEC(".maps");
 
+// Port -> what of it waits in `questions`. Ask writes and reads.
+TABLE(waiting, LRU_HASH, struct port_key, struct in_flight, 16384, 0);
+
+// A question on its way into the ring. Ask writes and reads.
+TABLE(question, PERCPU_ARRAY, __u32, struct asked, 1, 0);
+
 // Port -> how many questions it may still ask.
 TABLE(patience, LRU_HASH, struct port_key, struct budget, 4096, 0);
 

@@ -336,7 +336,17 @@ struct share {
 
 enum { QUESTION_MAX = 1514 };
 
-// A frame that a port sent and the agent is to answer, without VLAN tags.
+// What of a port's waits in the ring for the agent, in bytes: what was put there
+// before a mark, and what after it. Once the agent has read up to the mark, what
+// came after it is what waits, up to a new one.
+struct in_flight {
+	__u64 mark;
+	__u64 before;
+	__u64 after;
+};
+
+// A frame that a port sent and the agent is to answer, without VLAN tags. The
+// ring has no more of it than its length.
 struct asked {
 	struct port_key port;
 	__u32 length;
@@ -424,6 +434,7 @@ enum drop {
 	DROP_LINK_LOCAL,      // for neighbours alone: no router hands it on
 	DROP_REVERSE_PATH,    // a router has no way back to its source by the network that it came from
 	DROP_SPOOFED_CLIENT,  // who comes to a published port has an address of the port's own side, or a host's tunnel port
+	DROP_PUNT_SHARE,      // asks for the same as NO_SERVICE, and its port's share of what may wait for the agent is full
 	DROP_MAX,
 };
 

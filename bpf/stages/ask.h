@@ -4,7 +4,8 @@
 //
 //     ask ─┬──────────────────────────> the agent
 //          └─ DNS: firewall(egress) ──> the agent
-//               └─ DROP_POLICY_OUT         └─ DROP_NO_SERVICE
+//               └─ DROP_POLICY_OUT         ├─ DROP_NO_SERVICE
+//                                          └─ DROP_PUNT_SHARE
 #pragma once
 #include "../include/budget.h"
 #include "../include/stage.h"
@@ -17,6 +18,7 @@ enum {
 	QUESTIONS_PER_SECOND = 10,
 	NAMES = 100,  // and of names
 	NAMES_PER_SECOND = 100,
+	PUNT_SHARE = 8,  // a port's questions wait in an eighth of what is free, at most
 };
 
 // Python reads the layout from here.
@@ -74,11 +76,39 @@ static __always_inline bool is_question(const struct packet *p, const struct por
 	return p->proto == IPPROTO_ICMPV6 && *(__u8 *)&p->rule_port == ND_RS;
 }
 
+// Return whether one more question of a port may wait for the agent, and count it.
+// A port may have an eighth of what the others leave free: however many ask
+// without end, there is room for one that has nothing in the ring.
+static __always_inline bool within_share(const struct port_key *port, __u64 size)
+{
+	__u64 read = bpf_ringbuf_query(&questions, BPF_RB_CONS_POS);
+	__u64 put = bpf_ringbuf_query(&questions, BPF_RB_PROD_POS);
+	__u64 free = bpf_ringbuf_query(&questions, BPF_RB_RING_SIZE) - (put - read);
+	struct in_flight first = { .mark = put + size, .before = size }, *of;
+	__u64 have;
+
+	of = bpf_map_lookup_elem(&waiting, port);
+	if (!of) {
+		bpf_map_update_elem(&waiting, port, &first, BPF_ANY);
+		return true;
+	}
+	if (read >= of->mark) {
+		of->before = read >= put ? 0 : of->after;
+		of->after = 0;
+		of->mark = put;
+	}
+	have = of->before + of->after;
+	if (have && have + size > free / PUNT_SHARE)
+		return false;
+	__sync_fetch_and_add(&of->after, size);
+	return true;
+}
+
 SEC("tc")
 int ask(struct __sk_buff *skb)
 {
 	struct packet *p = packet_in_flight();
-	__u32 length = skb->len;
+	__u32 length = skb->len, zero = 0;
 	struct asked *q;
 	enum drop why;
 	bool heard;
@@ -96,18 +126,19 @@ int ask(struct __sk_buff *skb)
 		heard = has_budget(&patience, &p->port, p->now, QUESTIONS, QUESTIONS_PER_SECOND);
 	}
 	barrier_on(length);
-	if (length > QUESTION_MAX || !heard)
+	if (length < ETH_HLEN || length > QUESTION_MAX || !heard)
 		return drop(p, DROP_NO_SERVICE);
-	q = bpf_ringbuf_reserve(&questions, sizeof(*q), 0);
+	q = bpf_map_lookup_elem(&question, &zero);
 	if (!q)
-		return drop(p, DROP_NO_SERVICE);
+		return drop(p, DROP_ERROR);
 	q->port = p->port;
 	q->length = length;
-	barrier_on(length);
-	if (length < ETH_HLEN || bpf_skb_load_bytes(skb, 0, q->frame, length)) {
-		bpf_ringbuf_discard(q, 0);
+	if (bpf_skb_load_bytes(skb, 0, q->frame, length))
 		return drop(p, DROP_SHORT);
-	}
-	bpf_ringbuf_submit(q, 0);
+	if (!within_share(&p->port, (offsetof(struct asked, frame) + length + BPF_RINGBUF_HDR_SZ + 7) & ~7ull))
+		return drop(p, DROP_PUNT_SHARE);
+	barrier_on(length);
+	if (length > QUESTION_MAX || bpf_ringbuf_output(&questions, q, offsetof(struct asked, frame) + length, 0))
+		return drop(p, DROP_NO_SERVICE);
 	return TC_ACT_STOLEN;
 }

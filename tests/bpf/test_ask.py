@@ -41,7 +41,7 @@ class Ears:
         self.world = made
         self.heard: list[r.Asked] = []
         fd, layout = made.bpf.ring("questions", "asked", r.Asked)
-        self.ring = Ring(fd, lambda raw: self.heard.append(layout.unpack(raw[: layout.size])))
+        self.ring = Ring(fd, lambda raw: self.heard.append(layout.unpack(raw.ljust(layout.size, b"\0")[: layout.size])))
 
     def serve(self, flags: int) -> None:
         ports = self.world.bpf.table("ports")
@@ -150,12 +150,13 @@ def test_an_agent_that_does_not_read_loses_questions_and_no_more(ears: Ears) -> 
     """The ring fills; what comes then is dropped and counted, and what is in it is whole."""
     ports = ears.world.bpf.table("ports")
     row, told = ports.get(A.key), []
+    long = eth(BROADCAST, A.mac, IPV4, ip("0.0.0.0", "255.255.255.255", UDP, udp(68, 67, b"x" * 1400)))
     for vlan in range(100, 900):
         ports.put({r.PortKey(A.key.ifindex, vlan): row})
-        told.append(ears.world.send(discover(A, vlan=vlan)).drop)
+        told.append(ears.world.send(eth(long[:6], long[6:12], IPV4, long[14:], vlan=vlan)).drop)
         ports.delete([r.PortKey(A.key.ifindex, vlan)])
     assert told[-1] == "NO_SERVICE"
-    assert [frame for _, frame in ears.take()] == [discover(A)] * told.count(None)
+    assert [frame for _, frame in ears.take()] == [long] * told.count(None)
     assert ears.world.send(discover(A)).drop is None
 
 
@@ -251,3 +252,47 @@ def test_a_provider_network_tells_its_own_neighbours_of_a_resolver_there(names: 
     assert names.world.send(arp(1, PUBLIC.mac, PUBLIC.ip4, RESOLVER), PUBLIC).to == "uplink"
     told = names.world.send(arp(1, A.mac, A.ip4, RESOLVER))
     assert (told.to, told.packet) == ("da", arp(2, SERVICE_MAC, RESOLVER, A.ip4, A.mac, A.mac))
+
+
+RING, LONG = 1 << 20, 1400
+
+
+def long_query(who: Who = A, **tag: int) -> bytes:
+    sent = frame_to(who, SERVICE_MAC, RESOLVER, UDP, udp(40000, 53, b"x" * LONG))
+    return eth(sent[:6], sent[6:12], IPV4, sent[14:], **tag) if tag else sent
+
+
+def test_a_port_fills_its_share_of_the_ring_and_no_more(names: Ears) -> None:
+    names.serve(BOTH | r.PortFlag.NAMES)
+    told = [names.world.send(long_query()).drop for _ in range(100)]
+    size = len(long_query()) + 12 + 8  # with what the agent is told of it
+    most = next(n for n in range(1000) if (n + 1) * size > (RING - n * size) / 8)
+    assert told == [None] * most + ["PUNT_SHARE"] * (100 - most)
+    assert names.world.send(query(B), B).drop is None
+    # As soon as the agent has read them it may ask again.
+    assert [port for port, _ in names.take()] == [A.key] * most + [B.key]
+    assert names.world.send(discover(A)).drop is None
+
+
+def test_the_share_of_a_port_follows_what_is_read(names: Ears) -> None:
+    """It is never taken for more than it has, however long it goes on."""
+    for _ in range(4):
+        assert [names.world.send(long_query()).drop for _ in range(20)] == [None] * 20
+        assert len(names.take()) == 20
+
+
+def test_however_many_ask_without_end_there_is_room_for_another(names: Ears) -> None:
+    ports = names.world.bpf.table("ports")
+    row = ports.get(A.key)
+    vlans = range(100, 117)
+    ports.put({r.PortKey(A.key.ifindex, vlan): row for vlan in vlans})
+    for _ in range(60):
+        for vlan in vlans:
+            names.world.send(long_query(vlan=vlan))
+    for _ in range(5):
+        assert names.world.send(query(B), B).drop is None
+    heard = [port for port, _ in names.take()]
+    assert heard[-5:] == [B.key] * 5
+    each = [heard.count(r.PortKey(A.key.ifindex, vlan)) for vlan in vlans]
+    assert max(each) - min(each) <= 1, each
+    ports.delete([r.PortKey(A.key.ifindex, vlan) for vlan in vlans])

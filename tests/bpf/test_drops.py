@@ -45,6 +45,7 @@ from bpf.world import (
 )
 from crossway.kernel.bpf import REDIRECT, SHOT, lib
 from crossway.model import rows as r
+from crossway.plan.service import NO_ROUTER, SERVICE_MAC
 
 GATEWAY = gateway(RED)
 OTHER_MAC = bytes.fromhex("020000000099")
@@ -63,6 +64,18 @@ def asks_too_often(w: World) -> Sent:
     for _ in range(60):  # more than the burst: on a slow machine some of it is given back meanwhile
         w.bpf.run("from_workload", discover, ifindex=A.key.ifindex)
     return w.send(discover)
+
+
+def asks_more_than_its_share(w: World) -> Sent:
+    ports = w.bpf.table("ports")
+    ports.put({A.key: ports.get(A.key)._replace(flags=r.PortFlag.NAMES)})
+    place = r.Place(r.PlaceKind.ROUTER, router=NO_ROUTER)
+    w.put("endpoints", {r.EndpointKey(RED, r.pack_ip("192.0.2.53")): r.Endpoint(place, SERVICE_MAC)})
+    query = frame_to(A, SERVICE_MAC, "192.0.2.53", UDP, udp(40000, 53, b"x" * 1400))
+    assert not w.send(query).drops
+    for _ in range(90):  # the agent reads nothing
+        w.bpf.run("from_workload", query, ifindex=A.key.ifindex)
+    return w.send(query)
 
 
 def without_network(w: World) -> Sent:
@@ -161,6 +174,7 @@ REASONS: dict[str, Callable[[World], Sent]] = {
     "ERROR": to_a_link_that_is_gone,
     "NO_STAGE": without_a_stage,
     "NO_SERVICE": asks_too_often,
+    "PUNT_SHARE": asks_more_than_its_share,
     "RATE": too_fast,
     "TAKEN": by_two_published_ports,
     "UNTRACKED": without_room,

@@ -1047,6 +1047,11 @@ class Agent:
 
     async def _answer_drops(self, _: bytes, query: Mapping[str, str]) -> Any:
         rows = self.plane.object.table("drops").read()
+        share = next((number for number, name in self._reasons.items() if name == "PUNT_SHARE"), 0)
+        for at, record in self._desk.dropped().items():
+            key = r.DropKey(at, share)
+            before = rows[key].packets if key in rows else 0
+            rows[key] = record._replace(packets=record.packets + before)
         ports = {body.key: id for id, body in self.plan.local_bodies().items()}
         wanted = query.get("port")
         if wanted is not None:
@@ -1065,7 +1070,7 @@ class Agent:
     def _listen(self) -> None:
         """Hear what guests ask, and which addresses they have, as the present programs put it down."""
         self._hang_up()
-        self._rings = [self.plane.questions(self._desk.ask), self.plane.sightings(self._learner.take)]
+        self._rings = [self.plane.questions(self._desk.put), self.plane.sightings(self._learner.take)]
         for ring in self._rings:
             asyncio.get_running_loop().add_reader(ring.fileno(), ring.read)
 

@@ -40,6 +40,7 @@ WORDS = {
     "NO_UPLINK": "the provider network is not on this host",
     "ERROR": "the kernel refused to pass it on",
     "NO_STAGE": "a part of the data plane is not loaded",
+    "PUNT_SHARE": "its port asks for names, DHCP or router advertisements, and as much as its share waits already",
     "NO_SERVICE": "it asks for DHCP or a router advertisement too often, or faster than the agent answers",
     "RATE": "the port sends or gets more than its limit of bandwidth",
     "TAKEN": "the client's address and port have a connection to the same port of the container another way already",

@@ -186,7 +186,7 @@ class Plane:
         fd, layout = self.object.ring("questions", "asked", Asked)
 
         def record(raw: bytes) -> None:
-            asked = layout.unpack(raw[: layout.size])
+            asked = layout.unpack(raw.ljust(layout.size, b"\0")[: layout.size])  # the ring has no more than the frame
             take(asked.port, asked.frame[: asked.length])
 
         return Ring(fd, record)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from crossway.kernel.bpf import P, lib
 
+READ_MAX = 1024  # records at a time: who writes without end keeps nobody from doing something else
+
 _SAMPLE = c.CFUNCTYPE(c.c_int, P, P, c.c_size_t)
 lib.ring_buffer__new.restype = P
 
@@ -22,8 +24,10 @@ class Ring:
     def __init__(self, fd: int, take: Callable[[bytes], None]) -> None:
         def sample(_: int | None, data: int, size: int) -> int:
             take(c.string_at(data, size))
-            return 0
+            self._left -= 1
+            return 0 if self._left else -errno.EAGAIN  # libbpf stops behind this record
 
+        self._left = 0
         self._sample = _SAMPLE(sample)  # kept alive as long as the kernel's side may call it
         ring = lib.ring_buffer__new(fd, self._sample, None, None)
         if not ring:
@@ -35,7 +39,8 @@ class Ring:
         return int(lib.ring_buffer__epoll_fd(P(self._ring)))
 
     def read(self) -> None:
-        """Hand over all records that are there."""
+        """Hand over the records that are there, up to a bound; `fileno` stays readable while there are more."""
+        self._left = READ_MAX
         if self._ring is not None:
             lib.ring_buffer__consume(P(self._ring))
 

@@ -297,3 +297,33 @@ def test_whether_engines_ask_from_outside(
     (tmp_path / "conf").write_text(conf)
     monkeypatch.setattr(names, "RESOLV_CONF", tmp_path / "conf")
     assert names.is_asked_outside() is outside
+
+
+def test_many_ports_that_wait_for_a_slow_server_leave_room_for_another_project(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """17 ports of one project ask 40 questions each of a server that answers none; then another's port asks."""
+    loud = [a_port(f"loud{n}", 20 + n, host="h1", project="loud") for n in range(17)]
+    plan.take(Document("port", port.id, port) for port in loud)
+    monkeypatch.setattr(names, "PATIENCE_SECONDS", 3.0)
+    refused: list[str] = []
+
+    def only_good(data: bytes) -> list[bytes]:
+        return right(data) if b"good" in data else []
+
+    async def what(asked: Names) -> None:
+        asked._refused = lambda port, _: refused.append(port.project)
+        for n in range(40):
+            for port in loud:
+                asked.ask(port, frame(f"slow{n}.example", id=n))
+        assert len(asked._waiting) == names.WAITING_MAX
+        await asyncio.sleep(0.2)  # the server's socket holds no more than a few hundred at once
+        asked.ask(me(plan), frame("good.example", id=999))
+
+    _, heard = asking(plan, monkeypatch, [only_good], what)
+    codes = [(m.id, m.rcode()) for m in (dns.message.from_wire(back.body) for back in heard)]
+    assert [code for id, code in codes if id == 999] == [dns.rcode.NOERROR]
+    assert set(refused) == {"loud"}
+    assert len(codes) == 17 * 40 + 1
+    # Each of the loud ones had its share, too.
+    assert len(refused) == 17 * 40 - names.WAITING_MAX + 1

@@ -3,10 +3,15 @@
 A question comes with the port that it was asked at, as the data plane knows it;
 nothing in the question itself is believed. An answer goes out of the port's own
 link, tagged if the port is a VLAN of it, and reaches nobody else.
+
+Questions wait in a queue that serves projects in turn, and the ports of a
+project in turn, a few milliseconds at a time: whoever asks without end takes
+neither others' answers nor the agent's loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import struct
@@ -17,10 +22,11 @@ from typing import TypeVar
 
 from crossway.agent.guest import advert, dhcp, dhcpv6, dns
 from crossway.agent.guest.facts import Guest, Lease, Prefix
-from crossway.agent.guest.frame import UDP, Frame, build, parse
+from crossway.agent.guest.fair_queue import FairQueue
+from crossway.agent.guest.frame import IPV4, IPV6, UDP, Frame, build, parse
 from crossway.agent.guest.names import Names
 from crossway.agent.guest.neighbours import Neighbours, asked
-from crossway.model.rows import PortKey
+from crossway.model.rows import DropRecord, PortKey
 from crossway.plan import view
 from crossway.plan.address import mac
 from crossway.plan.interface_config import DEFAULT, routes_of
@@ -32,8 +38,11 @@ log = logging.getLogger(__name__)
 Ip = TypeVar("Ip", IPv4Address, IPv6Address)
 
 DOT1Q = 0x8100
+MAPPED = bytes(10) + b"\xff\xff"  # before an IPv4 address, as tables have it
 # Guests forget no router before 9000 s; they are told again long before that.
 AGAIN_SECONDS = 600.0
+QUEUE_MAX, QUEUE_OF_PORT_MAX = 4096, 64  # questions that wait, in all and of one port
+SERVE_SECONDS = 0.005  # how long questions are answered before the loop does something else
 
 
 class Desk:
@@ -52,13 +61,64 @@ class Desk:
         self._due = 0.0
         # Port -> when it was told of routers, what, and what was known of it then.
         self._told: dict[str, tuple[float, bytes, Guest]] = {}
-        self._names = Names(plan, self._answer)
+        self._names = Names(plan, self._answer, refused=self._count)
+        self._queue: FairQueue[tuple[PortKey, bytes]] = FairQueue(QUEUE_MAX, QUEUE_OF_PORT_MAX)
+        self._serving = False
+        self._dropped: dict[str, DropRecord] = {}  # port -> what was beyond its share
         self.neighbours = Neighbours(plan, self._send)
 
     def close(self) -> None:
         self._names.close()
         if self._out is not None:
             self._out.close()
+
+    def put(self, key: PortKey, raw: bytes) -> None:
+        """Have a question answered in its port's turn; beyond the port's share it is dropped and counted."""
+        port = self._port_at(key)
+        if port is None:
+            return
+        given_way = self._queue.put(port.project or port.network, port.id, (key, raw))
+        if given_way is not None:
+            at, lost = given_way
+            if (whose := self._port_at(at)) is not None and (asked := parse(lost)) is not None:
+                self._count(whose, asked)
+        if self._queue and not self._serving:
+            self._serving = True
+            asyncio.get_running_loop().call_soon(self._serve)
+
+    def _serve(self) -> None:
+        end = time.monotonic() + SERVE_SECONDS
+        try:
+            while self._queue and time.monotonic() < end:
+                self.ask(*self._queue.get())
+        finally:
+            self._serving = bool(self._queue)
+            if self._serving:
+                asyncio.get_running_loop().call_soon(self._serve)
+
+    def _count(self, port: view.Port, asked: Frame) -> None:
+        """Count a question that was beyond its port's share."""
+        network, last = self._plan.network(port.network), self._dropped.get(port.id)
+        src, dst = (ip if len(ip) == 16 else MAPPED + ip for ip in (asked.src, asked.dst))
+        self._dropped[port.id] = DropRecord(
+            last.packets + 1 if last is not None else 1,
+            time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+            src,
+            dst,
+            network.number if network is not None else 0,
+            port.identity,
+            0,
+            asked.src_port,
+            asked.dst_port,
+            IPV6 if len(asked.src) == 16 else IPV4,
+            asked.proto,
+        )
+
+    def dropped(self) -> dict[PortKey, DropRecord]:
+        """Return what was beyond the shares of ports, by port, as the data plane counts what it drops."""
+        bodies = self._plan.local_bodies()
+        self._dropped = {id: record for id, record in self._dropped.items() if id in bodies}
+        return {bodies[id].key: record for id, record in self._dropped.items()}
 
     def ask(self, key: PortKey, raw: bytes) -> None:
         """Answer a question that was asked at a port, if there is an answer."""

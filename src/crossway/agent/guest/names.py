@@ -12,7 +12,6 @@ import random
 import secrets
 import socket
 import struct
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from crossway import settings
 from crossway.agent.guest import dns
+from crossway.agent.guest.fair_queue import FairQueue
 from crossway.agent.guest.frame import UDP, Frame
 from crossway.errors import Invalid
 from crossway.plan import view
@@ -87,14 +87,22 @@ def is_asked_outside() -> bool:
 
 
 class Names:
-    """Answers what the ports of one host ask for; *send* takes an answer to a port."""
+    """Answers what the ports of one host ask for.
+
+    *send* takes an answer to a port; *refused* hears of questions that were
+    refused, as too many of their port, or its project, wait for resolvers.
+    """
 
     def __init__(
-        self, plan: Plan, send: Callable[[str, Frame], None], resolvers: Callable[[], Sequence[str]] = own
+        self,
+        plan: Plan,
+        send: Callable[[str, Frame], None],
+        resolvers: Callable[[], Sequence[str]] = own,
+        refused: Callable[[view.Port, Frame], None] = lambda port, frame: None,
     ) -> None:
-        self._plan, self._send, self._resolvers = plan, send, resolvers
-        self._waiting: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._plan, self._send, self._resolvers, self._refused = plan, send, resolvers, refused
+        self._waiting: FairQueue[asyncio.Task[None]] = FairQueue(WAITING_MAX, WAITING_OF_PORT_MAX)
+        self._tasks: dict[asyncio.Task[None], tuple[view.Port, Frame, dns.Question]] = {}
 
     def close(self) -> None:
         """Ask nobody any more."""
@@ -110,19 +118,24 @@ class Names:
             self._answer(port, frame, dns.answer(asked, (), dns.NOT_DONE))
         elif asked.kind in (dns.IN, dns.ANY) and (told := lookup(self._plan, port, asked)) is not None:
             self._answer(port, frame, told)
-        elif self._waiting[port.id] >= WAITING_OF_PORT_MAX or len(self._tasks) >= WAITING_MAX:
-            self._answer(port, frame, dns.answer(asked, (), dns.FAILED))
         else:
-            self._waiting[port.id] += 1
             task = asyncio.get_running_loop().create_task(self._ask_others(port, frame, asked))
-            self._tasks.add(task)
-            task.add_done_callback(lambda done: self._done(done, port.id))
+            self._tasks[task] = (port, frame, asked)
+            task.add_done_callback(self._done)
+            given_way = self._waiting.put(port.project or port.network, port.id, task)
+            if given_way is not None:
+                self._give_up(given_way)
 
-    def _done(self, task: asyncio.Task[None], port: str) -> None:
-        self._tasks.discard(task)
-        self._waiting[port] -= 1
-        if not self._waiting[port]:
-            del self._waiting[port]
+    def _give_up(self, task: asyncio.Task[None]) -> None:
+        """Answer that a name cannot be had now, as more of its port's wait than its share."""
+        port, frame, asked = self._tasks[task]
+        task.cancel()
+        self._refused(port, frame)
+        self._answer(port, frame, dns.answer(asked, (), dns.FAILED))
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        port, *_ = self._tasks.pop(task)
+        self._waiting.remove(port.project or port.network, port.id, task)
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("a name could not be asked for: %s", fault)
 
