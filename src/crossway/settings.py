@@ -98,6 +98,12 @@ KEYSTONE = (
     KEYSTONE_SECONDS,
 )
 
+IDENTITIES = Setting(
+    "identities",
+    "4096",
+    "distinct sets of security groups of one project on its ports, with those that hosts have not all forgotten",
+)
+
 QUOTAS = tuple(
     Setting(f"quota_{name}", default, f"{what} that a project may have; -1: any number, as with auth none if not set")
     for name, default, what in (
@@ -133,6 +139,7 @@ ALL = (
     DIRECT,
     *ACCESS,
     *KEYSTONE,
+    IDENTITIES,
     *QUOTAS,
 )
 

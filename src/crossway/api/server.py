@@ -41,7 +41,7 @@ from crossway.api.networking import Networking
 from crossway.control import claims
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
-from crossway.control.quota import defaults
+from crossway.control.quota import defaults, identities
 from crossway.control.status import Status
 from crossway.control.view import Views
 from crossway.errors import Fault, Invalid, NotFound, Unavailable
@@ -296,6 +296,7 @@ async def serve(listen: Sequence[str], store: str, access: Access = OPEN) -> Asy
         opened = open_store(store)
         stack.push_async_callback(opened.close)
         cloud = Cloud(opened, defaults(unlimited=not known))
+        cloud.identities_max = identities()
         stack.push_async_callback(cloud.stop)
         await cloud.start()
         for wrong in await claims.mend(cloud):

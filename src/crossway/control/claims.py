@@ -11,7 +11,19 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from crossway.control import default_rule, identity, link, log, metering, outside, qos, rule, segmentation, statefulness
+from crossway.control import (
+    default_rule,
+    host,
+    identity,
+    link,
+    log,
+    metering,
+    outside,
+    qos,
+    rule,
+    segmentation,
+    statefulness,
+)
 from crossway.control.cloud import Cloud
 from crossway.control.network import HELD as HA
 from crossway.control.rbac import DEFAULT_NETWORK
@@ -108,6 +120,7 @@ HOLDS: Mapping[str, Holds] = {
     "port": _port,
     "router": _router,
     "identity": identity.keys,
+    "host": host.keys,
     "rule": rule.keys,
     "default_security_group_rule": lambda one: iter(default_rule.keys(one)),
     "floatingip": _floatingip,
@@ -186,8 +199,10 @@ def _may_be(cloud: Cloud, key: str) -> bool:
             network, _, user = rest.partition("/")
             return network in cloud.networks.rows and user in cloud.routers.rows
         case "claim":
-            return rest == default_rule.WRITTEN or (
-                rest.startswith(HA) and rest.removeprefix(HA) in cloud.networks.rows
+            return (
+                rest == default_rule.WRITTEN
+                or rest in cloud.resting
+                or (rest.startswith(HA) and rest.removeprefix(HA) in cloud.networks.rows)
             )
     return False
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -29,6 +30,9 @@ from crossway.store import Change, Compacted, Entry, Event, Store
 
 T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R", bound=Resource)
+IDENTITIES_MAX = 4096
+# What begins the value of a claim of a number that rests.
+RESTING = b"resting "
 # So many ids are put in their places one by one; more are sorted anew.
 MOVED = 500
 
@@ -179,23 +183,35 @@ class Cloud:
         self.rules = self.of(Rule)
         self.rbac = self.of(RbacPolicy)
         self.hosts = Table("host", Host, {"underlay": lambda host: (host.underlay,)})
-        sets: dict[str, Index] = {"groups": lambda i: (i.groups,), "group": lambda i: i.groups}
+        sets: dict[str, Index] = {
+            "groups": lambda i: (i.groups,),
+            "group": lambda i: i.groups,
+            "project": lambda i: (i.project,),
+        }
         self.identities = Table("identity", Identity, sets)
         self.handovers = Table("handover", Handover, {"port": lambda told: (told.port,)})
         seen: dict[str, Index] = {"port": lambda seen: (seen.port,), "network": lambda seen: (seen.network,)}
         self.learned = Table("learned", Learned, seen)
         self.tables |= {table.name: table for table in (self.hosts, self.identities, self.handovers, self.learned)}
         self.usage = Usage(self.tables, limits or {})
+        # How many identities one project may have, with those that rest.
+        self.identities_max = IDENTITIES_MAX
         self.addresses = Addresses()
         self.defaults: dict[str, str] = {}
         self.counters: dict[str, int] = {}
         # Small claims that are nothing but themselves: numbers of networks and routers, segments.
         self.claims: dict[str, str] = {}
+        # Those of numbers that nobody has any more but hosts may still hold rows of: since which revision, and whose
+        # they were; by project, how many. A number is given to nobody else until every host has applied that.
+        self.resting: dict[str, tuple[int, str]] = {}
+        self.resting_of: Counter[str] = Counter()
         # Keys that transactions under way are about to create; who allocates steps aside.
         self.pending: set[str] = set()
         # Whether a host has reported of late, and when it last did: whoever takes reports says so.
         self.alive: Callable[[str], bool] = lambda host: False
         self.heard_at: Mapping[str, str] = {}
+        # Registered hosts that have not applied a revision.
+        self.behind: Callable[[int], list[str]] = lambda revision: list(self.hosts.rows)
         # Has a host begin to carry a port that is about to move there: whoever speaks to hosts says so.
         self.take: Callable[[str, str], Awaitable[None]] = _nobody
         self.turn = asyncio.Lock()
@@ -250,7 +266,7 @@ class Cloud:
         kind, _, id = event.key.partition("/")
         table = self.tables.get(kind)
         if table is None:
-            self._note(kind, id, event)
+            self._note(kind, id, event, revision)
             return
         if event.value is None:
             old, new = table.delete(id), None
@@ -266,7 +282,7 @@ class Cloud:
             self.addresses.changed(old, new, self.ports.by("subnet_id", id))
         yield kind, id, old, new
 
-    def _note(self, kind: str, id: str, event: Event) -> None:
+    def _note(self, kind: str, id: str, event: Event, revision: int) -> None:
         if kind == "default":
             if event.value is None:
                 self.defaults.pop(id, None)
@@ -275,10 +291,21 @@ class Cloud:
         elif kind == "counter" and event.value is not None:
             self.counters[id] = int(event.value)
         elif kind == "claim":
+            self._note_rest(id, event, revision)
             if event.value is None:
                 self.claims.pop(id, None)
             else:
                 self.claims[id] = event.value.decode()
+
+    def _note_rest(self, id: str, event: Event, revision: int) -> None:
+        if (before := self.resting.pop(id, None)) is not None:
+            self.resting_of[before[1]] -= 1
+            if not self.resting_of[before[1]]:
+                del self.resting_of[before[1]]
+        if event.value is not None and event.value.startswith(RESTING):
+            project = event.value.removeprefix(RESTING).decode()
+            self.resting[id] = revision, project
+            self.resting_of[project] += 1
 
 
 async def _nobody(host: str, port: str) -> None:

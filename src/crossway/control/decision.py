@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from crossway.control.address import Space
-from crossway.control.cloud import Cloud, Table
+from crossway.control.cloud import RESTING, Cloud, Table
 from crossway.control.usage import NAMES
 from crossway.errors import Conflict
 from crossway.store import Stale, Transaction
@@ -133,6 +133,22 @@ class Decision:
         if key not in self._claimed:
             self.transaction.deletes.add(key)
 
+    def rest(self, key: str, project: str = "") -> None:
+        """Give back the claim of a number of which hosts may still hold rows: it is taken until none does."""
+        if key in self._claimed or not self.cloud.hosts.rows:
+            self.release(key)
+        else:
+            self.transaction.puts[key] = RESTING + project.encode()
+
+    def wake(self, key: str) -> bool:
+        """Take a number that rests, if who may hold rows of it lives and so hears first that they are of the past."""
+        since, _ = self.cloud.resting.get(key.removeprefix("claim/"), (0, ""))
+        if not since or any(not self.cloud.alive(host) for host in self.cloud.behind(since)):
+            return False
+        self.transaction.same[key] = since
+        self.transaction.puts[key] = b""
+        return True
+
     def quiet(self, prefix: str) -> None:
         """Rely on no key that begins so being put since the copy's revision."""
         self.transaction.quiet[prefix] = self.cloud.revision
@@ -158,7 +174,7 @@ class Decision:
                 # Put without a comparison: which of two goes last does not matter.
                 self.transaction.puts[f"counter/{counter}"] = b"%d" % candidate
                 return candidate
-        raise Conflict(f"all numbers of a {counter} are taken")
+        raise Conflict(f"all numbers of kind {counter} are taken, or rest until all hosts know that they are free")
 
     def close(self) -> None:
         for space, ip in self._lent:

@@ -79,7 +79,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     for kind in ("member", "unique", "remote"):
         decision.quiet(f"{kind}/{id}/")
     for unused in cloud.identities.by("group", id):
-        identity.free(decision, unused)
+        identity.free(decision, unused, rests=True)
     log.drop_of_group(decision, id)
     rules = {r.id: r for r in cloud.rules.by("security_group_id", id) + cloud.rules.by("remote_group_id", id)}
     for rule in rules.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import ip_address
 
 import msgspec
@@ -34,29 +35,30 @@ def forget(decision: Decision, name: str) -> None:
         raise NotFound("host", name)
     for id in cloud.ports.ids("host", name):
         raise InUse("host", name, by=f"port {id}")
-    decision.release(_key(cloud.hosts.rows[name].underlay))
+    for key in keys(cloud.hosts.rows[name]):
+        decision.release(key)
     decision.delete(cloud.hosts, name)
+
+
+def keys(host: Host) -> Iterator[str]:
+    """Yield the key that a host holds: that of its underlay address, unless it is alone there."""
+    if not ip_address(host.underlay).is_loopback:
+        yield f"claim/underlay/{host.underlay}"
 
 
 def _claim(decision: Decision, host: Host, old: Host | None) -> None:
     """Claim a host's underlay address; raise Conflict if another has it."""
     if old is not None and old.underlay != host.underlay:
-        decision.release(_key(old.underlay))
-    if ip_address(host.underlay).is_loopback:
-        return  # of a host that is alone
-    key = _key(host.underlay)
-    # Those that registered before there were claims have none until they say it again.
-    holders = [decision.cloud.claims.get(key.removeprefix("claim/"), "")]
-    holders += [other.id for other in decision.cloud.hosts.by("underlay", host.underlay)]
-    if other := next((name for name in holders if name not in ("", host.id)), None):
-        raise Conflict(
-            f"Underlay address {host.underlay} is that of host {other}: two hosts cannot share it. "
-            f"If {other} is gone for good: `crossway host forget {other}`.",
-            type="UnderlayInUse",
-        )
-    if not holders[0]:
-        decision.claim(key, host.id)
-
-
-def _key(underlay: str) -> str:
-    return f"claim/underlay/{underlay}"
+        for key in keys(old):
+            decision.release(key)
+    others = [other.id for other in decision.cloud.hosts.by("underlay", host.underlay) if other.id != host.id]
+    for key in keys(host):
+        if others:
+            raise Conflict(
+                f"Underlay address {host.underlay} is that of host {others[0]}: two hosts cannot share it. "
+                f"If {others[0]} is gone for good: `crossway host forget {others[0]}`.",
+                type="UnderlayInUse",
+            )
+        # One that registered before there were claims has none.
+        if key.removeprefix("claim/") not in decision.cloud.claims:
+            decision.claim(key)

@@ -17,7 +17,7 @@ from crossway.control.floatingip import drop_idle
 from crossway.control.port import remove
 from crossway.control.rbac import DEFAULT_NETWORK, check_end
 from crossway.control.segment import drop, of_network
-from crossway.control.segmentation import hold, key
+from crossway.control.segmentation import hold, release
 from crossway.control.share import forget, share, unshare
 from crossway.control.subnet import check_mtu
 from crossway.control.subnetpool import leave_pool, scope_of
@@ -141,9 +141,9 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     decision.delete(cloud.networks, id)
     if network.external and network.is_default:
         decision.release(DEFAULT)
-    decision.release(f"claim/network/{network.number}")
+    decision.rest(f"claim/network/{network.number}")
     if network.type != VXLAN:
-        decision.release(key(network.type, network.physnet, network.segment))
+        release(decision, network.type, network.physnet, network.segment)
     for one in cloud.of(Segment).by("network_id", id):
         drop(decision, one)
     _drop_ha(decision, id)
@@ -240,7 +240,7 @@ def _renumbered(decision: Decision, old: Network, given: Given) -> Given:
     if any(port.host for port in decision.cloud.ports.by("network_id", old.id)):
         raise _fixed("hosts carry ports of it")
     number = hold(decision, old.type, old.physnet, asked["segment"], old.project_id)
-    decision.release(key(old.type, old.physnet, old.segment))
+    release(decision, old.type, old.physnet, old.segment)
     segment.renumber(decision, old, number)
     return {**given, "segment": number, **({"number": number} if old.type == VXLAN else {})}
 

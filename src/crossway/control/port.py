@@ -110,7 +110,7 @@ def insert(decision: Decision, network: Network, given: Mapping[str, Any]) -> Po
             "network_id": network.id,
         },
         id=id,
-        identity=identity.of(decision, groups) if secured else 0,
+        identity=identity.of(decision, groups, given["project_id"]) if secured else 0,
         created_at=time,
         updated_at=time,
     )
@@ -181,7 +181,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
     if "extra_dhcp_opts" in given:
         new["extra_dhcp_opts"] = _options(old.extra_dhcp_opts, given["extra_dhcp_opts"])
     if groups != old.security_groups or secured != old.port_security_enabled:
-        new["identity"] = identity.of(decision, groups) if secured else 0
+        new["identity"] = identity.of(decision, groups, old.project_id) if secured else 0
         identity.bear(decision, id, old.identity, new["identity"])
     port = msgspec.structs.replace(changed(old, new), waiting=waiting)
     link.hold(decision, id, old.link, port.vnic_type, port.profile)

@@ -11,6 +11,7 @@ from crossway.control.cloud import Cloud
 from crossway.control.collection import Action, Collection
 from crossway.control.decision import Decision
 from crossway.errors import Forbidden, Invalid, NotFound
+from crossway.model.host import IDENTITY_MAX
 from crossway.model.quota import LIMITED, QUOTA, UNLIMITED, Quota, of_project
 from crossway.model.resource import Given, changed, now
 from crossway.model.who import READER
@@ -35,6 +36,14 @@ def defaults(unlimited: bool) -> dict[str, int]:
         except ValueError:
             raise Invalid(f"{setting.variable} is '{said}'; should be a number, or -1 for no limit") from None
     return found
+
+
+def identities() -> int:
+    """Return how many distinct sets of security groups a project may have, from the settings."""
+    said = settings.IDENTITIES.value()
+    if not (said.isdecimal() and 0 < int(said) <= IDENTITY_MAX):
+        raise Invalid(f"{settings.IDENTITIES.variable} is '{said}'; should be from 1 to {IDENTITY_MAX}")
+    return int(said)
 
 
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Quota:

@@ -14,7 +14,7 @@ from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Collection, change, find
 from crossway.control.decision import Decision
-from crossway.control.segmentation import hold, key
+from crossway.control.segmentation import hold, release
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.network import VXLAN, Network
 from crossway.model.resource import Given, new_id, now
@@ -87,7 +87,7 @@ def drop(decision: Decision, segment: Segment) -> None:
     decision.delete(decision.cloud.of(Segment), segment.id)
     if segment.id != own_id(segment.network_id):
         decision.release(f"uses/{segment.network_id}/{segment.id}")
-        decision.release(key(segment.network_type, segment.physical_network, segment.segmentation_id))
+        release(decision, segment.network_type, segment.physical_network, segment.segmentation_id)
 
 
 def renumber(decision: Decision, network: Network, number: int | None) -> None:

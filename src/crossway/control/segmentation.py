@@ -42,6 +42,15 @@ def hold(decision: Decision, type: str, physnet: str | None, number: int | None,
     return number
 
 
+def release(decision: Decision, type: str, physnet: str | None, number: int | None) -> None:
+    """Give a segment back; its number rests while hosts that are away may still use it for what had it."""
+    held = key(type, physnet, number)
+    if type == FLAT:
+        decision.release(held)
+    else:
+        decision.rest(held)
+
+
 def _free(decision: Decision, type: str, physnet: str | None, project: str) -> int:
     allowed = numbers(decision.cloud, type, physnet, project)
     if allowed is None:
@@ -70,6 +79,12 @@ def numbers(cloud: Cloud, type: str, physnet: str | None, project: str) -> Itera
 
 
 def _take(decision: Decision, held: str, taken: str, type: str) -> None:
+    if decision.wake(held):
+        return
+    if (since := decision.cloud.resting.get(held.removeprefix("claim/"))) and held not in decision.transaction.puts:
+        away = [host for host in decision.cloud.behind(since[0]) if not decision.cloud.alive(host)]
+        taken += f": hosts that are away may still use it for what had it before: {', '.join(sorted(away)[:10])}"
+        raise Conflict(taken, type=type)
     if held.removeprefix("claim/") in decision.cloud.claims or not decision.claim(held):
         raise Conflict(taken, type=type)
 

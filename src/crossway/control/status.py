@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -47,11 +47,11 @@ class Status:
         self._waiting: dict[str, set[str]] = {}
         self._blocks: dict[str, dict[str, int]] = {}
         self._wanted: dict[str, str] = {}
-        self._unused: set[str] = {id for id in cloud.identities.rows if not cloud.ports.ids("identity", int(id))}
+        # Identities that no port has, by the revision since which hosts may have heard of it.
+        self._unused = {id: cloud.revision for id in cloud.identities.rows if not cloud.ports.ids("identity", int(id))}
         self._woken = asyncio.Event()
-        if self._unused:
-            self._woken.set()
-        cloud.alive, cloud.heard_at = self.alive, self.seen_at
+        self._woken.set()
+        cloud.alive, cloud.heard_at, cloud.behind = self.alive, self.seen_at, self.behind
         cloud.listeners.append(self._change)
 
     def report(self, host: str, applied: int, ports: Mapping[str, bool], whole: bool = False) -> bool:
@@ -90,11 +90,17 @@ class Status:
                     self._want(id, DOWN)
         return unknown and not whole
 
+    def behind(self, revision: int) -> list[str]:
+        """Return the registered hosts that have not applied a revision, as far as is known."""
+        return [host for host in self.cloud.hosts.rows if self.applied.get(host, 0) < revision]
+
     def alive(self, host: str) -> bool:
         return host in self.seen
 
     def tick(self) -> None:
         """Note which hosts have not reported for too long."""
+        if self._unused or self.cloud.resting:
+            self._woken.set()
         late = self.clock() - ALIVE_SECONDS
         while self.seen:
             host, seen = next(iter(self.seen.items()))
@@ -116,8 +122,15 @@ class Status:
             while self._wanted:
                 some = dict(self._wanted.popitem() for _ in range(min(len(self._wanted), TOGETHER)))
                 await self._persist(partial(self._write, some=some))
-            while self._unused:
-                await self._persist(partial(self._free, id=self._unused.pop()))
+            if self._unused or self.cloud.resting:
+                # What all have applied: each host may hold rows of what is given up later.
+                floor = min((self.applied.get(host, 0) for host in self.cloud.hosts.rows), default=self.cloud.revision)
+                for id in [id for id, since in self._unused.items() if since <= floor]:
+                    self._unused.pop(id, None)
+                    await self._persist(partial(self._free, id=id))
+                rested = [key for key, (since, _) in self.cloud.resting.items() if since <= floor]
+                for n in range(0, len(rested), TOGETHER):
+                    await self._persist(partial(self._release, keys=rested[n : n + TOGETHER]))
 
     async def _persist(self, verb: Callable[[Decision], None]) -> None:
         """Have it written, however long the store needs to get well again."""
@@ -139,7 +152,7 @@ class Status:
             elif kind == "port":
                 self._port(revision, old, new)
                 if old and old.identity and (new is None or new.identity != old.identity):
-                    self._note_unused(old)
+                    self._note_unused(old, revision)
 
     def _port(self, revision: int, old: Port | None, new: Port | None) -> None:
         if old and (new is None or new.host != old.host):
@@ -201,9 +214,9 @@ class Status:
         self._wanted[id] = status
         self._woken.set()
 
-    def _note_unused(self, old: Port) -> None:
-        self._unused.update(identity.unused(self.cloud, [old]))
-        if self._unused:
+    def _note_unused(self, old: Port, revision: int) -> None:
+        self._unused.update(dict.fromkeys(identity.unused(self.cloud, [old]), revision))
+        if self._unused and not self.cloud.hosts.rows:
             self._woken.set()
 
     def _write(self, decision: Decision, some: Mapping[str, str]) -> None:
@@ -219,7 +232,13 @@ class Status:
     def _free(self, decision: Decision, id: str) -> None:
         unused = decision.read(self.cloud.identities, id)
         if unused and not self.cloud.ports.ids("identity", int(id)):
-            identity.free(decision, unused)
+            identity.free(decision, unused, rests=False)
+
+    def _release(self, decision: Decision, keys: Iterable[str]) -> None:
+        for key in keys:
+            if key in self.cloud.resting:
+                decision.transaction.same[f"claim/{key}"] = self.cloud.resting[key][0]
+                decision.release(f"claim/{key}")
 
 
 def hosts(cloud: Cloud, status: Status) -> list[dict[str, Any]]:

@@ -28,10 +28,14 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The number of a distinct set of security groups; *groups* are sorted."""
+    """The number of a distinct set of security groups; *groups* are sorted.
+
+    *project* is the one whose port had it first.
+    """
 
     id: str
     groups: tuple[str, ...]
+    project: str = ""
 
 
 class Handover(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -127,6 +127,10 @@ def test_a_networks_number_may_become_another_while_no_host_carries_it(world: Wo
     world.delete(port)
     world.delete(world.again(other))
     world.delete(world.again(network))
+    # Nobody has them; they rest until h1 has applied that.
+    world.status.report("h1", world.cloud.revision, {})
+    world.status.tick()
+    world.settle()
     assert [
         key for key in world.stored() if key.startswith(("claim/network/4711", "claim/vlan/dc/8", "segment/"))
     ] == []
