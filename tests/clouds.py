@@ -140,7 +140,7 @@ class World:
         assert update is not None
 
         def verb(decision: Decision) -> Any:
-            policy.update(decision, caller, collection, what.id, body)
+            policy.update(decision, caller, collection, what.id, body, given)
             return update(decision, caller, what.id, given)
 
         return self.do(verb)

@@ -2,7 +2,9 @@
 
 `neutron_answers.jsonl` has one request a line: who asked ("admin" if nobody is said), what was
 done, what of the answer is kept by which name for later lines, and status and type of Neutron's
-answer; where ours is another, `here` says so and `why`.
+answer; where ours is another, `here` says so and `why`. `tells` names members of the answer with
+their values, or how many there are in a list. Those of the last story nobody was asked: Neutron's
+code says so.
 """
 
 from __future__ import annotations
@@ -61,6 +63,13 @@ class Teller:
         return answer
 
 
+def told_at(answer: Any, path: str) -> Any:
+    """Return what stands in an answer at a path such as port.fixed_ips.0.subnet_id; of a list, how many."""
+    for name in path.split("."):
+        answer = answer[int(name)] if isinstance(answer, list) else answer.get(name, "nothing")
+    return len(answer) if isinstance(answer, list) else answer
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of these stories' own: they leave networks that everyone sees."""
@@ -86,6 +95,11 @@ def test_requests_are_answered_as_neutron_answers_them(teller: Teller, story: st
             told.append(answer.json()["NeutronError"]["type"])
         if told != step.get("here", step["neutron"]):
             other.append(f"{number}: {step['do']} {step.get('body', '')}: {told} {answer.text[:200]}")
+            continue
+        for path, value in step.get("tells", {}).items():
+            wanted = teller.said(value) if isinstance(value, str) else value
+            if told_at(answer.json(), path) != wanted:
+                other.append(f"{number}: {step['do']} {step.get('body', '')}: {path} is {told_at(answer.json(), path)}")
     assert not other, "\n".join(other)
 
 

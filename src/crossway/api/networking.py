@@ -181,21 +181,21 @@ class Networking:
         """Make one, or several all or none."""
         kind = at.collection.kind
         asked = await body(request)
-        if isinstance(asked, dict) and len(asked) == 1:
-            if kind.name in asked:
-                (made,) = await self._create(at, caller, [asked[kind.name]])
-                return self._one(at.collection, made, caller, 201)
+        # What else stands beside is nobody's business, as in Neutron.
+        if isinstance(asked, dict):
             if isinstance(asked.get(kind.plural), list):
                 # Each may be in a body of its own, as it would be alone.
                 bodies = [
-                    one[kind.name] if isinstance(one, dict) and one.keys() == {kind.name} else one
-                    for one in asked[kind.plural]
+                    one[kind.name] if isinstance(one, dict) and kind.name in one else one for one in asked[kind.plural]
                 ]
                 if not 0 < len(bodies) <= BULK_MAX:
                     raise Invalid(f"{kind.plural} has {len(bodies)} entries; should be from 1 to {BULK_MAX}")
                 all_made = self._fresh(at.collection, await self._create(at, caller, bodies))
                 encoded = b",".join([self.shapes.encode(at.collection, one, caller) for one in all_made])
                 return Answer(b'{"%s":[%s]}' % (kind.plural.encode(), encoded), 201)
+            if kind.name in asked and kind.plural not in asked:
+                (made,) = await self._create(at, caller, [asked[kind.name]])
+                return self._one(at.collection, made, caller, 201)
         raise Invalid(f"The body should be {{'{kind.name}': {{…}}}} or {{'{kind.plural}': [{{…}}, …]}}")
 
     async def _create(self, at: Place, caller: Caller, bodies: list[Any]) -> list[Resource]:
@@ -203,6 +203,8 @@ class Networking:
         create = collection.create
         assert create is not None
         all_given = [collection.kind.given(one) for one in bodies]
+        if collection.together is not None:
+            collection.together(all_given)
         if collection.kind.parent and at.parent:
             for given in all_given:
                 given[collection.kind.parent[0]] = at.parent
@@ -231,15 +233,15 @@ class Networking:
         collection, kind, change = at.collection, at.collection.kind, at.collection.update
         assert change is not None
         asked = await body(request)
-        if not isinstance(asked, dict) or kind.name not in asked or len(asked) != 1:
+        if not isinstance(asked, dict) or kind.name not in asked or kind.plural in asked:
             raise Invalid(f"The body should be {{'{kind.name}': {{…}}}}")
         # What can never be right is said before what is not there.
         given = kind.given(asked[kind.name], update=True)
         self._seen(at, caller)
 
         def verb(decision: Decision) -> Any:
-            policy.update(decision, caller, collection, at.id, asked[kind.name])
-            return change(decision, caller, at.id, given) if given else self._seen(at, caller)
+            policy.update(decision, caller, collection, at.id, asked[kind.name], given)
+            return change(decision, caller, at.id, given) if given or collection.bare else self._seen(at, caller)
 
         return self._one(collection, await decide(self.cloud, self._matching(request, at, verb)), caller, 200)
 
@@ -284,7 +286,7 @@ class Networking:
         wanted: tuple[str, ...] = ()
         if request.method in ("PUT", "POST"):
             asked = await body(request)
-            if not isinstance(asked, dict) or asked.keys() != {"tags"}:
+            if not isinstance(asked, dict) or "tags" not in asked:
                 raise Invalid("The body should be {'tags': […]}", type="InvalidInput")
             wanted = checked(asked["tags"])
         more = request.method == "POST"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from operator import attrgetter
@@ -16,7 +16,8 @@ from crossway.control.caller import Caller, anywhere, may, sees, shared, visible
 from crossway.control.cloud import Bucket, Cloud, Table
 from crossway.control.collection import Collection
 from crossway.errors import Invalid, NotFound
-from crossway.model.check import UUID, Check, boolean
+from crossway.model.check import UUID, Check, Unlike, boolean
+from crossway.model.port import fixed_ips_filter
 from crossway.model.resource import Attribute, unfit
 
 Params = Iterable[tuple[str, str]]
@@ -38,7 +39,7 @@ TAGS: dict[str, Callable[[set[str], set[str]], bool]] = {
 class Query(msgspec.Struct):
     """One list, as asked for."""
 
-    filters: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    filters: dict[str, list[Any]] = msgspec.field(default_factory=dict)
     fields: list[str] = msgspec.field(default_factory=list)
     order: Order = msgspec.field(default_factory=list)
     limit: int = 0
@@ -82,6 +83,7 @@ def read(collection: Collection, params: Params, caller: Caller) -> Query:
 
 def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, parent: str = "") -> list[Any]:
     """Find what a query asks for, below *parent*. Costs follow the smallest index that serves, and the page."""
+    query = msgspec.structs.replace(query, filters=_meant(collection, query.filters))
     tests = [_test(cloud, collection, caller, name, values) for name, values in query.filters.items()]
     if parent and collection.kind.parent:
         field = collection.kind.parent[0]
@@ -110,6 +112,27 @@ def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, pare
         # It may have ceased to be what is asked for since it was told: the page begins where it would stand.
         found.append(_marker(cloud, collection, caller, query.marker))
     return _page(collection, found, query)
+
+
+def _meant(collection: Collection, filters: Mapping[str, list[str]]) -> dict[str, list[Any]]:
+    """Return filters with their words as attributes keep them: a MAC or a prefix may be said in several ways."""
+    meant: dict[str, list[Any]] = {}
+    for name, values in filters.items():
+        declared = collection.kind.names.get(name)
+        plain = declared is None or declared.filter_check is not None or name in collection.filters
+        meant[name] = values if declared is None or plain else [_word(name, declared.check, value) for value in values]
+    return meant
+
+
+def _word(name: str, check: Check, value: str) -> Any:
+    """Return one word of a filter as its attribute would keep it; as it is if that could not be one."""
+    try:
+        word = check(value)
+    except Unlike as error:
+        raise unfit(name, error) from None
+    except ValueError:
+        return value
+    return word if word is None or isinstance(word, str) else value
 
 
 def _page(collection: Collection, found: list[Any], query: Query) -> list[Any]:
@@ -219,12 +242,13 @@ def _candidates(
         best = _smaller(best, [table.ids(collection.kind.parent[0], parent)])
     for name, values in query.filters.items():
         declared = collection.kind.names.get(name)
-        if declared and not declared.filter_check and declared.field in table.indexes and "" not in values:
+        if declared and not declared.filter_check and declared.field in table.indexes and all(values):
             best = _smaller(best, [table.ids(declared.field, value) for value in values])
         elif name == "fixed_ips" and table is cloud.ports:
-            if subnets := [v[10:] for v in values if v.startswith("subnet_id=")]:
+            asked = fixed_ips_filter(values)
+            if subnets := asked.get("subnet_id"):
                 best = _smaller(best, [table.ids("subnet_id", subnet) for subnet in subnets])
-            if ips := [v[11:] for v in values if v.startswith("ip_address=")]:
+            if ips := asked.get("ip_address"):
                 best = list(dict.fromkeys(cloud.addresses.holders(ips)))
     mine = visible(cloud, caller, table.name)
     if mine is not None:
@@ -282,8 +306,8 @@ def _by_attribute(name: str, declared: Attribute, values: list[str]) -> Test:
         value = getattr(resource, field)
         if isinstance(value, tuple):
             return not strings.isdisjoint(value)
-        # An empty filter finds what is empty or not set.
-        return (value or "") in strings
+        # An empty filter finds what is empty, not what is not set.
+        return value in strings
 
     return test
 

@@ -67,7 +67,7 @@ class AddressesNotFound(Fault):
 def _named(body: Any) -> tuple[str, ...]:
     """Return the addresses that an action is about, each a prefix, each once."""
     named = body.get(ADDRESS_GROUP.name, body) if isinstance(body, dict) else body
-    if not isinstance(named, dict) or named.keys() != {"addresses"} or not isinstance(named["addresses"], list):
+    if not isinstance(named, dict) or not isinstance(named.get("addresses"), list):
         raise Invalid(f"Invalid input for addresses. Reason: '{body}' should be {{'addresses': [PREFIX, …]}}.")
     try:
         checked: tuple[str, ...] = PREFIXES(named["addresses"])

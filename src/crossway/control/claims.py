@@ -263,6 +263,10 @@ def astray(cloud: Cloud) -> Iterator[str]:
             other = getattr(one, field)
             if other and other not in cloud.tables[named].rows:
                 yield f"{table} {id}: {field} names {named} {other}, which is not there"
+    for id, router in cloud.routers.rows.items():
+        port = cloud.ports.get(router.gateway_port or "")
+        if router.gateway is not None and port and port.fixed_ips != router.gateway.external_fixed_ips:
+            yield f"router {id}: its gateway's addresses are not those of port {port.id}"
     for table, fields, named in REFER:
         for id, one in cloud.tables[table].rows.items():
             for other in fields(one):

@@ -6,7 +6,7 @@ them. Routes, filters, policy, the OpenAPI document and the reference follow.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -65,7 +65,8 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     the path into the id that the caller means. *absent* returns what there is under an id
     of which nothing is kept. *questions* are words that stand where an id would, and what
     GET of them answers. *anew* says that the page after what the caller may not see is the
-    first; else there is none.
+    first; else there is none. *together* refuses what may not be made in one request. *bare* says
+    that even a PUT that says nothing means something to *update*.
     """
 
     kind: Kind[Any]
@@ -90,6 +91,8 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     questions: Mapping[str, Callable[[Caller], Any]] = {}
     show: Callable[[Decision, Caller, str, list[str]], Mapping[str, Any]] | None = None
     anew: bool = False
+    together: Callable[[Sequence[Given]], None] | None = None
+    bare: bool = False
 
 
 def make(decision: Decision, caller: Caller, model: type[R], given: Given, **more: Any) -> R:

@@ -13,7 +13,7 @@ from crossway.control.rule import check
 from crossway.errors import Conflict, NotFound
 from crossway.model.default_rule import DEFAULT_RULE, PARENT, DefaultRule
 from crossway.model.resource import Given, new_id, now
-from crossway.model.rule import EGRESS, INGRESS, IPV4, IPV6
+from crossway.model.rule import EGRESS, INGRESS, IPV4, IPV6, of_family
 
 # Says that the first four have been written down, where they can be shown, changed and deleted.
 WRITTEN = "default-rules"
@@ -51,6 +51,7 @@ def of_new(cloud: Cloud, default: bool) -> list[DefaultRule]:
 def create(decision: Decision, caller: Caller, given: Given) -> DefaultRule:
     if WRITTEN not in decision.cloud.claims and f"claim/{WRITTEN}" not in decision.transaction.puts:
         write(decision)
+    given["protocol"] = of_family(given["protocol"], given["ethertype"])
     rule = make(decision, caller, DefaultRule, given)
     check(rule.of("", "", ""))
     if rule.remote_group_id not in (None, PARENT):

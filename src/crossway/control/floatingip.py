@@ -153,16 +153,14 @@ def _stand(decision: Decision, caller: Caller, fip: FloatingIp, given: Given) ->
         # What carries port forwardings has a router without standing for a port.
         return Stand() if fip.port_id else Stand(router_id=fip.router_id)
     port: Port = seen(decision.cloud, caller, "port", port_id, decision.read(decision.cloud.ports, port_id))
-    fixed = _fixed(caller, fip, port, given.get("fixed_ip_address") or _kept(fip, port))
+    # Who names the port and none of its addresses means its only one.
+    kept = None if "port_id" in given else fip.fixed_ip_address
+    fixed = _fixed(caller, fip, port, given.get("fixed_ip_address") or kept)
     _check_free(decision, fip, port, fixed)
     wanted = given.get("router_id")
     if "router_id" not in given and (port.id, fixed.ip_address) == (fip.port_id, fip.fixed_ip_address):
         wanted = fip.router_id
     return Stand(port.id, fixed.ip_address, _router(decision, caller, fip, port, fixed, wanted))
-
-
-def _kept(fip: FloatingIp, port: Port) -> str | None:
-    return fip.fixed_ip_address if fip.port_id == port.id else None
 
 
 def _fixed(caller: Caller, fip: FloatingIp, port: Port, wanted: str | None) -> FixedIp:
@@ -289,6 +287,7 @@ FLOATINGIPS = Collection(
     update=update,
     delete=delete,
     children=(PORT_FORWARDINGS,),
+    bare=True,
     derived={"port_details": _port_details, "port_forwardings": _forwardings},
     stale={"port_forwarding": lambda forwarding: (forwarding.floatingip_id,)},
     stale_by={"port": "port_id"},

@@ -19,7 +19,7 @@ from crossway.control.rbac import DEFAULT_NETWORK, check_end
 from crossway.control.segment import drop, of_network
 from crossway.control.segmentation import hold, release
 from crossway.control.share import forget, share, unshare
-from crossway.control.subnet import check_mtu
+from crossway.control.subnet import OF_NETWORK, check_mtu
 from crossway.control.subnetpool import leave_pool, scope_of
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.agent import ZONE
@@ -36,8 +36,6 @@ from crossway.settings import UNDERLAY_MTU
 
 # Outer Ethernet, IP, UDP and VXLAN headers.
 OVERHEAD_IPV4, OVERHEAD_IPV6 = 50, 70
-# Owners of ports that go with their network.
-OF_NOBODY = ("network:dhcp", "network:distributed")
 # Held by the external network that is the default.
 DEFAULT = DEFAULT_NETWORK
 # Begins the claims of networks that were made for highly available routers: each is of a project.
@@ -121,7 +119,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
     network: Network = seen(cloud, caller, "network", id, decision.read(cloud.networks, id))
     drop_idle(decision, id)
     for port in decision.by(cloud.ports, "network_id", id):
-        if port.device_owner in OF_NOBODY:
+        if port.device_owner in OF_NETWORK:
             remove(decision, port)
     ports = decision.by(cloud.ports, "network_id", id)
     if ports:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import msgspec
+from msgspec import UNSET
+
 from crossway.control import confine
 from crossway.control.caller import Caller, may, project_of, seen, somewhere
 from crossway.control.cloud import Cloud
@@ -13,7 +16,7 @@ from crossway.control.collections import COLLECTIONS
 from crossway.control.decision import Decision
 from crossway.errors import Forbidden, NotFound
 from crossway.model.kinds import BY_TABLE
-from crossway.model.resource import Attribute, Given, Kind, Resource
+from crossway.model.resource import REQUIRED, Attribute, Given, Kind, Resource
 from crossway.model.who import HOSTS, Who
 
 NOTHING: frozenset[str] = frozenset()
@@ -33,19 +36,24 @@ def create(decision: Decision, caller: Caller, collection: Collection, body: Map
         parent = decision.get(cloud.tables[table], str(given.get(field)))
         seen(cloud, caller, BY_TABLE[table].name, str(given.get(field)), parent)
     _require(cloud, caller, kind.create, target, f"create_{kind.name}")
-    _attributes(cloud, caller, kind, body, target, update=False)
+    _attributes(cloud, caller, kind, body, given, target, update=False)
     if caller.host:
         confine.create(decision, caller, kind, target, given, body)
 
 
-def update(decision: Decision, caller: Caller, collection: Collection, id: str, body: Mapping[str, Any]) -> None:
-    """Let the caller change a resource as *body* says; or raise Forbidden, or NotFound if it may not see it."""
+def update(
+    decision: Decision, caller: Caller, collection: Collection, id: str, body: Mapping[str, Any], given: Given
+) -> None:
+    """Let the caller change a resource as *body* says, checked as *given*.
+
+    Raise Forbidden, or NotFound if it may not see it.
+    """
     if caller.admin:
         return
     cloud, kind = decision.cloud, collection.kind
     resource = _resource(decision, caller, collection, id)
     _require(cloud, caller, kind.update, resource, f"update_{kind.name}")
-    _attributes(cloud, caller, kind, body, resource, update=True)
+    _attributes(cloud, caller, kind, body, given, resource, update=True)
     if caller.host:
         confine.update(decision, caller, kind, resource, body)
 
@@ -163,18 +171,28 @@ def _resource(decision: Decision, caller: Caller, collection: Collection, id: st
 
 
 def _attributes(
-    cloud: Cloud, caller: Caller, kind: Kind[Any], body: Mapping[str, Any], target: Any, update: bool
+    cloud: Cloud,
+    caller: Caller,
+    kind: Kind[Any],
+    body: Mapping[str, Any],
+    given: Given,
+    target: Any,
+    update: bool,
 ) -> None:
+    """Ask for the right to each attribute that is said; to say what it is anyway, or by default, needs none."""
     verb = "update" if update else "create"
     for wire, value in body.items():
         if wire in kind.forgets and not update:
             continue
         declared = kind.names[wire]
-        # What is the default anyway may be said by anyone.
-        if not update and value == declared.default:
-            continue
         who = declared.update if update else declared.create
         if declared.guards is not None and not declared.guards(value):
+            continue
+        if who is None and not declared.parts:
+            continue
+        is_now = getattr(target, declared.field, UNSET) if update else declared.default
+        # What is a word of the request stands elsewhere.
+        if (declared.shown or not update) and _same(value, given.get(declared.field, UNSET), is_now):
             continue
         if who is not None:
             _require(cloud, caller, who, target, f"{verb}_{kind.name}:{declared.wire}")
@@ -183,6 +201,13 @@ def _attributes(
             for part in dict.fromkeys(key for item in items if isinstance(item, dict) for key in item):
                 if part in declared.parts:
                     _require(cloud, caller, declared.parts[part], target, f"{verb}_{kind.name}:{declared.wire}:{part}")
+
+
+def _same(said: Any, checked: Any, is_now: Any) -> bool:
+    """Say whether an attribute that is *said*, and *checked*, is what it is now; nothing is nothing."""
+    if is_now is UNSET or is_now is REQUIRED:
+        return False
+    return bool(checked == is_now or said == msgspec.to_builtins(is_now) or not (checked or is_now or checked is UNSET))
 
 
 def _require(cloud: Cloud, caller: Caller, who: Who, target: Any, rule: str) -> None:

@@ -34,6 +34,7 @@ from crossway.model.port import (
     Port,
     Wish,
     bound_as,
+    fixed_ips_filter,
 )
 from crossway.model.resource import Given, changed, new_id, now
 from crossway.model.subnet import Subnet
@@ -515,22 +516,18 @@ def _full(network: str) -> Conflict:
 
 
 def _by_fixed_ips(cloud: Cloud, caller: Caller, values: list[str]) -> Callable[[Port], bool]:
-    """Judge ports by `fixed_ips=ip_address=…`, `subnet_id=…` and `ip_address_substr=…`."""
-    ips, subnets, parts = (
-        [value[len(key) + 1 :] for value in values if value.startswith(f"{key}=")]
-        for key in ("ip_address", "subnet_id", "ip_address_substr")
-    )
-    if len(ips) + len(subnets) + len(parts) != len(values):
-        raise Invalid(
-            f"fixed_ips '{values}' should be ip_address=…, subnet_id=… or ip_address_substr=…", type="InvalidInput"
-        )
+    """Judge ports by `fixed_ips=ip_address=…`, `subnet_id=…` and `ip_address_substr=…`.
+
+    One of each is enough, on whichever of a port's addresses; other words say nothing.
+    """
+    asked = fixed_ips_filter(values)
+    ips, subnets, parts = (asked.get(key, ()) for key in ("ip_address", "subnet_id", "ip_address_substr"))
 
     def test(port: Port) -> bool:
-        return any(
-            (not ips or fixed.ip_address in ips)
-            and (not subnets or fixed.subnet_id in subnets)
-            and all(part in fixed.ip_address for part in parts)
-            for fixed in port.fixed_ips
+        return (
+            (not ips or any(fixed.ip_address in ips for fixed in port.fixed_ips))
+            and (not subnets or any(fixed.subnet_id in subnets for fixed in port.fixed_ips))
+            and (not parts or any(part in fixed.ip_address for fixed in port.fixed_ips for part in parts))
         )
 
     return test

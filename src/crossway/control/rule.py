@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from msgspec import UNSET
 
 from crossway.control.caller import Caller, owned, seen
 from crossway.control.collection import Collection, touch
@@ -14,7 +16,7 @@ from crossway.errors import Conflict, Invalid
 from crossway.model.address_group import AddressGroup
 from crossway.model.group import DEFAULT, Group
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.rule import ICMP, ICMPV6, IPV4, IPV6, IPV6_ONLY, RULE, WITH_PORTS, Rule, normal
+from crossway.model.rule import ICMP, ICMPV6, IPV4, IPV6, IPV6_ONLY, RULE, WITH_PORTS, Rule, normal, of_family
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Rule:
@@ -28,7 +30,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Rule:
     )
     time = now()
     rule = Rule(
-        **{**given, "project_id": group.project_id},
+        **{**given, "project_id": group.project_id, "protocol": of_family(given["protocol"], given["ethertype"])},
         id=new_id(),
         normalized_cidr=normal(given["remote_ip_prefix"]),
         belongs_to_default_sg=group.name == DEFAULT,
@@ -52,6 +54,18 @@ def create(decision: Decision, caller: Caller, given: Given) -> Rule:
     insert(decision, rule)
     touch(decision, Group, group.id)
     return rule
+
+
+def together(all_given: Sequence[Given]) -> None:
+    """Refuse rules of several groups, or for several projects, in one request."""
+    if len({given["security_group_id"].lower() for given in all_given}) > 1:
+        raise Invalid(
+            "Only allowed to update rules for one security group at a time", "SecurityGroupNotSingleGroupRules"
+        )
+    if len({given["project_id"] for given in all_given} - {UNSET}) > 1:
+        raise Invalid(
+            "Only allowed to update rules for one security profile at a time", "SecurityGroupRulesNotSingleProject"
+        )
 
 
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Rule:
@@ -161,6 +175,7 @@ RULES = Collection(
     create=create,
     update=update,
     delete=delete,
+    together=together,
     aliases={
         "security-groups-normalized-cidr": "Normalized CIDR field for security group rules",
         "security-groups-rules-belongs-to-default-sg": "Security group rule belongs to the default group",

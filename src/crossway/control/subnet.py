@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from msgspec import UNSET
 
+from crossway.control import outside
 from crossway.control.address import by_mac, default_pools, number
 from crossway.control.caller import Caller, project_of, seen, shared
 from crossway.control.cloud import Cloud
@@ -18,13 +19,15 @@ from crossway.control.subnetpool import cut, default_pool, enter_pool, leave_poo
 from crossway.errors import Conflict, Invalid, NotFound
 from crossway.model.check import boolean
 from crossway.model.network import MTU_MIN, Network
-from crossway.model.port import ROUTER_INTERFACE, FixedIp, Port
+from crossway.model.port import ROUTER_GATEWAY, ROUTER_INTERFACE, FixedIp, Port
 from crossway.model.resource import Given, changed, new_id, now
 from crossway.model.segment import Segment
 from crossway.model.subnet import DELEGATED, SLAAC, STATELESS, SUBNET, Pool, Route, Subnet
 from crossway.model.subnetpool import SubnetPool
 
 Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
+# Owners of ports that serve a network, and whose addresses go with its subnets.
+OF_NETWORK = ("network:dhcp", "network:distributed", "network:floatingip_agent_gateway")
 DNS_MAX, ROUTES_MAX = 5, 20
 
 
@@ -125,15 +128,18 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Subnet:
 
 
 def delete(decision: Decision, caller: Caller, id: str) -> None:
-    """Delete a subnet that no port has an address of, but those that follow from the MAC."""
+    """Delete a subnet that no port has an address of, but those that follow from the MAC or serve the network."""
     cloud = decision.cloud
     subnet: Subnet = seen(cloud, caller, "subnet", id, decision.read(cloud.subnets, id))
     ports = cloud.ports.by("subnet_id", id)
-    automatic = subnet.by_mac and all(p.device_owner != ROUTER_INTERFACE for p in ports)
-    if ports and not automatic:
+    if subnet.by_mac:
+        users = [port for port in ports if port.device_owner in (ROUTER_INTERFACE, ROUTER_GATEWAY)]
+    else:
+        users = [port for port in ports if port.device_owner not in OF_NETWORK]
+    if users:
         raise Conflict(
             f"Unable to complete operation on subnet {id}: One or more ports have an IP allocation from this subnet "
-            f"({','.join(p.id for p in ports[:10])}).",
+            f"({','.join(p.id for p in users[:10])}).",
             type="SubnetInUse",
         )
     for port in ports:
@@ -141,6 +147,7 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
             if fixed.subnet_id == id:
                 decision.release(f"address/{id}/{fixed.ip_address}")
         left = tuple(fixed for fixed in port.fixed_ips if fixed.subnet_id != id)
+        outside.readdress(decision, port, left)
         decision.put(cloud.ports, changed(port, {"fixed_ips": left}))
     if ports:
         decision.quiet(f"address/{id}/")

@@ -344,7 +344,7 @@ def _check_bounds(pool: SubnetPool) -> None:
 def _named(body: Any) -> list[Prefix]:
     """Return the prefixes that an action is about."""
     named = body.get("subnetpool", body) if isinstance(body, dict) else body
-    if not isinstance(named, dict) or named.keys() != {"prefixes"} or not isinstance(named["prefixes"], list):
+    if not isinstance(named, dict) or not isinstance(named.get("prefixes"), list):
         raise Invalid(f"Invalid input for prefixes. Reason: '{body}' should be {{'prefixes': [PREFIX, …]}}.")
     try:
         return _merged(PREFIXES(named["prefixes"]))

@@ -125,7 +125,7 @@ def parents_of_port(cloud: Cloud, port: Port) -> Iterator[str]:
 
 
 def _asked(body: Any) -> tuple[dict[str, Any], ...]:
-    if not isinstance(body, dict) or set(body) != {"sub_ports"}:
+    if not isinstance(body, dict) or "sub_ports" not in body:
         raise Invalid("The body should be {'sub_ports': […]}", type="InvalidInput")
     try:
         return sub_ports(body["sub_ports"])

@@ -102,26 +102,18 @@ def name(longest: int) -> Check:
 def integer(least: int, most: int) -> Check:
     @says({"type": "integer", "minimum": least, "maximum": most})
     def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | str):
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise Unlike(f"'{value}' is not an integer")
         try:
+            # What is behind the point of a float goes, as it does in Neutron.
             number = int(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise Unlike(f"'{value}' is not an integer") from None
         if not least <= number <= most:
             raise ValueError(f"'{value}' is not in the range {least} to {most}")
         return number
 
     return check
-
-
-@says({"type": ["integer", "string"]})
-def number_or_nothing(value: Any) -> int | None:
-    """Return the number that a string is, or None for an empty one."""
-    if value == "":
-        return None
-    number: int = integer(-(1 << 63), (1 << 63) - 1)(value)
-    return number
 
 
 def one_of(*values: Any) -> Check:
@@ -249,8 +241,11 @@ def list_of(inner: Check, unique: bool = True) -> Check:
     return check
 
 
-def mapping(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
-    """Check an object that has all *required* members and maybe *optional* ones."""
+def mapping(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None, others: bool = False) -> Check:
+    """Check an object that has all *required* members and maybe *optional* ones.
+
+    *others* beside these are refused, or left out where they may be.
+    """
     optional = optional or {}
     members = {**required, **optional}
 
@@ -259,20 +254,20 @@ def mapping(required: Mapping[str, Check], optional: Mapping[str, Check] | None 
             "type": "object",
             "properties": {name: schema_of(check) for name, check in members.items()},
             "required": sorted(required),
-            "additionalProperties": False,
+            "additionalProperties": others,
         }
     )
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError(f"'{value}' is not a dictionary")
-        if unknown := value.keys() - members.keys():
+        if (unknown := value.keys() - members.keys()) and not others:
             raise ValueError(
                 f"Unexpected keys supplied: {', '.join(sorted(map(str, unknown)))}; may be {sorted(members)}"
             )
         if missing := required.keys() - value.keys():
             raise ValueError(f"Expected keys not found: {', '.join(sorted(missing))} in '{value}'")
         try:
-            return {key: members[key](item) for key, item in value.items()}
+            return {key: members[key](item) for key, item in value.items() if key in members}
         except Unlike as error:
             raise ValueError(str(error)) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from crossway.model.check import boolean
+from crossway.model.check import boolean, text
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import HOST_OF_PROJECT, READER, SHARED
 
@@ -12,6 +12,8 @@ DEFAULT = "default"
 
 
 class Group(Resource, frozen=True, kw_only=True, gc=False):
+    # Of all names this one may be any text.
+    name: Annotated[str, attribute(text(255), default="")] = ""
     stateful: Annotated[bool, attribute(boolean)] = True
     shared: Annotated[bool, told()] = False
 

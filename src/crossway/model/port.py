@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
 
 from crossway.model.check import (
     Check,
+    Unlike,
     boolean,
     dictionary,
     domain,
@@ -102,7 +104,8 @@ class DhcpOption(msgspec.Struct, frozen=True, gc=False):
     ip_version: int = 4
 
 
-WISH = mapping({}, {"subnet_id": or_none(uuid), "ip_address": or_none(ip)})
+# As in Neutron, other members of it are nobody's business; Octavia says some.
+WISH = mapping({}, {"subnet_id": or_none(uuid), "ip_address": or_none(ip)}, others=True)
 
 
 @says(schema_of(WISH))
@@ -123,6 +126,19 @@ def wishes(value: object) -> tuple[Wish, ...]:
     named = [one.ip_address for one in asked if one.ip_address]
     if again := next((ip for ip in named if named.count(ip) > 1), None):
         raise ValueError(f"Duplicate items in the list: '{again}'")
+    return asked
+
+
+def fixed_ips_filter(values: Iterable[str]) -> dict[str, list[str]]:
+    """Return what filters `fixed_ips=KEY=VALUE` ask for, by key; keys that a port does not have say nothing."""
+    asked: dict[str, list[str]] = {}
+    for said in values:
+        key, equals, value = (part.strip() for part in said.partition("="))
+        if not key or not equals:
+            raise Unlike(f"'{said}' is not of the form <key>=[value]")
+        with suppress(ValueError):
+            value = ip(value) if key == "ip_address" else uuid(value) if key == "subnet_id" else value
+        asked.setdefault(key, []).append(value)
     return asked
 
 
@@ -158,15 +174,28 @@ def dhcp_options(value: object) -> tuple[DhcpOption, ...]:
     return options
 
 
-PAIR = mapping({"ip_address": ip_or_cidr}, {"mac_address": or_none(mac)})
+MULTICAST = (ipaddress.ip_network("224.0.0.0/4"), ipaddress.ip_network("ff00::/8"))
+
+
+@says(schema_of(ip_or_cidr))
+def source(value: object) -> str:
+    """Return an address or a prefix that a port may send from, as it was said: with the host in it."""
+    ip_or_cidr(value)
+    said = ipaddress.ip_interface(str(value))
+    # All of IPv4 is what clients say for any; all of IPv6 they must say otherwise.
+    for group in MULTICAST:
+        if said.network.version == group.version and said.network.overlaps(group) and str(said.network) != "0.0.0.0/0":
+            raise ValueError(f"'{value}' overlaps with multicast range {group}: nobody sends from it")
+    return said.with_prefixlen if "/" in str(value) else str(said.ip)
+
+
+PAIR = mapping({"ip_address": source}, {"mac_address": or_none(mac)})
 
 
 @says(schema_of(PAIR))
 def pair(value: object) -> dict[str, str]:
     """Check a pair; a MAC that is not given is the port's own, which is known later."""
     given = PAIR(value)
-    if ipaddress.ip_network(given["ip_address"]).is_multicast:
-        raise ValueError(f"'{given['ip_address']}' is a multicast address: nobody sends from it")
     return {key: item for key, item in given.items() if item is not None}
 
 

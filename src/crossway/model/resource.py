@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from crossway.errors import Invalid
-from crossway.model.check import Check, Unlike, anything, boolean, integer, number_or_nothing, text
+from crossway.model.check import Check, Unlike, anything, boolean, integer, text
 from crossway.model.check import name as name_of
 from crossway.model.who import MEMBER, READER, Who
 
@@ -207,7 +207,7 @@ def _filter_check(type: Any) -> Check | None:
     types = get_args(type.__origin__) or (type.__origin__,)
     if bool in types:
         return boolean
-    return number_or_nothing if int in types else None
+    return integer(-(1 << 63), (1 << 63) - 1) if int in types else None
 
 
 def _value_of(field: str) -> Index:

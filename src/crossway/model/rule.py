@@ -53,15 +53,22 @@ IPV6_ONLY = frozenset(
 @says({"anyOf": [{"enum": ["any", *PROTOCOLS]}, {"type": "integer", "minimum": 0, "maximum": 255}, {"type": "null"}]})
 def protocol(value: Any) -> str | None:
     """Return a protocol's name, or its number as a string."""
-    if value is None or value in ("", "any"):
+    if value is None or value == "any":
         return None
     named = str(value).lower()
-    if named in PROTOCOLS or (named.isdecimal() and int(named) <= 255):
+    if named in PROTOCOLS or (named.isascii() and named.isdecimal() and int(named) <= 255):
         return named
     raise Unlike(
         f"'{value}' is not a protocol: should be a number from 0 to 255 or one of {sorted(PROTOCOLS)}",
         "SecurityGroupRuleInvalidProtocol",
     )
+
+
+def of_family(protocol: str | None, ethertype: str) -> str | None:
+    """Return a protocol as a rule keeps it: what clients call ICMP is, in a rule of IPv6, that of IPv6."""
+    if ethertype == IPV6:
+        return {"icmp": "ipv6-icmp", "icmpv6": "ipv6-icmp", str(ICMP): str(ICMPV6)}.get(protocol or "", protocol)
+    return protocol
 
 
 @says({"enum": [IPV4, IPV6]})
@@ -75,7 +82,7 @@ def ethertype(value: Any) -> str:
 @says({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 65535}, {"type": "null"}]})
 def port_value(value: Any) -> int | None:
     """Check a port number or an ICMP type or code; which it is depends on the protocol."""
-    if value is None or value == "":
+    if value is None:
         return None
     try:
         number = int(value)

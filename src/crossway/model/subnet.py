@@ -90,7 +90,7 @@ class Subnet(Resource, frozen=True, kw_only=True, gc=False):
     ip_version: Annotated[int, attribute(ip_version, put=False, default=msgspec.NODEFAULT)]
     cidr: Annotated[str, attribute(or_none(cidr), put=False)]
     gateway_ip: Annotated[str | None, attribute(or_none(ip))]
-    allocation_pools: Annotated[tuple[Pool, ...], attribute(list_of(pool), filter=False, sort=False)]
+    allocation_pools: Annotated[tuple[Pool, ...], attribute(list_of(pool, unique=False), filter=False, sort=False)]
     dns_nameservers: Annotated[tuple[str, ...], attribute(list_of(ip), default=(), filter=False, sort=False)] = ()
     host_routes: Annotated[tuple[Route, ...], attribute(list_of(route), default=(), filter=False, sort=False)] = ()
     enable_dhcp: Annotated[bool, attribute(boolean, default=True)] = True

@@ -27,7 +27,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-SUB_PORT = mapping({"port_id": uuid}, {"segmentation_type": text(255), "segmentation_id": _number})
+SUB_PORT = mapping({"port_id": uuid}, {"segmentation_type": text(255), "segmentation_id": _number}, others=True)
 
 
 @says(schema_of(SUB_PORT))
@@ -41,6 +41,14 @@ def sub_port(value: Any) -> dict[str, Any]:
 def sub_ports(value: Any) -> tuple[dict[str, Any], ...]:
     """Check several: no port twice, no tag twice."""
     given: tuple[dict[str, Any], ...] = list_of(sub_port, unique=False)(value)
+    for said, one in zip(value, given, strict=True) if value else ():
+        missing = not one.get("segmentation_type") or one.get("segmentation_id") is None
+        # Who says more than the port must say all of the tag.
+        if missing and len(said) > 1 and one.get("segmentation_type") != INHERIT:
+            raise ValueError(
+                f"Invalid subport details '{said}': missing segmentation information. Must specify both "
+                "segmentation_id and segmentation_type"
+            )
     ports = [one["port_id"] for one in given]
     if again := next((port for port in ports if ports.count(port) > 1), None):
         raise ValueError(f"Duplicate items in the list: port_id '{again}'")

@@ -30,7 +30,9 @@ def probes(fact: Fact) -> tuple[Values, Values]:
         good, bad = good + taken, bad + refused
     numbers = convert in ("to_int", "to_int_if_not_none")
     if numbers:
-        good = [*good, *(str(number) for number in good if isinstance(number, int))]
+        whole = [number for number in good if isinstance(number, int)]
+        # What is behind the point goes.
+        good = [*good, *map(str, whole), *(number + 0.5 for number in whole if 0 < number < 1 << 16)]
     if (
         convert in ("none_to_empty_list", "allocation_pools_to_canonical_format", "to_boolean_if_not_none")
         or convert == "to_mac_if_none"
@@ -69,12 +71,12 @@ def _converted(convert: str) -> tuple[Values, Values]:
                 255,
                 "any",
             ],
-            ["frob", 256, "256", -1, "-1", [], {}],
+            ["frob", 256, "256", -1, "-1", "", [], {}],
         )
     if convert == "ethertype_to_case_insensitive":
         return ["IPv4", "ipv4", "IPV6", "ipv6"], ["frob", "4"]
     if convert == "validate_port_value":
-        return [None, 0, 1, "80", 65535], [-1, 65536, "x", [], {}]
+        return [None, 0, 1, "80", 65535], [-1, 65536, "x", "", [], {}]
     if convert == "ip_prefix_to_cidr":
         return [None, "10.0.0.0/8", "10.0.0.1", "10.0.0.1/8", "fd00::/64", "fd00::1"], [
             "x",
@@ -105,6 +107,8 @@ def _kind(kind: str, of: Any) -> tuple[Values, Values]:
             bad = [*bad, "", "  "]
         if kind == "string":
             good = [*good, " a ", "a\nb"]
+        if kind == "name_not_default":
+            good = [*good, " a", "a ", "a\nb", "a\u00a0", "\x7f"]
         if kind.endswith("name_string"):
             bad = [*bad, " a", "a ", "a\nb", "a\tb", "\x00"]
         return good, bad
@@ -151,12 +155,14 @@ def _kind(kind: str, of: Any) -> tuple[Values, Values]:
     if kind == "ip_pools":
         pool = {"start": "10.0.0.2", "end": "10.0.0.9"}
         bad = [{**pool, "x": 1}, {"start": "10.0.0.2"}, {**pool, "end": "x"}, 5]
-        return [[], [pool]], [*NO_LIST, *([one] for one in bad)]
+        return [[], [pool], [pool, pool]], [*NO_LIST, *([one] for one in bad)]
     if kind == "nameservers":
         return [[], ["9.9.9.9", "fd00::53"]], [5, ["x"], ["9.9.9.9", "9.9.9.9"], [5]]
     if kind == "fixed_ips":
         good = [[], [{"ip_address": "10.0.0.5"}], [{"subnet_id": ID}], [{"subnet_id": ID, "ip_address": "10.0.0.5"}]]
         bad = [[{"ip_address": "x"}], [{"subnet_id": "x"}], [5], "x", 5]
+        # Others than these two are not looked at, and one subnet may be named again.
+        good = [*good, [{"subnet_id": ID, "subnet": None, "x": 1}], [{"subnet_id": ID}, {"subnet_id": ID}]]
         return good, [*bad, [{"ip_address": "10.0.0.5"}, {"ip_address": "10.0.0.5"}]]
     if kind == "allowed_address_pairs":
         pair = {"ip_address": "10.0.0.5", "mac_address": "fa:16:3e:00:00:01"}
@@ -168,7 +174,10 @@ def _kind(kind: str, of: Any) -> tuple[Values, Values]:
             {},
             5,
         ]
-        return [[], [pair], [{"ip_address": "10.0.0.0/24"}]], [*([one] for one in bad), [pair, pair], "x", 5]
+        good = [[], [pair], [{"ip_address": "10.0.0.5/24"}], [{"ip_address": "0.0.0.0/0"}]]
+        groups = ("224.0.0.0/3", "::/0", "224.0.0.1", "ff00::/16", "fe00::/7", "128.0.0.0/1")
+        bad += [{"ip_address": ip} for ip in groups]
+        return good, [*([one] for one in bad), [pair, pair], "x", 5]
     if kind == "list_of_any_key_specs":
         good = {"opt_name": "mtu", "opt_value": "1400"}
         bad = [
@@ -208,7 +217,13 @@ def _kind(kind: str, of: Any) -> tuple[Values, Values]:
     if kind == "subports":
         port = {"port_id": ID, "segmentation_type": "vlan", "segmentation_id": 5}
         bad = [{"segmentation_type": "vlan", "segmentation_id": 5}, {**port, "port_id": "x"}, 5]
-        return [[], [port]], [*([one] for one in bad), "x", 5]
+        bad += [
+            {"port_id": ID, "segmentation_id": 5},
+            {"port_id": ID, "segmentation_type": "vlan"},
+            {"port_id": ID, "x": 1},
+        ]
+        inherited = {"port_id": ID, "segmentation_type": "inherit"}
+        return [[], [port], [{**port, "x": 1}], [{"port_id": ID}], [inherited]], [*([one] for one in bad), "x", 5]
     if kind == "network_segments":
         one = {"provider:network_type": "vxlan"}
         return [[one]], [[{"x": 1}], "x", [5]]

@@ -45,7 +45,8 @@ UUID = "0d2f8a3e-90cc-4b0b-9e1e-0123456789ab"
         (protocol, 6, "6"),
         (protocol, "any", None),
         (ethertype, "ipv6", "IPv6"),
-        (port_value, "", None),
+        (check.integer(1, 9), 5.0, 5),
+        (check.integer(1, 9), 5.9, 5),
         (port_value, "80", 80),
     ],
 )
@@ -74,7 +75,10 @@ def test_right_values(of: check.Check, value: Any, canonical: Any) -> None:
         (check.name(9), "a\nb"),
         (check.name(9), "a\x00"),
         (check.name(3), "abcd"),
-        (check.integer(1, 9), 1.5),
+        (check.integer(1, 9), "1.5"),
+        (check.integer(1, 9), 0.5),
+        (check.integer(1, 9), float("inf")),
+        (check.integer(1, 9), float("nan")),
         (check.text(3), "abcd"),
         (check.text(3), None),
         (check.ip, "10.0.0.256"),
@@ -101,6 +105,9 @@ def test_right_values(of: check.Check, value: Any, canonical: Any) -> None:
         (port_value, 65536),
         (port_value, True),
         (port_value, "http"),
+        (port_value, ""),
+        (protocol, ""),
+        (protocol, "\u0666"),
     ],
 )
 def test_wrong_values_are_named(of: check.Check, value: Any) -> None:
