@@ -191,8 +191,9 @@ def _attributes(
         if who is None and not declared.parts:
             continue
         is_now = getattr(target, declared.field, UNSET) if update else declared.default
-        # What is a word of the request stands elsewhere.
-        if (declared.shown or not update) and _same(value, given.get(declared.field, UNSET), is_now):
+        # What is a word of the request stands elsewhere; and nobody is told by a refusal what is not for them to see.
+        seen_by = not update or declared.see is None or may(cloud, caller, declared.see, target)
+        if (declared.shown or not update) and _same(value, given.get(declared.field, UNSET), is_now, seen_by):
             continue
         if who is not None:
             _require(cloud, caller, who, target, f"{verb}_{kind.name}:{declared.wire}")
@@ -203,11 +204,13 @@ def _attributes(
                     _require(cloud, caller, declared.parts[part], target, f"{verb}_{kind.name}:{declared.wire}:{part}")
 
 
-def _same(said: Any, checked: Any, is_now: Any) -> bool:
+def _same(said: Any, checked: Any, is_now: Any, seen_by: bool) -> bool:
     """Say whether an attribute that is *said*, and *checked*, is what it is now; nothing is nothing."""
-    if is_now is UNSET or is_now is REQUIRED:
+    if is_now is UNSET or is_now is REQUIRED or checked is UNSET:
         return False
-    return bool(checked == is_now or said == msgspec.to_builtins(is_now) or not (checked or is_now or checked is UNSET))
+    if not checked and not is_now:
+        return True
+    return seen_by and bool(checked == is_now or said == msgspec.to_builtins(is_now))
 
 
 def _require(cloud: Cloud, caller: Caller, who: Who, target: Any, rule: str) -> None:
