@@ -36,6 +36,9 @@ TABLE(endpoints, HASH, struct endpoint_key, struct endpoint, 1048576, BPF_F_NO_P
 // Agent writes; route reads.
 TABLE(routes, LPM_TRIE, struct route_key, struct route, 1048576, BPF_F_NO_PREALLOC);
 
+// Agent writes; route reads. Next hops of a prefix after the one in `routes`.
+TABLE(next_hops, LPM_TRIE, struct next_hop_key, struct route, 65536, BPF_F_NO_PREALLOC);
+
 // Agent writes; route reads.
 TABLE(interfaces, HASH, struct interface_key, struct interface, 131072, BPF_F_NO_PREALLOC);
 

@@ -139,6 +139,15 @@ struct route {
 	__u8 pad[3];
 	__u32 network;   // on which the packet leaves the router
 	struct addr via;
+	__u32 others;    // ROUTE_VIA: how many more next hops the prefix has, in `next_hops`
+};
+
+// One more next hop of a prefix.
+struct next_hop_key {
+	__u32 prefixlen;  // 64 bits of router and number, then those of the address
+	__u32 router;
+	__u32 number;     // from 1
+	struct addr dst;
 };
 
 struct interface_key {

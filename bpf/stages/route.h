@@ -17,6 +17,7 @@
 #include "learn.h"
 
 #define MAX_ROUTERS 8
+#define MAX_NEXT_HOPS 16  // of one prefix
 
 // An ICMP error in both families.
 #define ICMP_ANSWER(type4, code4, type6, code6) (((type4) << 8 | (code4)) << 16 | (type6) << 8 | (code6))
@@ -40,6 +41,20 @@ static __always_inline enum hop refuse(struct packet *p, enum drop why, __u32 an
 	return HOP_REFUSED;
 }
 
+// Return whether one of the further next hops of the packet's source is on a network.
+static __always_inline bool leads_by(const struct packet *p, struct route *first, __u32 network)
+{
+	struct next_hop_key key = { .prefixlen = 64 + 128, .router = p->router, .dst = p->src };
+	struct route *route;
+
+	for (key.number = 1; key.number < MAX_NEXT_HOPS && key.number <= first->others; key.number++) {
+		route = bpf_map_lookup_elem(&next_hops, &key);
+		if (route && route->network == network)
+			return true;
+	}
+	return false;
+}
+
 // Return whether a packet came to its router by the network by which that would send
 // answers (RFC 3704); a port of that network may send as itself in any case.
 static __always_inline bool is_on_reverse_path(const struct packet *p, struct route_key *key)
@@ -52,7 +67,45 @@ static __always_inline bool is_on_reverse_path(const struct packet *p, struct ro
 		return false;
 	key->dst = p->src;
 	back = bpf_map_lookup_elem(&routes, key);
-	return back && (back->kind == ROUTE_CONNECTED || back->kind == ROUTE_VIA) && back->network == p->entry;
+	if (!back || (back->kind != ROUTE_CONNECTED && back->kind != ROUTE_VIA))
+		return false;
+	return back->network == p->entry || (back->others && leads_by(p, back, p->entry));
+}
+
+// Return a number that is the same for all packets from one address to another.
+static __always_inline __u32 number_of_pair(const struct packet *p)
+{
+	__u32 number = 0;
+
+	for (int i = 0; i < 4; i++) {
+		number = (number ^ p->src.w[i]) * 0x9e3779b1;
+		number = (number ^ number >> 15 ^ p->dst.w[i]) * 0x85ebca6b;
+		number ^= number >> 13;
+	}
+	return number;
+}
+
+// Return one of several next hops, the same for all packets of a pair of
+// addresses: it, or the first behind it whom the network has.
+static __always_inline struct route *next_hop(const struct packet *p, struct route *first)
+{
+	struct next_hop_key key = { .prefixlen = 64 + 128, .router = p->router, .dst = p->dst };
+	__u32 count = first->others + 1;
+	struct endpoint_key next = {};
+	struct route *route;
+
+	key.number = number_of_pair(p) % count;
+	for (__u32 tried = 0; tried < MAX_NEXT_HOPS && tried < count; tried++) {
+		route = key.number ? bpf_map_lookup_elem(&next_hops, &key) : first;
+		if (route) {
+			next.network = route->network;
+			next.ip = route->via;
+			if (bpf_map_lookup_elem(&endpoints, &next))
+				return route;
+		}
+		key.number = key.number + 1 < count ? key.number + 1 : 0;
+	}
+	return first;
 }
 
 // Pass one router: from `router` and `entry` to the next, or to `place`.
@@ -78,6 +131,8 @@ __noinline int hop(struct packet *p)
 		return HOP_SELF;
 	if (!is_on_reverse_path(p, &key))
 		return refuse(p, DROP_REVERSE_PATH, PROHIBITED);
+	if (route->others)
+		route = next_hop(p, route);
 	if (p->ttl <= p->hops + 1)
 		return refuse(p, DROP_TTL, TIME_EXCEEDED);
 	net = bpf_map_lookup_elem(&networks, &route->network);

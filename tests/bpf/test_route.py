@@ -28,7 +28,7 @@ from bpf.packets import (
     tcp,
     udp,
 )  # fmt: skip
-from bpf.world import AWAY, BLUE, MTU, RED, ROUTER, A, B, D, Sent, Who, World, frame, frame_to, gateway
+from bpf.world import AWAY, BLUE, FAR, MTU, RED, ROUTER, A, B, D, Sent, Who, World, frame, frame_to, gateway
 from crossway.kernel.bpf import REDIRECT, SHOT
 from crossway.model import rows as r
 from crossway.plan.address import link_local
@@ -359,6 +359,42 @@ def test_the_longest_prefix_wins(w: World, v: int) -> None:
     narrow = r.RouteKey(160, ROUTER, r.pack_ip(NOWHERE[v]))
     w.put("routes", {narrow: r.Route(r.RouteKind.VIA, BLUE, r.pack_ip(D.ip(v)))})
     assert Packet(w.send(frame_to(A, GATEWAY.mac, NOWHERE[v], UDP, udp(1, 2))).packet).dst_mac == D.mac
+
+
+def lead(w: World, v: int, *hops: Who) -> list[str]:
+    """Give the router several next hops for what is nowhere; return destinations that are there."""
+    bits, prefix = (96 + 24, "203.0.113.0") if v == 4 else (64, "2001:db8::")
+    rows = [r.Route(r.RouteKind.VIA, hop.network, r.pack_ip(hop.ip(v)), len(hops) - 1) for hop in hops]
+    w.put("next_hops", {r.NextHopKey(64 + bits, ROUTER, n, r.pack_ip(prefix)): row for n, row in enumerate(rows) if n})
+    w.put("routes", {r.RouteKey(32 + bits, ROUTER, r.pack_ip(prefix)): rows[0]})
+    return [prefix.removesuffix("0").removesuffix("::") + (f"{n}" if v == 4 else f"::{n:x}") for n in range(1, 65)]
+
+
+def by_mac(w: World, sent: bytes) -> bytes:
+    done = w.send(sent)
+    assert done.drop is None
+    return Packet(done.packet).dst_mac
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_several_next_hops_are_used_and_each_pair_of_addresses_keeps_one(w: World, v: int) -> None:
+    there = lead(w, v, AWAY, D, FAR)
+    by = {to: by_mac(w, frame_to(A, GATEWAY.mac, to, UDP, udp(1, 2))) for to in there}
+    counts = {who.mac: list(by.values()).count(who.mac) for who in (AWAY, D, FAR)}
+    assert all(count > len(there) / 8 for count in counts.values()), counts
+    assert all(by_mac(w, frame_to(A, GATEWAY.mac, to, UDP, udp(port, 9))) == by[to] for to in there for port in (3, 4))
+
+
+@pytest.mark.parametrize("v", [4, 6])
+@pytest.mark.parametrize("alive", [0, 1, 8, 15])
+def test_a_next_hop_that_is_nobody_is_not_used(w: World, v: int, alive: int) -> None:
+    hops = [Who(BLUE, 100 + n, 0, None) for n in range(16)]
+    hops[alive] = AWAY
+    there = lead(w, v, *hops)
+    assert {by_mac(w, frame_to(A, GATEWAY.mac, to, UDP, udp(1, 2))) for to in there} == {AWAY.mac}
+    hops[alive] = Who(BLUE, 99, 0, None)
+    lead(w, v, *hops)
+    assert w.send(frame_to(A, GATEWAY.mac, there[0], UDP, udp(1, 2))).drop == "NO_NEIGHBOUR"
 
 
 @pytest.mark.parametrize("v", [4, 6])

@@ -39,6 +39,7 @@ SIZES = {
     "interfaces": 1024, "hosts": 64, "uplinks": 64, "port_sets": 4096, "policies": 4096, "prefixes": 1024,
     "flows": 4096, "flows_assured": 4096, "fragments": 512, "drops": 1024, "published": 64, "gateways": 64,
     "translations": 1024, "translations_assured": 1024, "shares": 128, "charges": 128, "rates": 64,
+    "next_hops": 256,
 }  # fmt: skip
 PREFIX = {RED: ("10.0.0.", "fd00::"), BLUE: ("10.0.1.", "fd00:0:0:1::"), GREY: ("192.168.7.", "fd07::"),
           CLEAR: ("10.0.4.", "fd04::")}  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,7 +31,7 @@ from crossway.model.port_forwarding import PortForwarding
 from crossway.model.quota import UNLIMITED
 from crossway.model.rbac import ACCESS_AS_SHARED
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.router import GATEWAY_PARTS, ROUTER, Gateway, GatewayWish, Router
+from crossway.model.router import GATEWAY_PARTS, NEXT_HOPS_MAX, ROUTER, Gateway, GatewayWish, Router
 from crossway.model.subnet import Route, Subnet, route
 from crossway.model.who import ADMIN
 
@@ -397,13 +398,17 @@ def _check_routes(decision: Decision, router: Router) -> None:
     fixed = [f for port in decision.by(cloud.ports, "device_id", router.id) for f in port.fixed_ips]
     own = {f.ip_address for f in fixed}
     subnets = [s for f in fixed if (s := decision.get(cloud.subnets, f.subnet_id))]
+    hops: Counter[str] = Counter()
     for one in router.routes:
+        hops[one.destination] += 1
         if ipaddress.ip_network(one.destination).version != ipaddress.ip_address(one.nexthop).version:
             reason = "destination and nexthop are of different families"
         elif not any(_inside(subnet, one.nexthop) for subnet in subnets):
             reason = "the nexthop is not connected with router"
         elif one.nexthop in own:
             reason = "the nexthop is used by router"
+        elif hops[one.destination] > NEXT_HOPS_MAX:
+            reason = f"a destination has at most {NEXT_HOPS_MAX} next hops"
         else:
             continue
         raise Invalid(f"Invalid format for routes: {one.destination} via {one.nexthop}, {reason}", type="InvalidRoutes")

@@ -12,6 +12,8 @@ from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.subnet import Route, route
 from crossway.model.who import ADMIN
 
+# So many next hops may one destination have; packets of a pair of addresses go by one of them.
+NEXT_HOPS_MAX = 16
 # Who may say what of a gateway, by any way of saying it.
 GATEWAY_PARTS = {"enable_snat": ADMIN, "external_fixed_ips": ADMIN}
 

@@ -207,6 +207,14 @@ class Route(NamedTuple):
     kind: int
     network: int = 0
     via: bytes = NO_IP
+    others: int = 0
+
+
+class NextHopKey(NamedTuple):
+    prefixlen: int
+    router: int
+    number: int
+    dst: bytes
 
 
 class InterfaceKey(NamedTuple):
@@ -378,6 +386,7 @@ TABLES: dict[str, tuple[type, type]] = {
     "macs": (MacKey, Place),
     "endpoints": (EndpointKey, Endpoint),
     "routes": (RouteKey, Route),
+    "next_hops": (NextHopKey, Route),
     "interfaces": (InterfaceKey, Interface),
     "hosts": (bytes, Host),
     "uplinks": (UplinkKey, int),

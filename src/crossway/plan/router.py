@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from crossway.model import rows as r
+from crossway.model.router import NEXT_HOPS_MAX
 from crossway.plan import view
 from crossway.plan.address import MAPPED_BITS, Cidr, cidr, first_of_each, ip, link_local, mac, masked
 from crossway.plan.rows import Rows
@@ -46,7 +47,7 @@ def _bits(address: view.Prefixed) -> int:
 def router_rows(router: view.Router, feet: list[Foot]) -> Rows:
     """Return the rows of a router that stands on *feet*."""
     place = r.Place(r.PlaceKind.ROUTER, router=router.number)
-    rows: Rows = {"interfaces": {}, "macs": {}, "endpoints": {}, "routes": {}}
+    rows: Rows = {"interfaces": {}, "macs": {}, "endpoints": {}, "routes": {}, "next_hops": {}}
     # Two interfaces in one network (two subnets) are one row: the first one's
     # MAC, and the first address of each family of all of them.
     by_network: dict[int, list[Foot]] = {}
@@ -61,21 +62,38 @@ def router_rows(router: view.Router, feet: list[Foot]) -> Rows:
             rows["endpoints"][r.EndpointKey(foot.network, address)] = r.Endpoint(place, foot.mac)
     # What is written later wins: extra routes, then connected subnets, then
     # the router's own addresses.
-    routes = rows["routes"]
-    for hop in router.routes:
-        via = _via(hop, feet)
-        if via is not None:
-            routes[_route_key(router.number, cidr(hop.destination))] = via
+    routes, ways = rows["routes"], _ways(router, feet)
+    for key, (first, *others) in ways.items():
+        routes[key] = first._replace(others=len(others))
     for foot in feet:
         for prefix in foot.prefixes:
             routes[_route_key(router.number, prefix)] = r.Route(r.RouteKind.CONNECTED, foot.network)
     for foot in feet:
         for address in foot.ips:
             routes[_route_key(router.number, Cidr(address, 128))] = r.Route(r.RouteKind.SELF, foot.network)
+    for key, (_, *others) in ways.items():
+        if routes[key].others:
+            rows["next_hops"].update({_next_hop_key(key, n): via for n, via in enumerate(others, 1)})
     # IPv4 lies within IPv6's addresses: a default route of IPv6 must not catch it.
     if any(Cidr(key.dst, key.prefixlen - ROUTER_BITS).holds(MAPPED_IP) for key in routes if _is_wide(key)):
         routes.setdefault(_route_key(router.number, Cidr(MAPPED_IP, MAPPED_BITS)), r.Route(r.RouteKind.BLACKHOLE))
     return {table: found for table, found in rows.items() if found}
+
+
+def _ways(router: view.Router, feet: list[Foot]) -> dict[r.RouteKey, list[r.Route]]:
+    """Return the next hops of each extra route, in the order in which they are said."""
+    ways: dict[r.RouteKey, list[r.Route]] = {}
+    for hop in router.routes:
+        via = _via(hop, feet)
+        if via is not None:
+            known = ways.setdefault(_route_key(router.number, cidr(hop.destination)), [])
+            if via not in known and len(known) < NEXT_HOPS_MAX:
+                known.append(via)
+    return ways
+
+
+def _next_hop_key(key: r.RouteKey, number: int) -> r.NextHopKey:
+    return r.NextHopKey(key.prefixlen + 32, key.router, number, key.dst)
 
 
 def _is_wide(key: r.RouteKey) -> bool:

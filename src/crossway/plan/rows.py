@@ -26,6 +26,7 @@ ORDER = (
     "hosts",
     "ports",
     "interfaces",
+    "next_hops",
     "routes",
     "macs",
     "endpoints",

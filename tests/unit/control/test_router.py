@@ -267,6 +267,9 @@ def test_routes_are_added_and_taken_one_by_one(world: World) -> None:
     assert act(router.remove_extraroutes, (3, 3), (4, 4)) == [("192.0.2.0/24", "10.0.0.2")]
     assert len(act(router.add_extraroutes, (2, 5))) == 2, "one destination by several hops"
     assert act(router.remove_extraroutes, (2, 2), (2, 5)) == []
+    assert len(act(router.add_extraroutes, *((7, 10 + hop) for hop in range(16)))) == 16
+    assert "at most 16" in refused(act, router.add_extraroutes, (7, 30), type="InvalidRoutes", status=400)
+    assert act(router.remove_extraroutes, *((7, 10 + hop) for hop in range(16))) == []
     refused(act, router.add_extraroutes, (2, 1), type="InvalidRoutes", status=400)
     world.change(of_project(made.project_id), router_route=2)
     assert len(act(router.add_extraroutes, (2, 2), (3, 2))) == 2

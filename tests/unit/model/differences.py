@@ -20,7 +20,8 @@ In general:
 - Lists are filtered and sorted by every attribute that is text, a number, true or false; Neutron refuses some.
 - `null` stands for nothing wherever an empty list does.
 - `project_id` and `tenant_id` are both taken and told wherever one is.
-- Names may have any printable characters, also those beyond the basic plane of Unicode.
+- Names may have any printable characters, also those beyond the basic plane of Unicode; those of security groups may be any text, as in Neutron.
+- Who says of an attribute what it is anyway needs no right to change it; of one that the caller may not see only null and what else is nothing may be said so.
 - What can never be right is refused at once, before it is looked whether what it refers to is there.
 - The gateway of an IPv6 subnet is its first address after the one that is all routers' (`fd00::1` of `fd00::/64`, where Neutron takes `fd00::`), unless `gateway_ip` says so.
 - A port of a router, and what it is of, is changed through the router alone: `device_id`, `device_owner` and DELETE are refused with 409 where Neutron lets them be changed.
@@ -29,6 +30,9 @@ In general:
 - What groups are by default is a `security_group_default_statefulness`, as the SDK has it; Neutron fails on that body, and on its own.
 - `marker` without `limit` is the place where the list begins; Neutron takes no notice of it.
 - `sort_dir` may be left out for each of several `sort_key`s.
+- A gateway outside of its subnet's prefix is taken, and hosts reach it by a route on the link, as DHCP clients do; a host route whose next hop is not on the link is taken too, and workloads do without it.
+- A host route to everywhere counts where the subnet has no gateway: the gateway wins, as in Neutron's DHCP agent. DHCP tells clients so in the option of classless routes (121) too, since clients that take it look at no other (RFC 3442).
+- Several extra routes of a router to one destination are used all, by source and destination, up to 16 of them; a next hop that no port has is passed over.
 - HEAD answers as GET does; what is not possible on a collection is 405, where Neutron says 404 of some.
 """
 

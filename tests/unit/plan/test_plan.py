@@ -494,6 +494,48 @@ def test_a_default_route_of_ipv6_does_not_catch_ipv4() -> None:
     assert routes[r.RouteKey(32 + 96, 3, ip("0.0.0.0"))].kind == r.RouteKind.BLACKHOLE
 
 
+@pytest.mark.parametrize(("to", "by"), [("203.0.113.0/24", "10.0.0.{}"), ("2001:db8::/32", "fd00::{}")])
+def test_all_next_hops_of_a_destination_are_used(to: str, by: str) -> None:
+    feet = (view.Prefixed("10.0.0.1", 24), view.Prefixed("fd00::1", 64))
+    # The second and the last cannot be: the router itself, and what is on none of its subnets.
+    hops = (
+        by.format(2),
+        by.format(1),
+        by.format(3),
+        by.format(2),
+        by.format(4),
+        "192.0.2.9" if "." in to else "fd09::9",
+    )
+    interfaces = (view.Interface("rp", "n", "fa:16:3e:01:00:00", feet),)
+    router = view.Router(id="r", number=3, interfaces=interfaces, routes=tuple(view.Hop(to, hop) for hop in hops))
+    plan = world(Document("router", "r", router))
+    prefix = cidr(to)
+    key = r.RouteKey(32 + prefix.bits, 3, prefix.ip)
+    vias = [r.Route(r.RouteKind.VIA, 10, ip(by.format(n))) for n in (2, 3, 4)]
+    assert plan.rows["routes"][key] == vias[0]._replace(others=2)
+    assert plan.rows["next_hops"] == {
+        r.NextHopKey(64 + prefix.bits, 3, n, prefix.ip): via for n, via in enumerate(vias[1:], 1)
+    }
+    plan.take(
+        [Document("router", "r", view.Router(id="r", number=3, interfaces=interfaces, routes=router.routes[2:3]))]
+    )
+    plan.settle()
+    assert plan.rows["routes"][key] == vias[1]
+    assert not plan.rows["next_hops"]
+
+
+def test_a_connected_subnet_has_no_next_hops() -> None:
+    router = view.Router(
+        id="r",
+        number=3,
+        interfaces=(view.Interface("rp", "n", "fa:16:3e:01:00:00", (view.Prefixed("10.0.0.1", 24),)),),
+        routes=(view.Hop("10.0.0.0/24", "10.0.0.2"), view.Hop("10.0.0.0/24", "10.0.0.3")),
+    )
+    plan = world(Document("router", "r", router))
+    assert plan.rows["routes"][r.RouteKey(32 + 96 + 24, 3, ip("10.0.0.0"))].kind == r.RouteKind.CONNECTED
+    assert not plan.rows["next_hops"]
+
+
 def test_a_wrong_object_loses_its_rows_and_no_others() -> None:
     wrong = a_port(3)
     wrong = wrong._replace(object=view.Port(id="p3", network="n", mac="no mac", host="h2"))
