@@ -156,7 +156,7 @@ async def mend(cloud: Cloud) -> list[str]:
     keys = {entry.key: entry.modified for entry in entries}
     wanted, mending = dict(held(cloud)), Transaction()
     for key in wanted.keys() - keys.keys():
-        mending.same[key], mending.puts[key] = 0, b""
+        mending.same[key], mending.puts[key] = 0, wanted[key].partition(" ")[2].encode()
     for key in keys.keys() - wanted.keys():
         # What is not known here may be a newer version's.
         if KNOWN.match(key) and not _may_be(cloud, key):
