@@ -249,6 +249,15 @@ def test_a_router_takes_what_it_would_send_back_by_a_next_hop_there(w: World, v:
 
 
 @pytest.mark.parametrize("v", [4, 6])
+def test_a_router_takes_what_comes_by_any_of_several_next_hops(w: World, v: int) -> None:
+    unguarded(w)
+    source = ways(w, v, AWAY, D, A)[0]
+    assert w.send(says(source)).passed
+    source = ways(w, v, AWAY, D)[0]
+    assert w.send(says(source)).drop == "REVERSE_PATH"
+
+
+@pytest.mark.parametrize("v", [4, 6])
 def test_a_router_takes_an_address_pair_that_it_knows_the_way_back_to(w: World, v: int) -> None:
     w.put(
         "sources", {r.SourceKey(128 + (96 if v == 4 else 0), A.key, A.mac, r.pack_ip("0.0.0.0" if v == 4 else "::")): 1}
@@ -361,7 +370,7 @@ def test_the_longest_prefix_wins(w: World, v: int) -> None:
     assert Packet(w.send(frame_to(A, GATEWAY.mac, NOWHERE[v], UDP, udp(1, 2))).packet).dst_mac == D.mac
 
 
-def lead(w: World, v: int, *hops: Who) -> list[str]:
+def ways(w: World, v: int, *hops: Who) -> list[str]:
     """Give the router several next hops for what is nowhere; return destinations that are there."""
     bits, prefix = (96 + 24, "203.0.113.0") if v == 4 else (64, "2001:db8::")
     rows = [r.Route(r.RouteKind.VIA, hop.network, r.pack_ip(hop.ip(v)), len(hops) - 1) for hop in hops]
@@ -378,7 +387,7 @@ def by_mac(w: World, sent: bytes) -> bytes:
 
 @pytest.mark.parametrize("v", [4, 6])
 def test_several_next_hops_are_used_and_each_pair_of_addresses_keeps_one(w: World, v: int) -> None:
-    there = lead(w, v, AWAY, D, FAR)
+    there = ways(w, v, AWAY, D, FAR)
     by = {to: by_mac(w, frame_to(A, GATEWAY.mac, to, UDP, udp(1, 2))) for to in there}
     counts = {who.mac: list(by.values()).count(who.mac) for who in (AWAY, D, FAR)}
     assert all(count > len(there) / 8 for count in counts.values()), counts
@@ -390,10 +399,10 @@ def test_several_next_hops_are_used_and_each_pair_of_addresses_keeps_one(w: Worl
 def test_a_next_hop_that_is_nobody_is_not_used(w: World, v: int, alive: int) -> None:
     hops = [Who(BLUE, 100 + n, 0, None) for n in range(16)]
     hops[alive] = AWAY
-    there = lead(w, v, *hops)
+    there = ways(w, v, *hops)
     assert {by_mac(w, frame_to(A, GATEWAY.mac, to, UDP, udp(1, 2))) for to in there} == {AWAY.mac}
     hops[alive] = Who(BLUE, 99, 0, None)
-    lead(w, v, *hops)
+    ways(w, v, *hops)
     assert w.send(frame_to(A, GATEWAY.mac, there[0], UDP, udp(1, 2))).drop == "NO_NEIGHBOUR"
 
 
