@@ -126,6 +126,16 @@ def test_find_takes_a_name_and_refuses_two_of_it(server: Server) -> None:
         client.find("port", "web")
 
 
+def test_find_takes_a_name_that_looks_like_an_id(server: Server) -> None:
+    name = "0b0d7a6e-7f5c-4d4f-9f4e-3c1f5d0f9a11"
+    server.answers = [(200, {"networks": []}), (200, {"networks": [{"id": "1", "name": name}]})]
+    with Client(server.address) as client:
+        assert client.find("network", name)["id"] == "1"
+        server.answers = [(200, {"networks": [{"id": name}]})]
+        assert client.find("network", name)["id"] == name
+    assert [path for _, path, _ in server.asked] == [f"/v2.0/networks?{by}={name}" for by in ("id", "name", "id")]
+
+
 def test_the_next_server_is_asked_when_one_does_not_answer(server: Server, tmp_path: Path) -> None:
     server.answers = [(201, {"port": {"id": "p"}}), (200, {"ports": []})]
     with Client([f"unix:{tmp_path}/nobody.sock", server.address]) as client:

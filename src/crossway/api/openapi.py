@@ -314,7 +314,8 @@ def _type(hint: Any) -> Schema:
 
 
 def _within(name: str, schema: Schema) -> Schema:
-    return {"type": "object", "required": [name], "properties": {name: schema}, "additionalProperties": False}
+    # What else stands beside it is nobody's business.
+    return {"type": "object", "required": [name], "properties": {name: schema}}
 
 
 def _in_path(name: str) -> Schema:

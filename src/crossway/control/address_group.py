@@ -10,12 +10,11 @@ from crossway.control.decision import Decision
 from crossway.control.share import forget
 from crossway.errors import Conflict, Fault, Invalid
 from crossway.model.address_group import ADDRESS_GROUP, AddressGroup
-from crossway.model.check import ip_or_cidr, list_of
+from crossway.model.check import as_prefix, list_of
 from crossway.model.resource import Given
-from crossway.model.rule import normal
 
 # Here an address alone is the prefix that holds it and no other.
-PREFIXES = list_of(lambda value: normal(ip_or_cidr(value)))
+PREFIXES = list_of(as_prefix)
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> AddressGroup:

@@ -69,7 +69,7 @@ def key(rule: MeteringLabelRule) -> str:
 def _overlap(one: str | None, other: str | None) -> bool:
     if not one or not other:
         return False
-    first, second = ipaddress.ip_network(one), ipaddress.ip_network(other)
+    first, second = (ipaddress.ip_network(prefix, strict=False) for prefix in (one, other))
     return first.version == second.version and first.overlaps(second)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from crossway.model.check import cidr, list_of, text
+from crossway.model.check import list_of, prefix_as_said, text
 from crossway.model.resource import Kind, Resource, attribute
 from crossway.model.who import READER, SHARED
 
-ADDRESSES = list_of(cidr)
+ADDRESSES = list_of(prefix_as_said)
 
 
 class AddressGroup(Resource, frozen=True, kw_only=True, gc=False):

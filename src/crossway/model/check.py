@@ -206,6 +206,20 @@ def ip_or_cidr(value: Any) -> str:
         raise ValueError(f"'{value}' is neither a valid IP address, nor is it a valid IP subnet") from None
 
 
+@says(schema_of(cidr))
+def prefix_as_said(value: Any) -> str:
+    """Return a prefix with the host that it may name: a client that compares finds what it said."""
+    cidr(value)
+    return ipaddress.ip_interface(value).with_prefixlen
+
+
+@says(schema_of(ip_or_cidr))
+def as_prefix(value: Any) -> str:
+    """Return a prefix as it was said; an address alone is the prefix that holds no other."""
+    ip_or_cidr(value)
+    return ipaddress.ip_interface(value).with_prefixlen
+
+
 @says({"type": "string", "pattern": f"^({MAC.pattern.replace('a-f', 'A-Fa-f')})$"})
 def mac(value: Any) -> str:
     """Return a unicast MAC address in lower case with colons."""

