@@ -212,6 +212,7 @@ static __always_inline enum drop take_tcp(struct packet *p, const __u8 *h, __u32
 	if (size > rest)
 		return DROP_SHORT;
 	p->tcp_flags = h[13];
+	p->tcp_sequence = *(const __be16 *)(h + 4);
 	p->head = p->l4 - ETH_HLEN + size;
 	take_ports(p, h);
 	return 0;

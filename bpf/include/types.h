@@ -305,7 +305,11 @@ enum flow_flag {
 	FLOW_REVOKED = 32,   // policy has changed and allows it no more; kept so that
 	                     // the other side's packets do not begin it anew
 	FLOW_PUBLISHED = 64, // began at a published port, which is all the permission that it needs
+	FLOW_SEQUENCED = 128,  // the upper 16 bits say where in its stream of TCP the port last sent
+	                       // to somebody outside: the upper ones of the sequence number
 };
+
+enum { SEQUENCE_SHIFT = 16 };
 
 struct flow {
 	__u64 seen;             // bpf_ktime_get_coarse_ns of the last packet
@@ -519,6 +523,7 @@ struct packet {
 	__be16 src_port;       // as in struct flow_key
 	__be16 dst_port;
 	__be16 rule_port;      // as in struct fragment
+	__be16 tcp_sequence;   // the upper half
 	__u8 dst_mac[6];
 	__u8 src_mac[6];
 	struct addr src;

@@ -103,6 +103,12 @@ static __always_inline bool is_alive(const struct flow *f, __u8 proto, __u64 now
 	return (__s64)(now - f->seen) <= (__s64)(idle * SECOND);
 }
 
+// Note where in its stream a port sends: a write every 64 KiB.
+static __always_inline __u32 with_sequence(__u32 flags, const struct packet *p)
+{
+	return (flags & 0xffff) | FLOW_SEQUENCED | (__u32)bpf_ntohs(p->tcp_sequence) << SEQUENCE_SHIFT;
+}
+
 // Take note of a packet. Writes only what changes: the row is shared by CPUs.
 static __always_inline void touch(struct flow *f, const struct packet *p, __u32 way, __u64 now)
 {
@@ -116,6 +122,9 @@ static __always_inline void touch(struct flow *f, const struct packet *p, __u32 
 		if (p->tcp_flags & TCP_RST)
 			new |= FLOW_RST;
 	}
+	// Whom errors of strangers may be about.
+	if (!f->remote_identity && way == WAY_OUT && p->proto == IPPROTO_TCP)
+		new = with_sequence(new, p);
 	if (new != flags)
 		f->flags = new;
 	if (now - f->seen > SECOND / 4)
@@ -307,6 +316,37 @@ static __always_inline void name_quoted(struct flow_key *key, const struct quote
 	__builtin_memset(key->pad, 0, sizeof(key->pad));
 }
 
+// Return whether a quoted packet may be one that the port of its flow has sent a
+// moment ago: of TCP it is not far from the last one, for all that is known of that.
+static __always_inline bool is_in_window(struct __sk_buff *skb, const struct quoted *q, const struct flow *f)
+{
+	const __s16 window = 64;  // times 64 KiB, either way
+	__be16 sequence;
+	__s16 away;
+
+	if (q->proto != IPPROTO_TCP || !(f->flags & FLOW_SEQUENCED))
+		return true;
+	if (bpf_skb_load_bytes(skb, q->l4 + 4, &sequence, 2))
+		return false;
+	away = bpf_ntohs(sequence) - (f->flags >> SEQUENCE_SHIFT);
+	return away >= -window && away <= window;
+}
+
+// Return whether who sent an ICMP error to a port may know of its flow: the other
+// end, known by its identity as well (or, for what the port itself sent, the kernel
+// on its way); from outside, whoever is no port. What a router of ours says comes
+// past the firewall.
+static __always_inline bool may_tell(struct __sk_buff *skb, const struct packet *p, const struct quoted *q,
+				     const struct flow *f)
+{
+	struct endpoint_key from = { .network = p->network, .ip = p->src };
+
+	if (addr_equal(&p->src, &q->dst) &&
+	    (p->identity == f->remote_identity || (p->identity && p->identity == f->identity)))
+		return !(p->flags & PACKET_UPLINK) || is_in_window(skb, q, f);
+	return p->flags & PACKET_UPLINK && !bpf_map_lookup_elem(&endpoints, &from) && is_in_window(skb, q, f);
+}
+
 // Return whether an ICMP error is about a packet of a flow of this port.
 __noinline int is_related(struct __sk_buff *skb, struct packet *p, __u64 port, __u32 way, __u32 identity)
 {
@@ -319,7 +359,7 @@ __noinline int is_related(struct __sk_buff *skb, struct packet *p, __u64 port, _
 	name_quoted(&key, &q, port, way);
 	f = look_up_flow(&key);
 	return f && is_alive(f, q.proto, p->now) && !(f->flags & FLOW_REVOKED) && f->identity == identity &&
-	       f->generation == generation_of(identity);
+	       f->generation == generation_of(identity) && (way == WAY_OUT || may_tell(skb, p, &q, f));
 }
 
 // Name the flow of a packet, as its port sees it. In place: copies would stand on
@@ -443,6 +483,8 @@ __noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 iden
 
 		if (p->tcp_flags & TCP_FIN)
 			row.flags |= way == WAY_OUT ? FLOW_FIN_LOCAL : FLOW_FIN_REMOTE;
+		if (!remote_identity && way == WAY_OUT && p->proto == IPPROTO_TCP)
+			row.flags = with_sequence(row.flags, p);
 		if (begin_flow(&key, &row, former))
 			count(p, port, DROP_UNTRACKED, identity, remote_identity);
 	}

@@ -174,6 +174,7 @@ int publish_error(struct __sk_buff *skb)
 	struct quoted q = {};
 	struct flow_key key;
 	struct addr ip, client;
+	struct flow *f;
 	int error;
 
 	if (!p)
@@ -190,6 +191,9 @@ int publish_error(struct __sk_buff *skb)
 	key.local_port = row->port;
 	key.remote_port = q.dst_port;
 	if (!look_up_translation(&key))
+		return TC_ACT_UNSPEC;
+	f = look_up_flow(&key);
+	if (f && (!(f->flags & FLOW_PUBLISHED) || !is_in_window(skb, &q, f)))
 		return TC_ACT_UNSPEC;
 	p->place = row->place;
 	ip = row->ip;

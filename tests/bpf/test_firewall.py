@@ -433,7 +433,6 @@ def test_an_error_about_a_flow_passes(w: World, v: int, error: tuple[int, int], 
     assert back(w, proto_of_icmp(v), body, v) == "POLICY_IN"
     assert out(w, proto, there, v) is None
     assert back(w, proto_of_icmp(v), body, v) is None
-    assert w.receive(frame(D, A, proto_of_icmp(v), body, v)).drop is None  # a router on the way may say so
 
 
 @pytest.mark.parametrize("v", [4, 6])

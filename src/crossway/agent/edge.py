@@ -546,7 +546,8 @@ class Edges:
         clock = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         for id, flows in (await self._agent.flows(wanted)).items():
             port, told = self._agent.plan.port(id), self._told.get(id, {})
-            marks = {key: (flow.flags, flow.seen // (1000 * MILLISECOND)) for key, flow in flows.items()}
+            # Where a stream is by now is no news.
+            marks = {key: (flow.flags & 0xFFFF, flow.seen // (1000 * MILLISECOND)) for key, flow in flows.items()}
             news = flows if whole else {key: flow for key, flow in flows.items() if told.get(key) != marks[key]}
             self._told[id] = marks
             rows = handover.rows(news, clock)

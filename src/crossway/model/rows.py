@@ -106,6 +106,7 @@ class FlowFlag(IntFlag):
     RST = 16
     REVOKED = 32
     PUBLISHED = 64
+    SEQUENCED = 128
 
 
 class ShareOf(IntEnum):
