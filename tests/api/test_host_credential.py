@@ -357,3 +357,35 @@ def test_a_hosts_port_is_on_a_network_of_its_own_project(stock: Stock, pair: tup
     asked = container(shown(stock, id)["network_id"], one.name, project_id=OTHER)
     for projects in ((), (OTHER,)):
         assert status(caller(stock.url, one.name, *projects), "POST", "/v2.0/ports", asked) in {*REFUSED, 400}
+
+
+def test_a_host_makes_networks_for_its_engines_alone(stock: Stock, pair: tuple[Host, Host]) -> None:
+    host = caller(stock.url, pair[0].name, OWNER)
+    made = {"name": "made", "description": "made by Docker", "project_id": OWNER}
+    id = host("POST", "/v2.0/networks", {"network": made})["network"]["id"]
+    body = {"network_id": id, "project_id": OWNER, "cidr": "10.0.0.0/24", "ip_version": 4}
+    subnet = host("POST", "/v2.0/subnets", {"subnet": body})["subnet"]["id"]
+    for strange in (
+        {**made, "description": ""},
+        {**made, "project_id": OTHER},
+        {**made, "shared": True},
+        {**made, "router:external": True},
+        {**made, "port_security_enabled": False},
+        {**made, "provider:network_type": "vxlan"},
+    ):
+        assert status(host, "POST", "/v2.0/networks", {"network": strange}) in {400, 403}, strange
+    tenants, theirs = stock.network(OWNER), stock.network(OTHER)
+    inner = stock.subnet(OWNER, tenants)
+    stock.admin("PUT", f"/v2.0/networks/{theirs}", {"network": {"description": "made by Docker"}})
+    rbac = {"object_type": "network", "object_id": theirs, "action": "access_as_shared", "target_tenant": OWNER}
+    stock.admin("POST", "/v2.0/rbac-policies", {"rbac_policy": rbac})
+    assert status(host, "GET", f"/v2.0/networks/{theirs}") == 200
+    for network in (tenants, theirs):
+        assert status(host, "POST", "/v2.0/subnets", {"subnet": {**body, "network_id": network}}) in {400, 403}
+        assert status(host, "DELETE", f"/v2.0/networks/{network}") == 403
+    assert status(host, "DELETE", f"/v2.0/subnets/{inner}") == 403
+    for path, kind in ((f"networks/{id}", "network"), (f"subnets/{subnet}", "subnet")):
+        assert status(host, "PUT", f"/v2.0/{path}", {kind: {"name": "mine"}}) == 403
+        assert status(caller(stock.url, pair[0].name), "DELETE", f"/v2.0/{path}") == 404
+    host("DELETE", f"/v2.0/subnets/{subnet}")
+    host("DELETE", f"/v2.0/networks/{id}")

@@ -56,7 +56,9 @@ class Caller(msgspec.Struct, frozen=True):
 def host_caller(host: str, projects: Iterable[str], roles: Iterable[str] = (), user: str = "") -> Caller:
     """Return a host that asks for the workloads of its projects; without any, for what is bound to it by others."""
     serves = frozenset(projects) - {""}
-    project = next(iter(serves)) if len(serves) == 1 and EVERYONE not in serves else ""
+    project = next(iter(serves)) if len(serves) == 1 else ""
+    if EVERYONE in serves:
+        project = ADMIN
     return Caller(project, user or host, implied([*roles, HOST]), host, serves)
 
 

@@ -2,7 +2,7 @@
 
 The policy table says whose ports; here is what of them, and to which values. A
 host makes and deletes ports of containers alone, on itself, for the projects
-that it is for. Of a tenant's other ports that are on it, it says no more than
+that it is for, and networks that its engines have made. Of a tenant's other ports that are on it, it says no more than
 that a machine of its has them, or that they are on it no longer. A port comes to
 it that is bound nowhere or to a host that is dead, if it is for its project;
 from a living host, by a binding that waits here.
@@ -20,9 +20,11 @@ from crossway.control.cloud import Cloud
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Forbidden, NotFound
 from crossway.model.binding import BINDING
-from crossway.model.network import Network
+from crossway.model.network import MADE, NETWORK, Network
 from crossway.model.port import GUEST, PORT, Port
+from crossway.model.rbac import EVERYONE
 from crossway.model.resource import Given, Kind
+from crossway.model.subnet import SUBNET
 from crossway.model.who import HOSTS, Who
 
 MACHINE = "compute:"
@@ -40,6 +42,7 @@ _OF_CONTAINER = frozenset(
     }
 )
 _MAKES = _OF_CONTAINER | {"network_id", "project_id", "tenant_id"}
+_OF_SUBNET = frozenset({"network_id", "project_id", "tenant_id", "cidr", "ip_version", "allocation_pools"})
 _OF_TENANT = frozenset({"device_id", "device_owner", "binding:host_id"})
 
 
@@ -55,6 +58,15 @@ def create(decision: Decision, caller: Caller, kind: Kind[Any], target: Any, giv
         network = decision.get(decision.cloud.networks, str(given.get("network_id")))
         if network is None or not _has(decision.cloud, target.project_id, network):
             raise NotFound("network", str(given.get("network_id")))
+    elif kind is NETWORK:
+        _check_words(caller, "create_network", body, {"name", "description", "project_id", "tenant_id"})
+        if body.get("description") != MADE or not target.project_id:
+            raise _refused(caller, "create_network", "makes networks for its engines alone, in a project that is named")
+    elif kind is SUBNET:
+        _check_words(caller, "create_subnet", body, _OF_SUBNET)
+        network = decision.get(decision.cloud.networks, str(given.get("network_id")))
+        if not _is_made(caller, network):
+            raise _refused(caller, "create_subnet", "makes subnets of networks that an engine made alone")
     elif kind is BINDING:
         _check_host(caller, body.get("host"), "create_port_binding")
         _check_words(caller, "create_port_binding", body, {"host"})
@@ -86,7 +98,12 @@ def update(decision: Decision, caller: Caller, kind: Kind[Any], old: Any, body: 
 
 
 def delete(decision: Decision, caller: Caller, kind: Kind[Any], old: Any) -> None:
-    """Let a host delete the ports of containers that are on it, and its own bindings."""
+    """Let a host delete the ports of containers that are on it, its own bindings, and what its engines made."""
+    if kind in (NETWORK, SUBNET) and not _as_other(decision.cloud, caller, kind.delete, old):
+        network = old if kind is NETWORK else decision.get(decision.cloud.networks, old.network_id)
+        if not _is_made(caller, network):
+            raise _refused(caller, f"delete_{kind.name}", "deletes networks that an engine made alone")
+        return
     if kind is not PORT or _as_other(decision.cloud, caller, kind.delete, old):
         return
     if not (_is_container(old.device_owner) and (old.host == caller.host or holds(caller.host, old))):
@@ -120,6 +137,12 @@ def _as_other(cloud: Cloud, caller: Caller, who: Who, target: Any) -> bool:
 
 def _has(cloud: Cloud, project: str, network: Network) -> bool:
     return project == network.project_id or reaches(cloud, project, network)
+
+
+def _is_made(caller: Caller, network: Network | None) -> bool:
+    """Say whether an engine made a network, in a project that the host is for and not only shared with one."""
+    own = network is not None and not caller.serves.isdisjoint((network.project_id, EVERYONE))
+    return own and network is not None and network.description == MADE
 
 
 def _is_container(owner: Any) -> bool:

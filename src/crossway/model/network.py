@@ -18,10 +18,12 @@ from crossway.model.check import (
     uuid,
 )
 from crossway.model.resource import Kind, Resource, attribute, told
-from crossway.model.who import ADMIN, HOST, HOST_OF_PROJECT, READER, SERVICE, SHARED
+from crossway.model.who import ADMIN, HOST, HOST_OF_PROJECT, MEMBER, READER, SERVICE, SHARED
 
 FLAT, VLAN, VXLAN = "flat", "vlan", "vxlan"
 VNI_MAX = (1 << 24) - 1
+# How a network is described that an engine had made.
+MADE = "made by Docker"
 TYPE, PHYSNET, SEGMENT = "provider:network_type", "provider:physical_network", "provider:segmentation_id"
 VLAN_MAX = 4094
 # What a network must carry whole by IP version: RFC 791, RFC 8200.
@@ -79,7 +81,9 @@ NETWORK = Kind(
     Network,
     "network",
     "networks",
+    create=MEMBER | HOST_OF_PROJECT,
     get=READER | SHARED | SERVICE | HOST | HOST_OF_PROJECT,
+    delete=MEMBER | HOST_OF_PROJECT,
     indexes={
         "project_id": None,
         "name": None,

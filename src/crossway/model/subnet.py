@@ -116,10 +116,10 @@ SUBNET = Kind(
     Subnet,
     "subnet",
     "subnets",
-    create=PARENT_MEMBER,
+    create=PARENT_MEMBER | HOST_OF_PROJECT,
     get=READER | PARENT_READER | SHARED | SERVICE | HOST | HOST_OF_PROJECT,
     update=MEMBER | PARENT_MEMBER,
-    delete=MEMBER | PARENT_MEMBER,
+    delete=MEMBER | PARENT_MEMBER | HOST_OF_PROJECT,
     parent=("network_id", "network"),
     indexes=("project_id", "network_id", "subnetpool_id"),
 )

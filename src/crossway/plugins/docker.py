@@ -22,6 +22,7 @@ import msgspec
 
 from crossway.client import Object, Objects, path_of
 from crossway.errors import Conflict, Fault, Forbidden, Invalid, NotFound
+from crossway.model.network import MADE
 from crossway.plugins import attach
 from crossway.plugins.attach import ANY, MTU6_MIN, MTU_MAX, MTU_MIN, TEXT_MAX, Host, Wish, listed
 from crossway.plugins.leases import Leases
@@ -29,7 +30,6 @@ from crossway.plugins.leases import Leases
 log = logging.getLogger(__name__)
 
 OWNER = "container:docker"
-MADE = "made by Docker"
 GENERIC = "com.docker.network.generic"
 PORTS = "com.docker.network.portmap"
 INTERNAL = "com.docker.network.internal"
