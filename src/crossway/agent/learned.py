@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from crossway.errors import Conflict, Fault, Invalid, NotFound
 from crossway.model import rows as r
+from crossway.model.host import LEARNED_MAX
 from crossway.plan import view
 from crossway.plan.address import ip
 from crossway.plan.learned import may_have
@@ -38,7 +39,7 @@ SOUGHT_MAX = 4096  # addresses of which that is remembered
 HOSTS_MAX, PORTS_MAX = 256, 256  # that are asked for one
 VERIFY_SECONDS, MISSED = 20.0, 3  # between two probes of what was learned; how many may be left unanswered
 SHARE, SHARE_SECONDS = 5, 5.0  # what the server is told of one port, in so much time
-WAITING_MAX = 64  # addresses of one port of which the server is to be told
+SEEKS, NETWORK_SHARE = 20, 20  # addresses of one network that are looked for, and told of, in a second
 PAUSE_SECONDS = 0.5
 
 
@@ -53,15 +54,39 @@ class Carrier(Protocol):
     def seek(self, hosts: list[str], network: str, address: str) -> None: ...
 
 
+class Turns:
+    """How often something was done for each of many of late: *most* times in *seconds*."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most, self._seconds = most, seconds
+        self._times: dict[str, deque[float]] = {}
+
+    def due(self, of: str) -> float:
+        """Return when it may be done again."""
+        times = self._times.get(of)
+        return times[0] + self._seconds if times is not None and len(times) == self._most else 0.0
+
+    def take(self, of: str) -> None:
+        """Take note that it is done."""
+        self._times.setdefault(of, deque(maxlen=self._most)).append(time.monotonic())
+
+    def forget(self) -> None:
+        """Forget those for whom it was done long ago."""
+        since = time.monotonic() - self._seconds
+        self._times = {of: times for of, times in self._times.items() if times[-1] > since}
+
+
 class Learner:
     """What this host's ports have been seen to have, and what others look for."""
 
     def __init__(self, agent: Carrier) -> None:
         self._agent = agent
-        # Port and address -> its MAC; None: the port has it no more. For the server to be told.
-        self._news: dict[tuple[str, str], str | None] = {}
+        # Port -> address -> its MAC; None: the port has it no more. For the server to be told.
+        self._news: dict[str, dict[str, str | None]] = {}
         self._wake = asyncio.Event()
-        self._told: dict[str, deque[float]] = {}  # port -> when the server was told of it of late
+        self._told = Turns(SHARE, SHARE_SECONDS)  # of ports
+        self._told_of = Turns(NETWORK_SHARE, 1.0)  # of their networks
+        self._seeks = Turns(SEEKS, 1.0)
         self._sought: dict[tuple[str, bytes], float] = {}
         self._missed: dict[tuple[str, str], int] = {}  # probes of what was learned that are unanswered
         self._ports: dict[r.PortKey, str] = {}
@@ -89,20 +114,25 @@ class Learner:
     def _held(self, port: view.Port, network: view.Network, address: bytes, at: bytes) -> None:
         """Have the server know that a port of this host has an address, if it may and the server does not."""
         text, own = r.unpack_ip(address), at.hex(":")
-        self._missed[port.id, text] = 0
         known = self._agent.plan.learned(network.id, text)
         if known is not None and (known.port, known.mac) == (port.id, own):
-            self._news.pop((port.id, text), None)
+            self._missed[port.id, text] = 0
+            self._news.get(port.id, {}).pop(text, None)
         elif (
-            may_have(port, network, address, at) and self._is_free(network, address) and self._on_link(network.id, text)
+            may_have(port, network, address, at)
+            and self._is_free(network, address)
+            and self._on_link(network.id, text)
+            and (
+                (known is not None and known.port == port.id) or len(self._agent.plan.learned_by(port.id)) < LEARNED_MAX
+            )
         ):
             self._tell(port.id, text, own)
 
     def _tell(self, port: str, address: str, at: str | None) -> None:
-        if (port, address) not in self._news and sum(of == port for of, _ in self._news) >= WAITING_MAX:
-            return
-        self._news[port, address] = at
-        self._wake.set()
+        waiting = self._news.setdefault(port, {})
+        if address in waiting or len(waiting) < LEARNED_MAX:
+            waiting[address] = at
+            self._wake.set()
 
     def _is_free(self, network: view.Network, address: bytes) -> bool:
         """Return whether an address is no port's fixed one and no router's."""
@@ -136,12 +166,13 @@ class Learner:
 
     def _is_due(self, network: str, address: bytes) -> bool:
         now = time.monotonic()
-        if now - self._sought.get((network, address), 0.0) < SEEK_SECONDS:
+        if now - self._sought.get((network, address), 0.0) < SEEK_SECONDS or self._seeks.due(network) > now:
             return False
         if len(self._sought) >= SOUGHT_MAX:
             self._sought = {what: at for what, at in self._sought.items() if now - at < SEEK_SECONDS}
         if len(self._sought) < SOUGHT_MAX:
             self._sought[network, address] = now
+        self._seeks.take(network)
         return True
 
     def _probe_all(self, network: view.Network, address: bytes) -> None:
@@ -165,28 +196,31 @@ class Learner:
     async def tell(self) -> None:
         """Tell the server of one address, of a port that has not used up its share; wait until there is one."""
         now = time.monotonic()
-        due = {port: self._due(port) for port, _ in self._news}
-        what = next((what for what in self._news if due[what[0]] <= now), None)
-        if what is None:
+        self._news = {port: waiting for port, waiting in self._news.items() if waiting}
+        due = {port: max(self._told.due(port), self._told_of.due(self._network(port))) for port in self._news}
+        port = min(due, key=lambda port: due[port], default=None)
+        if port is None or due[port] > now:
             self._wake.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(due.values()) - now if due else None):
+                async with asyncio.timeout(due[port] - now if port is not None else None):
                     await self._wake.wait()
             return
-        (port, address), at = what, self._news.pop(what)
-        self._told.setdefault(port, deque(maxlen=SHARE)).append(now)
+        address = next(iter(self._news[port]))
+        at = self._news[port].pop(address)
+        self._told.take(port)
+        self._told_of.take(self._network(port))
         try:
             await self._agent.servers.learn(port, address, at)
         except (Conflict, Invalid, NotFound) as fault:
             log.info("address %s of port %s is not learned: %s", address, port, fault)
         except Fault as fault:
             log.debug("address %s of port %s is to be learned: %s", address, port, fault)
-            self._news.setdefault(what, at)
+            self._news.setdefault(port, {}).setdefault(address, at)
             await asyncio.sleep(PAUSE_SECONDS)
 
-    def _due(self, port: str) -> float:
-        times = self._told.get(port)
-        return times[0] + SHARE_SECONDS if times is not None and len(times) == SHARE else 0.0
+    def _network(self, port: str) -> str:
+        known = self._agent.plan.port(port)
+        return known.network if known is not None else ""
 
     async def verify(self) -> None:
         """Probe what this host's ports have been seen to have; forget what they do not answer for."""
@@ -204,4 +238,5 @@ class Learner:
                 else:
                     self._agent.probe(port, ip(one.ip))
         self._missed = missed
-        self._told = {port: times for port, times in self._told.items() if port in plan.local_bodies()}
+        for turns in (self._told, self._told_of, self._seeks):
+            turns.forget()

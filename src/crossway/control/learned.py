@@ -9,10 +9,8 @@ from ipaddress import ip_address, ip_network
 
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid, NotFound
-from crossway.model.host import Learned, learned_id
+from crossway.model.host import LEARNED_MAX, Learned, learned_id
 from crossway.model.port import Port
-
-SHARE = 64  # addresses that one port may have so
 
 
 def learn(decision: Decision, host: str, id: str, ip: str, mac: str) -> None:
@@ -28,8 +26,8 @@ def learn(decision: Decision, host: str, id: str, ip: str, mac: str) -> None:
     old = decision.read(cloud.learned, new.id)
     if old == new:
         return
-    if (old is None or old.port != id) and len(decision.by(cloud.learned, "port", id)) >= SHARE:
-        raise Conflict(f"port {id} has {SHARE} addresses beside its fixed ones, and may have no more")
+    if (old is None or old.port != id) and len(decision.by(cloud.learned, "port", id)) >= LEARNED_MAX:
+        raise Conflict(f"port {id} has {LEARNED_MAX} addresses beside its fixed ones, and may have no more")
     if old is None:
         decision.create(cloud.learned, new)
     else:

@@ -50,6 +50,9 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.id.partition(".")[0]
 
 
+LEARNED_MAX = 64  # addresses beside its fixed ones that a port may have been seen to have
+
+
 class Learned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A port has been seen to have an address of its network that is nobody's fixed one, at a MAC."""
 

@@ -12,9 +12,10 @@ import pytest
 from bpf.packets import checksum
 from crossway.agent import learned
 from crossway.agent.guest.neighbours import asked
-from crossway.agent.learned import Learner
+from crossway.agent.learned import Learner, Turns
 from crossway.errors import Conflict, Fault, Unavailable
 from crossway.model import rows as r
+from crossway.model.host import LEARNED_MAX
 from crossway.plan import view
 from crossway.plan.address import ip, link_local, mac
 from crossway.plan.plan import Document, Plan
@@ -128,7 +129,7 @@ def test_one_port_is_told_of_only_so_often() -> None:
     host = Host()
     for n in range(200):
         host.sees(f"10.0.0.{64 + n % 60}")
-    assert len(host.learner._news) <= learned.WAITING_MAX
+    assert len(host.learner._news["p"]) <= LEARNED_MAX
     run(telling(host))
     assert len(host.told) == learned.SHARE
 
@@ -145,7 +146,7 @@ def test_what_the_server_refuses_is_let_be_and_what_it_does_not_hear_is_told_aga
     run(telling(host))
     host.refusal = None
     assert len(host.told) > 1
-    host.learner._told.clear()
+    host.learner._told = Turns(learned.SHARE, learned.SHARE_SECONDS)
     before = len(host.told)
     run(telling(host))
     assert len(host.told) == before + 1
@@ -168,6 +169,36 @@ def test_the_gateways_are_looked_for_where_none_is_known() -> None:
     host = Host()
     host.learner.take(r.Sighting(KEY, 10, r.NO_IP, mac(MAC), r.SightingKind.SOUGHT))
     assert host.probed == [("p", "10.0.0.65")]
+
+
+def test_only_so_many_addresses_of_a_network_are_looked_for_at_once() -> None:
+    host = Host()
+    for n in range(64, 124):
+        host.sees(f"10.0.0.{n}", r.SightingKind.SOUGHT)
+    assert len(host.asked) == learned.SEEKS
+    host.learner._seeks = Turns(learned.SEEKS, 1.0)
+    host.sees("10.0.0.124", r.SightingKind.SOUGHT)
+    assert len(host.asked) == learned.SEEKS + 1
+
+
+def test_a_port_that_has_its_share_is_not_told_of() -> None:
+    host = Host()
+    for n in range(64, 64 + LEARNED_MAX - 1):
+        host.knows("p", MAC, f"10.0.0.{n}")
+    host.sees("10.0.0.127")
+    run(telling(host))
+    assert len(host.told) == 1
+    host.knows("p", MAC, "10.0.0.127")
+    host.knows("q", OTHER, "10.0.0.126")
+    host.knows("p", MAC, "10.0.0.125")
+    host.sees("10.0.0.126")
+    run(telling(host))
+    assert len(host.told) == 2
+    host.take(Document("learned", "n/10.0.0.126", None))
+    host.knows("p", MAC, "10.0.0.126")
+    host.sees("10.0.0.79")
+    run(telling(host))
+    assert len(host.told) == 2
 
 
 def test_only_so_many_searches_are_remembered() -> None:

@@ -9,6 +9,7 @@ import pytest
 from clouds import ALICE, Listener, World
 from crossway.control import learned
 from crossway.errors import Conflict, Fault, NotFound
+from crossway.model.host import LEARNED_MAX
 from crossway.model.port import Port
 
 VIP = "10.0.0.77"
@@ -77,7 +78,7 @@ def test_what_is_refused(world: World, network: Any) -> None:
 
 def test_a_port_has_its_share(world: World, network: Any) -> None:
     one, two = holder(world, network, "h1", "10.0.0.0/24"), holder(world, network, "h2", "10.0.0.0/24")
-    for n in range(learned.SHARE):
+    for n in range(LEARNED_MAX):
         learn(world, "h1", one, f"10.0.0.{100 + n}")
     with pytest.raises(Fault, match="64 addresses"):
         learn(world, "h1", one, "10.0.0.99")
