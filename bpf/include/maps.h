@@ -127,6 +127,9 @@ struct {
 	__uint(max_entries, 1 << 16);
 } sightings SEC(".maps");
 
+// Port -> what of it waits in `sightings`. Learn writes and reads.
+TABLE(sightings_waiting, LRU_HASH, struct port_key, struct in_flight, 4096, 0);
+
 // Port -> how many more of its packets may tell the agent of an address.
 TABLE(sighting_budgets, LRU_HASH, struct port_key, struct budget, 4096, 0);
 

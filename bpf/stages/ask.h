@@ -18,7 +18,6 @@ enum {
 	QUESTIONS_PER_SECOND = 10,
 	NAMES = 100,  // and of names
 	NAMES_PER_SECOND = 100,
-	PUNT_SHARE = 8,  // a port's questions wait in an eighth of what is free, at most
 };
 
 // Python reads the layout from here.
@@ -76,34 +75,6 @@ static __always_inline bool is_question(const struct packet *p, const struct por
 	return p->proto == IPPROTO_ICMPV6 && *(__u8 *)&p->rule_port == ND_RS;
 }
 
-// Return whether one more question of a port may wait for the agent, and count it.
-// A port may have an eighth of what the others leave free: however many ask
-// without end, there is room for one that has nothing in the ring.
-static __always_inline bool within_share(const struct port_key *port, __u64 size)
-{
-	__u64 read = bpf_ringbuf_query(&questions, BPF_RB_CONS_POS);
-	__u64 put = bpf_ringbuf_query(&questions, BPF_RB_PROD_POS);
-	__u64 free = bpf_ringbuf_query(&questions, BPF_RB_RING_SIZE) - (put - read);
-	struct in_flight first = { .mark = put + size, .before = size }, *of;
-	__u64 have;
-
-	of = bpf_map_lookup_elem(&waiting, port);
-	if (!of) {
-		bpf_map_update_elem(&waiting, port, &first, BPF_ANY);
-		return true;
-	}
-	if (read >= of->mark) {
-		of->before = read >= put ? 0 : of->after;
-		of->after = 0;
-		of->mark = put;
-	}
-	have = of->before + of->after;
-	if (have && have + size > free / PUNT_SHARE)
-		return false;
-	__sync_fetch_and_add(&of->after, size);
-	return true;
-}
-
 SEC("tc")
 int ask(struct __sk_buff *skb)
 {
@@ -135,7 +106,7 @@ int ask(struct __sk_buff *skb)
 	q->length = length;
 	if (bpf_skb_load_bytes(skb, 0, q->frame, length))
 		return drop(p, DROP_SHORT);
-	if (!within_share(&p->port, (offsetof(struct asked, frame) + length + BPF_RINGBUF_HDR_SZ + 7) & ~7ull))
+	if (!may_wait(&questions, &waiting, &p->port, offsetof(struct asked, frame) + length))
 		return drop(p, DROP_PUNT_SHARE);
 	barrier_on(length);
 	if (length > QUESTION_MAX || bpf_ringbuf_output(&questions, q, offsetof(struct asked, frame) + length, 0))

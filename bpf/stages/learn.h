@@ -27,6 +27,8 @@ static __always_inline int tell_agent(struct packet *p, const struct endpoint_ke
 
 	if (!has_budget(&sighting_budgets, &p->port, p->now, SIGHTINGS, SIGHTINGS_PER_SECOND))
 		return 0;
+	if (!may_wait(&sightings, &sightings_waiting, &p->port, sizeof(*s)))
+		return 0;
 	s = bpf_ringbuf_reserve(&sightings, sizeof(*s), 0);
 	if (!s)
 		return 0;

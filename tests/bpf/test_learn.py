@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from select import select
 
 import pytest
 
-from bpf.packets import BROADCAST, IPV4, IPV6, UDP, Packet, arp, eth, ip, na, ns, udp
+from bpf.packets import ARP, BROADCAST, IPV4, IPV6, UDP, Packet, arp, eth, ip, na, ns, udp
 from bpf.world import BARE, CAUTIOUS, CLEAR, RED, STOLEN, A, B, Ears, Who, World, frame_to, gateway, world
 from crossway.kernel.bpf import REDIRECT, SHOT
-from crossway.kernel.ring import Ring
+from crossway.kernel.ring import READ_MAX, Ring
 from crossway.model import rows as r
 from crossway.plan.address import link_local
 from crossway.plan.service import NO_ROUTER, SERVICE_MAC
@@ -33,7 +34,8 @@ class Agent:
         self.ring = Ring(fd, lambda raw: self.heard.append(layout.unpack(raw[: layout.size])))
 
     def told(self) -> list[tuple[r.PortKey, int, str, bytes, int]]:
-        self.ring.read()
+        for _ in range(4):  # it reads so many at a time
+            self.ring.read()
         heard, self.heard = self.heard, []
         return [(one.port, one.network, r.unpack_ip(one.ip), one.mac, one.kind) for one in heard]
 
@@ -248,3 +250,22 @@ def test_a_port_tells_only_so_many_addresses(agent: Agent) -> None:
     agent.world.send(sayings(CAUTIOUS, 4)["announcement"], CAUTIOUS)
     agent.world.send(frame_to(A, gateway(RED).mac, "10.0.4.250", UDP, udp(1, 2)))
     assert [kind for *_, kind in agent.told()] == [HELD, SOUGHT]
+
+
+def test_however_many_tell_of_addresses_there_is_room_for_another(agent: Agent) -> None:
+    """The agent reads nothing meanwhile."""
+    ports = agent.world.bpf.table("ports")
+    row = ports.get(BARE.key)
+    for vlan in range(100, 200):
+        at = r.PortKey(BARE.key.ifindex, vlan)
+        ports.put({at: row})
+        for number in range(16):
+            said = arp(1, BARE.mac, f"10.0.4.{100 + number}", f"10.0.4.{100 + number}")
+            tagged = eth(said[:6], said[6:12], ARP, said[14:], vlan=vlan)
+            agent.world.bpf.run("from_workload", tagged, ifindex=BARE.key.ifindex)
+        ports.delete([at])
+    agent.world.send(arp(1, CAUTIOUS.mac, VIP[4], VIP[4]), CAUTIOUS)
+    agent.ring.read()
+    assert len(agent.heard) == READ_MAX
+    assert select([agent.ring.fileno()], [], [], 0)[0], "there is more to read"
+    assert agent.told()[-1] == (CAUTIOUS.key, CLEAR, VIP[4], CAUTIOUS.mac, HELD)
