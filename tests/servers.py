@@ -64,7 +64,9 @@ class Server:
         return seconds
 
     def check(self) -> None:
-        """Hold the claims of a server that has ended against its objects."""
+        """Hold the claims of a server that has ended against its objects: now, and whenever it started."""
+        mended = [line for line in (self.path / "log").read_text().splitlines() if "not as its objects" in line]
+        assert not mended, "\n".join(mended)
         found = faults_of(self.path / "db")
         assert not found, "\n".join(found)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -73,6 +75,24 @@ def test_a_second_server_on_the_store_says_who_has_it(own: Server) -> None:
     command += ["--store", f"sqlite:{own.path / 'db'}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert "another server uses it" in done.stderr
+
+
+def test_it_frees_what_an_older_one_lost(own: Server) -> None:
+    api = Api(own.url)
+    network = api.make("network")["id"]
+    subnet = api.make("subnet", network_id=network, ip_version=4, cidr="10.0.0.0/24")["id"]
+    api.client.close()
+    own.stop()
+    with closing(sqlite3.connect(own.path / "db")) as db, db:
+        db.execute("INSERT INTO entries (key, value, modified) VALUES (?, '', 1)", (f"address/{subnet}/10.0.0.9",))
+    with pytest.raises(AssertionError, match=r"10\.0\.0\.9 is held by nothing"):
+        own.check()
+    own.start()
+    assert f"address/{subnet}/10.0.0.9 is held by nothing" in (own.path / "log").read_text()
+    api = Api(own.url)
+    api.make("port", network_id=network, fixed_ips=[{"ip_address": "10.0.0.9"}])
+    api.client.close()
+    (own.path / "log").write_text("")
 
 
 def test_it_ends_quickly_with_views_and_idle_connections_open(own: Server) -> None:
