@@ -549,7 +549,15 @@ def test_a_container_that_is_restarted_has_its_address_again(engines: tuple[Lab,
     one.docker("start", "bb")
     one.docker("start", "aa")
     assert {container: addresses(container) for container in before} == before
-    # Several at once, and one whose address somebody else has got.
+    # One that ends by itself, and whose policy it is to be started again.
+    again = ("--restart", "always", "--network", name, "--name", "ee", "lab", "sh", "-c", "sleep 4")
+    one.docker("run", "-d", *again)
+    assert wait_for(lambda: "ee" in {p["name"] for p in attached(lab)})
+    first = addresses("ee")
+    assert wait_for(lambda: one.docker("inspect", "--format", "{{.RestartCount}}", "ee").strip() != "0", 20)
+    assert wait_for(lambda: addresses("ee") == first, 3)
+    one.docker("rm", "-f", "ee")
+    # One whose address somebody else has got.
     assert wait_for(lambda: {"aa", "bb"} <= {p["name"] for p in attached(lab)})
     one.docker("stop", "-t0", "aa")
     (network,) = lab.client.list("networks", name=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from crossway.kernel import bpffs
 from crossway.kernel.links import OVERLAY, Links, port_of
 
 VXLAN_PORT = 4789
+FILES = 8192  # that it may have open
 NICE = -10  # what workloads do with the processors is not to keep their network waiting
 
 
@@ -39,6 +41,11 @@ def run(
 
     with suppress(OSError):  # not permitted everywhere; who has said otherwise is obeyed
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) or NICE)
+    # Each name that waits for a resolver has a socket: they must not be what namespaces and links lack.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        if 0 <= soft < FILES:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if hard < 0 else min(FILES, hard), hard))
 
     async def until_told() -> None:
         task = asyncio.ensure_future(serve(servers, host, underlay, physnets, run_dir, vxlan_port, ready_fd, data_dir))
