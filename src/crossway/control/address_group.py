@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 from crossway.control.caller import Caller, named
@@ -9,7 +10,7 @@ from crossway.control.collection import Action, Collection, change, find, make
 from crossway.control.decision import Decision
 from crossway.control.share import forget
 from crossway.errors import Conflict, Fault, Invalid
-from crossway.model.address_group import ADDRESS_GROUP, AddressGroup
+from crossway.model.address_group import ADDRESS_GROUP, MOST, AddressGroup
 from crossway.model.check import as_prefix, list_of
 from crossway.model.resource import Given
 
@@ -18,6 +19,7 @@ PREFIXES = list_of(as_prefix)
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> AddressGroup:
+    _check(given["addresses"])
     return make(decision, caller, AddressGroup, given)
 
 
@@ -46,7 +48,8 @@ def add_addresses(decision: Decision, caller: Caller, id: str, body: Any) -> dic
         raise Invalid(
             f"Addresses {', '.join(there)} already exist in the address group {id}.", type="AddressesAlreadyExist"
         )
-    return _told(change(decision, old, {"addresses": (*old.addresses, *named)}))
+    _check(addresses := (*old.addresses, *named))
+    return _told(change(decision, old, {"addresses": addresses}))
 
 
 def remove_addresses(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
@@ -61,6 +64,11 @@ class AddressesNotFound(Fault):
     """What is to be taken out of an address group is not in it."""
 
     status = 404
+
+
+def _check(addresses: Sized) -> None:
+    if len(addresses) > MOST:
+        raise Invalid(f"An address group may have {MOST} addresses; it would have {len(addresses)}.")
 
 
 def _named(body: Any) -> tuple[str, ...]:

@@ -196,6 +196,7 @@ class Cloud:
         self.usage = Usage(self.tables, limits or {})
         # How many identities one project may have, with those that rest.
         self.identities_max = IDENTITIES_MAX
+        self.policy_rows = self.usage.policy_rows
         self.addresses = Addresses()
         self.defaults: dict[str, str] = {}
         self.counters: dict[str, int] = {}
@@ -276,6 +277,7 @@ class Cloud:
                 self.usage.settle(kind, new.project_id, id)
         if old is None and new is None:
             return
+        self.policy_rows.step(kind, old, new)
         if table is self.ports:
             self.addresses.moved(old, new)
         elif table is self.subnets:

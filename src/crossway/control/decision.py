@@ -7,6 +7,7 @@ happened, and the verb decides anew on the newer state.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ class Decision:
         self._claimed: dict[str, None] = {}
         # What counts as used of a quota: table, project, id.
         self._counted: list[tuple[str, str, str]] = []
+        self._rows: Counter[str] = Counter()  # of policy, by project, that are reserved
 
     def get(self, table: Table[S], id: str) -> S | None:
         """Look at an object without relying on it."""
@@ -182,6 +184,11 @@ class Decision:
         self.cloud.pending.difference_update(self._claimed)
         for table, project, id in self._counted:
             self.cloud.usage.settle(table, project, id)
+        self.cloud.policy_rows.release(self._rows)
+
+    def charge(self) -> None:
+        """Count the rows of policy that this decision makes; raise OverQuota if a project may not have so many."""
+        self._rows = self.cloud.policy_rows.charge(self)
 
 
 async def decide(cloud: Cloud, verb: Callable[[Decision], T]) -> T:
@@ -204,6 +211,7 @@ async def _try(cloud: Cloud, verb: Callable[[Decision], T]) -> T:
     decision = Decision(cloud)
     try:
         result = verb(decision)
+        decision.charge()
         if decision.transaction.puts or decision.transaction.deletes:
             await cloud.reached(await cloud.store.commit(decision.transaction))
         return result

@@ -9,6 +9,7 @@ from crossway.model.resource import Kind, Resource, attribute
 from crossway.model.who import READER, SHARED
 
 ADDRESSES = list_of(prefix_as_said)
+MOST = 16_384  # addresses of one group
 
 
 class AddressGroup(Resource, frozen=True, kw_only=True, gc=False):
