@@ -31,6 +31,13 @@ class Setting:
         """Return what the environment says, or else the default."""
         return self.said() or self.default
 
+    def number(self, least: int) -> int:
+        """Return what is set as a whole number, from *least* on."""
+        text = self.value()
+        if not (text.isascii() and text.isdecimal()) or len(text) > 15 or int(text) < least:
+            raise Invalid(f"{self.variable} '{text}' should be a whole number from {least} on")
+        return int(text)
+
     def said(self) -> str | None:
         """Return what the environment says, if it does."""
         return os.environ.get(self.variable) or None
@@ -66,6 +73,20 @@ DIRECT = Setting("direct", "1", "0: every packet between hosts passes the host's
 AUTH = Setting("auth", "none", "how the server tells who asks: none, basic[:FILE], keystone:URL; several with spaces")
 USERS = Setting("users", "/var/lib/crossway/users", "password file of `--auth basic` and `crossway user`")
 RATE = Setting("rate", "0", "requests a second of one user, or REQUESTS:BURST; 0 is no limit")
+NAMES = Setting(
+    "names",
+    "",
+    "names, with commas, by which a server with auth none is asked, beside addresses, localhost and this machine's own",
+)
+STRANGERS = Setting(
+    "strangers",
+    "100",
+    "connections of one address on which nobody has said yet who it is; 0 is no limit, as behind a balancer",
+)
+HEAD_SECONDS = Setting("head_seconds", "10", "seconds for a TLS handshake, and for the head of a request")
+BODY_SECONDS = Setting("body_seconds", "30", "seconds in which a body, or 64 KiB more of it, should come")
+BODY = Setting("body", "524288", "bytes that the body of a request may have")
+BULK = Setting("bulk", "8388608", "bytes that the body of a request may have that makes several things at once")
 TLS_CERT = Setting("tls_cert", "", "certificate of the server and those that vouch for it, PEM")
 TLS_KEY = Setting("tls_key", "", "private key of the server, PEM; it may be in the certificate's file")
 CA = Setting("ca", "", "certificates that are trusted when asking a server or Keystone, in place of the system's")
@@ -86,7 +107,24 @@ KEYSTONE_HOST_ROLE = Setting(
 )
 KEYSTONE_SECONDS = Setting("keystone_seconds", "60", "seconds that Keystone's word on a token is believed")
 
-ACCESS = (AUTH, USERS, RATE, TLS_CERT, TLS_KEY, CA, USER, PASSWORD, PASSWORD_FILE, TOKEN)
+ACCESS = (
+    AUTH,
+    USERS,
+    RATE,
+    NAMES,
+    STRANGERS,
+    HEAD_SECONDS,
+    BODY_SECONDS,
+    BODY,
+    BULK,
+    TLS_CERT,
+    TLS_KEY,
+    CA,
+    USER,
+    PASSWORD,
+    PASSWORD_FILE,
+    TOKEN,
+)
 KEYSTONE = (
     KEYSTONE_USER,
     KEYSTONE_PASSWORD,
@@ -120,7 +158,6 @@ QUOTAS = tuple(
         ("address_scope", "-1", "address scopes"),
         ("trunk", "-1", "trunks"),
         ("router_route", "30", "routes of one router"),
-        ("policy_row", "65536", "rows of policy for the sets of security groups in use (see decision 17)"),
     )
 )
 

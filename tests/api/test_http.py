@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import socket
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import httpx
 import pytest
 
 from servers import Api, Server
@@ -167,6 +170,117 @@ def test_web_pages_of_others_are_not_believed(api: Api, origin: str, host: str, 
     if status == 403:
         assert answer.json()["NeutronError"]["type"] == "Forbidden"
         assert origin.format(own=own) in answer.text
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("{own}", 200),
+        ("127.0.0.1", 200),
+        ("localhost", 200),
+        ("LocalHost.:9696", 200),
+        ("[::1]:9696", 200),
+        ("192.0.2.7", 200),
+        (socket.gethostname(), 200),
+        ("evil.example", 421),
+        ("evil.example:9696", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("evil.example@127.0.0.1", 421),
+        ("127.0.0.1@evil.example", 421),
+        ("127.0.0.1/evil.example", 421),
+        ("evil.example#127.0.0.1", 421),
+        ("[evil.example]", 421),
+        ("2130706433", 421),
+        ("0x7f.1", 421),
+        ("", 421),
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/v2.0/networks", "/v1/hosts"])
+def test_a_name_that_was_made_to_lead_here_is_not_answered(api: Api, host: str, status: int, path: str) -> None:
+    own = api.client.base_url.netloc.decode()
+    answer = api.client.get(path, headers={"Host": host.format(own=own)})
+    assert answer.status_code == status
+    if status != 200:
+        assert "CROSSWAY_NAMES" in answer.text
+        assert host in answer.text
+
+
+def test_a_request_that_names_no_host_or_two_is_not_answered(shared: Server) -> None:
+    for head, status in (
+        (b"GET / HTTP/1.1\r\n", b"421"),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n", b"421"),
+        (b"GET / HTTP/1.0\r\nHost: evil.example\r\n", b"421"),
+        (b"GET / HTTP/1.0\r\n", b"200"),  # as balancers ask whether it lives
+        (b"GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n", b"421"),
+    ):
+        host, port = shared.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as one:
+            one.sendall(head + b"\r\n")
+            assert one.recv(65536).split(b" ")[1] == status, head
+
+
+def test_the_settings_name_further_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSWAY_NAMES", "cloud.example, Other.example.")
+    server = Server(tmp_path)
+    try:
+        with httpx.Client(base_url=server.url, transport=httpx.HTTPTransport()) as client:
+            for host, status in (("cloud.example:9696", 200), ("OTHER.example", 200), ("evil.example", 421)):
+                assert client.get("/v2.0/networks", headers={"Host": host}).status_code == status
+            body, headers = b'{"network": {}}', {"Host": "cloud.example", "Origin": "http://cloud.example"}
+            assert client.post("/v2.0/networks", content=body, headers=headers).status_code == 201
+            headers["Origin"] = "http://evil.example"
+            assert client.post("/v2.0/networks", content=body, headers=headers).status_code == 403
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1%2fhosts",
+        "/v1%2Fhosts",
+        "/v1/hosts%2f",
+        "/v1/%68osts",
+        "/%76%31/hosts",
+        "/v1%2fstatus",
+        "/v1/hosts/h%2Fview",
+        "/v1/hosts%2fh/view",
+        "/v1/hosts/%ff",
+        "/v2.0%2fnetworks",
+        "/v2.0/networks%2Fx",
+        "/v2.0/networks/%ff",
+        "/v2%2e0/networks",
+        "/v2.0/../v1/hosts",
+        "/v2.0/%2e%2e/v1/hosts",
+        "/v1/hosts%00",
+        "/v1/hosts;x",
+        "/v1\\hosts",
+    ],
+)
+def test_an_encoded_slash_is_no_step_of_a_path(shared: Server, path: str) -> None:
+    host, port = shared.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as one:
+        one.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode("latin-1"))
+        assert one.recv(65536).split(b" ")[1] == b"404"
+
+
+def test_an_encoded_slash_is_part_of_a_name(api: Api) -> None:
+    network = api.make("network")
+    told = api.error("GET", f"/v2.0/networks/{network['id']}%2Ftags", want=404)
+    assert f"{network['id']}/tags" in told["message"]
+    api("PUT", f"/v2.0/networks%2F{network['id']}", {"network": {"name": "n"}}, 404)
+    api("DELETE", f"/v2.0/networks/{network['id']}")
+
+
+def test_a_host_may_have_any_name_but_a_slash(api: Api) -> None:
+    body = {"underlay": "192.0.2.201", "physnets": {}, "version": "test"}
+    assert api("PUT", "/v1/hosts/r%C3%A4ck%201", body)["name"] == "räck 1"
+    assert api("GET", "/v1/hosts/r%C3%A4ck%201")["name"] == "räck 1"
+    api("DELETE", "/v1/hosts/r%C3%A4ck%201")
+    answer = api.client.put("/v1/hosts/a%2Fb", json=body)
+    assert answer.status_code == 400
+    assert "slash" in answer.json()["error"]["message"]
 
 
 def test_tenants_do_not_see_what_admins_do(api: Api, alice: Api) -> None:

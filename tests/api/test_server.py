@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -60,6 +62,35 @@ def test_what_it_refuses_it_says_in_a_line(options: list[str], says: str) -> Non
     assert done.returncode != 0
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_server_makes_is_for_nobody_else(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        server = Server.__new__(Server)
+        server.path, server.listen = tmp_path, ["127.0.0.1:0", f"unix:{tmp_path}/s"]
+        server.start("--store", f"sqlite:{tmp_path}/data/within/cloud.db")
+        try:
+            assert httpx.post(f"{server.url}/v2.0/networks", json={"network": {}}).status_code == 201
+            made = [tmp_path / "data", *(tmp_path / "data").rglob("*"), tmp_path / "s"]
+            assert {path.name for path in made} >= {"within", "cloud.db", "cloud.db-wal", "s"}
+            modes = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in made}
+        finally:
+            server.stop()
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(modes, 0)
+
+
+def test_what_an_older_server_made_for_all_to_read_is_closed(own: Server) -> None:
+    own.kill()
+    files = [own.path / name for name in ("db", "db-wal", "db-shm")]
+    there = [file for file in files if file.exists()]
+    assert there[:2] == files[:2]
+    for file in there:
+        file.chmod(0o644)
+    own.start()
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files if file.exists()} == {0o600}
 
 
 def test_insecure_listens_where_others_reach_it(tmp_path: Path) -> None:

@@ -91,6 +91,12 @@ def test_a_port_on_public_reaches_beyond_the_provider_and_nothing_is_left(machin
         assert pings(place, "172.24.4.1")
         # That one knows no route to 172.24.4.0/24: it answers the machine's own address.
         assert pings(place, "198.51.100.1")
+        # What the server and the agent have made is for nobody else: their sockets are among it.
+        made = [path for path in (*machine.run.rglob("*"), *(machine.run / "data").rglob("*")) if not path.is_symlink()]
+        kept = [path for path in made if not path.is_relative_to(machine.run / "bpf") and path.name != "log"]
+        assert {path.name for path in kept} >= {"cloud.db", "clouds.yaml", "server.sock", "agent.sock", "bodies"}
+        open_to_others = {str(path): oct(mode) for path in kept if (mode := path.stat().st_mode & 0o077)}
+        assert not open_to_others
         machine.exec(sys.executable, "-m", "crossway", "port", "unplug", "one", "--run", str(machine.run))
     finally:
         running.signal(signal.SIGINT)

@@ -31,7 +31,7 @@ class Hooks:
     def put(self, object: Object, program: str, ifindex: int) -> None:
         """Put a program on a link, in place of the same of another build."""
         if object.attach(program, ifindex):
-            self._made.mkdir(mode=0o755, exist_ok=True)
+            self._made.mkdir(mode=0o700, exist_ok=True)
             self._mark(ifindex).touch()
 
     def keep(self, program: str | None, ifindex: int) -> None:

@@ -6,13 +6,12 @@ import json
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
-from crossway.errors import Fault, Invalid
+from crossway.errors import Fault
 
+MESSAGE_MAX = 4096
 ENCODER = msgspec.json.Encoder()
-BODY_MAX = 32 << 20
 
 
 class Answer(Response):
@@ -42,22 +41,10 @@ def empty(status: int = 204) -> Response:
 
 def fault(error: Fault, path: str) -> Answer:
     """Tell a fault: as the Networking API does, or plainly."""
+    message = str(error)
+    if len(message) > MESSAGE_MAX:
+        message = message[:MESSAGE_MAX] + "…"
     kind = "HTTPBadRequest" if error.type == "Invalid" else error.type
     if path.startswith("/v1/"):
-        return answer({"error": {"type": error.type, "message": str(error)}}, error.status)
-    return answer({"NeutronError": {"type": kind, "message": str(error), "detail": ""}}, error.status)
-
-
-async def body(request: Request, *, needed: bool = True) -> Any:
-    """Read a JSON body; one that is not *needed* may be left out."""
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > BODY_MAX:
-            raise Invalid(f"The body should have at most {BODY_MAX} bytes")
-    if not raw and not needed:
-        return {}
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"The body is not valid JSON: {error}") from None
+        return answer({"error": {"type": error.type, "message": message}}, error.status)
+    return answer({"NeutronError": {"type": kind, "message": message, "detail": ""}}, error.status)

@@ -8,8 +8,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from crossway.api.answer import answer, body, empty
+from crossway.api import body
+from crossway.api.answer import answer, empty
 from crossway.api.networking import caller_of
+from crossway.api.resources import decoded
 from crossway.control import binding, learned
 from crossway.control import host as verbs
 from crossway.control.caller import ADMIN, SERVICE, Caller
@@ -18,11 +20,14 @@ from crossway.control.decision import decide
 from crossway.control.status import Status, hosts
 from crossway.control.view import Views
 from crossway.errors import Forbidden, Invalid, NotFound
+from crossway.model.check import brief
 from crossway.model.host import host as checked
 from crossway.model.host import sighting
 
 Handler = Callable[[Request], Awaitable[Response]]
 HANDOVER_MAX = 1 << 20
+# Ports of one host.
+PORTS_MAX = 10_000
 
 
 def for_admins(handler: Handler) -> Handler:
@@ -52,7 +57,7 @@ def for_itself(handler: Handler) -> Handler:
     """Refuse all but the host that the path names, and admins."""
 
     async def handle(request: Request) -> Response:
-        caller, host = caller_of(request), request.path_params["host"]
+        caller, host = caller_of(request), _named(request, "host")
         if not (caller.admin or caller.host == host):
             raise _refused(f"{request.url.path} is for host {host} itself and admins only", caller)
         return await handler(request)
@@ -80,6 +85,18 @@ def _refused(message: str, caller: Caller) -> Forbidden:
     return Forbidden(message, type="PolicyNotAuthorized")
 
 
+def _named(request: Request, name: str) -> str:
+    """Return what a step of the path stands for."""
+    found = decoded(request.path_params[name])
+    if found is None:
+        raise NotFound("resource", request.url.path)
+    return found[0]
+
+
+async def _told(request: Request) -> Any:
+    return await body.json(request, body.payer(caller_of(request)), most=body.HOST_MAX)
+
+
 class Hosts:
     """Answers hosts, and who asks about them."""
 
@@ -94,19 +111,19 @@ class Hosts:
         return answer({"hosts": rows})
 
     async def register(self, request: Request) -> Response:
-        host = checked(request.path_params["host"], await body(request))
+        host = checked(_named(request, "host"), await _told(request))
         await decide(self.cloud, lambda decision: verbs.register(decision, host))
         return answer(self._one(host.id))
 
     async def show(self, request: Request) -> Response:
-        return answer(self._one(request.path_params["host"]))
+        return answer(self._one(_named(request, "host")))
 
     async def forget(self, request: Request) -> Response:
-        await decide(self.cloud, lambda decision: verbs.forget(decision, request.path_params["host"]))
+        await decide(self.cloud, lambda decision: verbs.forget(decision, _named(request, "host")))
         return empty()
 
     async def view(self, request: Request) -> Response:
-        host, after = request.path_params["host"], request.query_params.get("after", "0")
+        host, after = _named(request, "host"), request.query_params.get("after", "0")
         if not after.isdecimal():
             raise Invalid(f"after '{after}' should be a revision, or 0")
         if host not in self.cloud.hosts.rows:
@@ -115,19 +132,21 @@ class Hosts:
 
     async def report(self, request: Request) -> Response:
         """Take in what a host has applied and which of its ports are up."""
-        told = await body(request)
+        told = await _told(request)
         if not isinstance(told, dict) or not isinstance(told.get("applied"), int):
             raise Invalid("The body should be {'applied': REVISION, 'ports': {ID: 'up' or 'down'}}")
         ports = told.get("ports", {})
+        if isinstance(ports, dict) and len(ports) > PORTS_MAX:
+            raise Invalid(f"The report names {len(ports)} ports; should be at most {PORTS_MAX}")
         if not isinstance(ports, dict) or any(state not in ("up", "down") for state in ports.values()):
-            raise Invalid(f"ports '{ports}' should map ids to 'up' or 'down'")
+            raise Invalid(f"ports {brief(ports)} should map ids to 'up' or 'down'")
         states = {id: state == "up" for id, state in ports.items()}
-        again = self.status.report(request.path_params["host"], told["applied"], states, told.get("all") is True)
+        again = self.status.report(_named(request, "host"), told["applied"], states, told.get("all") is True)
         return answer({"revision": self.cloud.revision, "all": again})
 
     async def hand_over(self, request: Request) -> Response:
         """Take in what a host says of the connections of a port that moves."""
-        told, host = await body(request), request.path_params["host"]
+        told, host = await _told(request), _named(request, "host")
         port, flows = (told.get("port"), told.get("flows")) if isinstance(told, dict) else (None, None)
         if not isinstance(port, str) or not isinstance(flows, str) or len(flows) > HANDOVER_MAX:
             raise Invalid(f"The body should be {{'port': ID, 'flows': BASE64 of at most {HANDOVER_MAX} characters}}")
@@ -136,8 +155,8 @@ class Hosts:
 
     async def learn(self, request: Request) -> Response:
         """Take in which address a host has seen a port of it have, or have no more."""
-        port, ip, mac = sighting(await body(request))
-        host = request.path_params["host"]
+        port, ip, mac = sighting(await _told(request))
+        host = _named(request, "host")
         if mac is not None:
             await decide(self.cloud, lambda decision: learned.learn(decision, host, port, ip, mac))
         else:
@@ -146,15 +165,15 @@ class Hosts:
 
     async def taken(self, request: Request) -> Response:
         """Hear whether a host carries a port that is about to move there."""
-        told = await body(request)
+        told = await _told(request)
         if not isinstance(told, dict) or not isinstance(told.get("port"), str):
             raise Invalid("The body should be {'port': ID, 'carried': BOOL}")
-        self.views.taken(request.path_params["host"], told["port"], carried=told.get("carried") is not False)
+        self.views.taken(_named(request, "host"), told["port"], carried=told.get("carried") is not False)
         return empty()
 
     async def handed_over(self, request: Request) -> Response:
         """Tell which hosts have spoken of a port's connections."""
-        port = request.path_params["port"]
+        port = _named(request, "port")
         return answer({"port": port, "by": sorted(told.by for told in self.cloud.handovers.by("port", port))})
 
     async def status_of_all(self, request: Request) -> Response:

@@ -9,30 +9,34 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
-from msgspec import structs
+from msgspec import Raw, ValidationError, structs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crossway.api import openapi, query
-from crossway.api.answer import Answer, answer, body, empty, encode
+from crossway.api import body, openapi, query
+from crossway.api.answer import Answer, answer, empty, encode
+from crossway.api.body import BULK_MAX, SHORT, Shape, TooLarge
 from crossway.api.extensions import EXTENSIONS, listed
 from crossway.api.resources import Place, Shapes, path_of, place
 from crossway.control import policy
-from crossway.control.caller import ADMIN, HOST, MEMBER, Caller, host_caller, implied, may, seen
+from crossway.control.caller import ADMIN, HOST, MEMBER, Caller, host_caller, implied, may, seen, somewhere
 from crossway.control.cloud import Cloud, Table
-from crossway.control.collection import Collection
+from crossway.control.collection import Checked, Collection
 from crossway.control.collections import COLLECTIONS
-from crossway.control.decision import Decision, decide
+from crossway.control.decision import Decision, decide, decide_in_portions
 from crossway.control.tag import checked, set_tags
 from crossway.errors import Fault, Invalid, NotFound
 from crossway.model.kinds import BY_TABLE
-from crossway.model.resource import Resource
+from crossway.model.resource import Given, Resource
+from crossway.model.who import Who
+from crossway.portions import Portions
 
-BULK_MAX = 10_000
 # What a caller says that takes JSON.
 JSON = ("*/*", "application/json", "application/*")
+# So many of one request are made at once; more are in portions, of a few requests at a time.
+ALONE, LARGE = 50, 4
 # Objects that are encoded before others have their turn.
-TOGETHER = 1_000
+TOGETHER = 100
 # What If-Match names; other tags than ours are no business of ours.
 REVISION = re.compile(r"revision_number=(\d{1,18})\b", re.ASCII)
 Verb = Callable[[Decision], Any]
@@ -79,6 +83,7 @@ class Networking:
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
         self.shapes = Shapes(cloud)
+        self._large = asyncio.Semaphore(LARGE)
 
     async def versions(self, request: Request) -> Response:
         return answer({"versions": [_version(request)]})
@@ -154,10 +159,15 @@ class Networking:
         asked = query.read(collection, request.query_params.multi_items(), caller)
         if collection.prepare and (first := collection.prepare(self.cloud, caller, asked.filters)):
             await decide(self.cloud, first)
-        found = query.run(self.cloud, collection, caller, asked, at.parent)
+        found = await query.run_in_portions(self.cloud, collection, caller, asked, at.parent)
         plural = collection.kind.plural
         if asked.fields:
-            encoded = [encode(self.shapes.fields(collection, one, caller, asked.fields)) for one in found]
+            encoded = []
+            portions = Portions()
+            for one in found:
+                encoded.append(encode(self.shapes.fields(collection, one, caller, asked.fields)))
+                if portions.due:
+                    await portions.turn()
         else:
             encoded = await self._encoded(collection, found, caller)
         links = _links(request, asked, found)
@@ -171,52 +181,99 @@ class Networking:
     async def _encoded(self, collection: Collection, found: list[Any], caller: Caller) -> list[bytes]:
         """Encode many objects, letting others have the loop now and then."""
         encoded: list[bytes] = []
+        portions = Portions()
         for start in range(0, len(found), TOGETHER):
-            if start:
-                await asyncio.sleep(0)
+            if portions.due:
+                await portions.turn()
             encoded += self.shapes.encode_all(collection, found[start : start + TOGETHER], caller)
         return encoded
 
     async def create(self, request: Request, at: Place, caller: Caller) -> Response:
         """Make one, or several all or none."""
         kind = at.collection.kind
-        asked = await body(request)
-        # What else stands beside is nobody's business, as in Neutron.
-        if isinstance(asked, dict):
-            if isinstance(asked.get(kind.plural), list):
-                # Each may be in a body of its own, as it would be alone.
-                bodies = [
-                    one[kind.name] if isinstance(one, dict) and kind.name in one else one for one in asked[kind.plural]
-                ]
+        self._may_begin(at, caller, kind.create, f"create_{kind.name}")
+        raw = await body.read(request, body.payer(caller), bulk=True)
+        try:
+            asked = body.decode(raw, Shape)
+            # What else stands beside is nobody's business, as in Neutron.
+            if kind.name in asked and kind.plural not in asked:
+                if len(raw) > (most := body.limits(request).single):
+                    raise TooLarge(f"The body has {len(raw)} bytes; should be at most {most} for one {kind.name}")
+                (made,) = await self._create(at, caller, [asked[kind.name]], alone=True)
+                return self._one(at.collection, made, caller, 201)
+            if kind.plural in asked:
+                if len(raw) > SHORT:
+                    await asyncio.sleep(0)
+                bodies = body.decode(asked[kind.plural], list[Raw])
                 if not 0 < len(bodies) <= BULK_MAX:
                     raise Invalid(f"{kind.plural} has {len(bodies)} entries; should be from 1 to {BULK_MAX}")
                 all_made = self._fresh(at.collection, await self._create(at, caller, bodies))
-                encoded = b",".join([self.shapes.encode(at.collection, one, caller) for one in all_made])
+                encoded = b",".join(await self._encoded(at.collection, all_made, caller))
                 return Answer(b'{"%s":[%s]}' % (kind.plural.encode(), encoded), 201)
-            if kind.name in asked and kind.plural not in asked:
-                (made,) = await self._create(at, caller, [asked[kind.name]])
-                return self._one(at.collection, made, caller, 201)
+        except ValidationError:
+            pass
         raise Invalid(f"The body should be {{'{kind.name}': {{…}}}} or {{'{kind.plural}': [{{…}}, …]}}")
 
-    async def _create(self, at: Place, caller: Caller, bodies: list[Any]) -> list[Resource]:
-        collection = at.collection
-        create = collection.create
+    async def _create(self, at: Place, caller: Caller, bodies: list[Raw], *, alone: bool = False) -> list[Resource]:
+        """Make what the bodies say, all or none; many are looked at in portions."""
+        if len(bodies) > ALONE:
+            async with self._large:
+                return await self._create_many(at, caller, bodies)
+        create = at.collection.create
         assert create is not None
-        all_given = [collection.kind.given(one) for one in bodies]
-        if collection.together is not None:
-            collection.together(all_given)
-        if collection.kind.parent and at.parent:
-            for given in all_given:
-                given[collection.kind.parent[0]] = at.parent
+        if len(bodies) == 1 and memoryview(bodies[0]).nbytes > SHORT:
+            # One of long lists: it knows nothing of the cloud, so that others may go on meanwhile.
+            read = [await asyncio.to_thread(_given, at, bodies[0], alone=alone)]
+        else:
+            read = [_given(at, one, alone=alone) for one in bodies]
+
+        if at.collection.together is not None:
+            at.collection.together([given for _, given in read])
 
         def verb(decision: Decision) -> list[Resource]:
             made = []
-            for one, given in zip(bodies, all_given, strict=True):
-                policy.create(decision, caller, collection, one, given)
+            for asked, given in read:
+                policy.create(decision, caller, at.collection, asked, given)
                 made.append(create(decision, caller, dict(given)))
             return made
 
         return await decide(self.cloud, verb)
+
+    async def _create_many(self, at: Place, caller: Caller, bodies: list[Raw]) -> list[Resource]:
+        create, portions = at.collection.create, Portions()
+        assert create is not None
+        # What can never be right is said before anything is decided. It is read anew then: kept, it would be large.
+        together: list[Given] = []
+        for one in bodies:
+            _, given = _given(at, one)
+            if at.collection.together is not None:
+                together.append(given)
+            if portions.due:
+                await portions.turn()
+        if at.collection.together is not None:
+            at.collection.together(together)
+
+        async def verb(decision: Decision) -> list[Resource]:
+            made = []
+            for one in bodies:
+                asked, given = _given(at, one)
+                policy.create(decision, caller, at.collection, asked, given)
+                made.append(create(decision, caller, given))
+                if portions.due:
+                    await portions.turn()
+            return made
+
+        return await decide_in_portions(self.cloud, verb)
+
+    def _may_begin(self, at: Place, caller: Caller, who: Who, rule: str) -> None:
+        """Refuse whom no role allows it, whatever it is about, before its body is read."""
+        if somewhere(caller, who):
+            return
+        if at.id:
+            found = self._seen(at, caller)
+            if at.collection.kind.absent and found.project_id != caller.project:
+                raise NotFound(at.collection.kind.name, at.id)
+        raise policy.refused(rule, who)
 
     async def show(self, request: Request, at: Place, caller: Caller) -> Response:
         collection = at.collection
@@ -232,11 +289,16 @@ class Networking:
     async def update(self, request: Request, at: Place, caller: Caller) -> Response:
         collection, kind, change = at.collection, at.collection.kind, at.collection.update
         assert change is not None
-        asked = await body(request)
+        self._may_begin(at, caller, kind.update, f"update_{kind.name}")
+        raw = await body.read(request, body.payer(caller))
+        asked = body.decode(raw)
         if not isinstance(asked, dict) or kind.name not in asked or kind.plural in asked:
             raise Invalid(f"The body should be {{'{kind.name}': {{…}}}}")
         # What can never be right is said before what is not there.
-        given = kind.given(asked[kind.name], update=True)
+        if len(raw) > SHORT:
+            given = await asyncio.to_thread(kind.given, asked[kind.name], update=True)
+        else:
+            given = kind.given(asked[kind.name], update=True)
         self._seen(at, caller)
 
         def verb(decision: Decision) -> Any:
@@ -265,12 +327,18 @@ class Networking:
         """Do one of a collection's own actions on a resource."""
         action = at.action
         assert action is not None
-        asked = await body(request, needed=False) if action.method != "GET" else None
+        asked = given = None
+        if action.method != "GET":
+            self._may_begin(at, caller, action.who, policy.rule_of(at.collection.kind, at.name, action))
+            raw = await body.read(request, body.payer(caller))
+            asked = given = body.decode(raw) if raw else {}
+            if action.check is not None and len(raw) > SHORT:
+                given = Checked(await asyncio.to_thread(action.check, asked))
         resource = self._seen(at, caller)
 
         def verb(decision: Decision) -> Any:
             policy.act(decision, caller, at.collection, at.id, at.name, action, asked)
-            return action.verb(decision, caller, at.id, asked)
+            return action.verb(decision, caller, at.id, given)
 
         if action.before and may(self.cloud, caller, action.who, resource):
             await action.before(self.cloud, at.id)
@@ -284,8 +352,10 @@ class Networking:
         if request.method in ("GET", "HEAD"):
             return answer({"tags": self._seen(at, caller).tags})
         wanted: tuple[str, ...] = ()
+        kind = at.collection.kind
+        self._may_begin(at, caller, kind.update, f"update_{kind.name}:tags")
         if request.method in ("PUT", "POST"):
-            asked = await body(request)
+            asked = await body.json(request, body.payer(caller))
             if not isinstance(asked, dict) or "tags" not in asked:
                 raise Invalid("The body should be {'tags': […]}", type="InvalidInput")
             wanted = checked(asked["tags"])
@@ -366,6 +436,19 @@ class Networking:
         (fresh,) = self._fresh(collection, [found])
         encoded = self.shapes.encode(collection, fresh, caller)
         return Answer(b'{"%s":%s}' % (collection.kind.name.encode(), encoded), status)
+
+
+def _given(at: Place, raw: Raw, *, alone: bool = False) -> tuple[Any, Given]:
+    """Return what one is asked to be, as it was said and as it was checked."""
+    kind = at.collection.kind
+    asked = body.decode(raw)
+    if not alone and isinstance(asked, dict) and kind.name in asked:
+        # Each of several may be in a body of its own, as it would be alone.
+        asked = asked[kind.name]
+    given = kind.given(asked)
+    if kind.parent and at.parent:
+        given[kind.parent[0]] = at.parent
+    return asked, given
 
 
 @cache

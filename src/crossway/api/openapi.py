@@ -8,11 +8,12 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from crossway.api.body import BULK_MAX
 from crossway.api.resources import path_of
 from crossway.control.collection import Action, Collection
 from crossway.control.collections import COLLECTIONS
 from crossway.model.check import schema_of
-from crossway.model.resource import REQUIRED, Attribute, Kind
+from crossway.model.resource import REQUIRED, TAGS_MAX, Attribute, Kind
 from crossway.model.who import Who
 
 Schema = dict[str, Any]
@@ -131,7 +132,7 @@ def _of_collection(collection: Collection, base: str, parents: tuple[str, ...]) 
         bulk = {
             "type": "object",
             "required": [kind.plural],
-            "properties": {kind.plural: {"type": "array", "items": asked}},
+            "properties": {kind.plural: {"type": "array", "items": asked, "maxItems": BULK_MAX}},
         }
         on_all["post"] = _operation(
             f"create_{kind.name}{of}",
@@ -185,7 +186,7 @@ def _tagged(kind: Kind[Any], base: str, one: list[Schema]) -> dict[str, Schema]:
     several = {
         "type": "object",
         "required": ["tags"],
-        "properties": {"tags": {"type": "array", "items": {"type": "string", "maxLength": 255}}},
+        "properties": {"tags": {"type": "array", "items": {"type": "string", "maxLength": 255}, "maxItems": TAGS_MAX}},
     }
     name = kind.name
     on_all = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
@@ -19,13 +19,19 @@ from crossway.errors import Invalid, NotFound
 from crossway.model.check import UUID, Check, Unlike, boolean
 from crossway.model.port import fixed_ips_filter
 from crossway.model.resource import Attribute, unfit
+from crossway.portions import Portions
 
 Params = Iterable[tuple[str, str]]
 Test = Callable[[Any], bool]
+# What finds objects, with a pause between its steps.
+Steps = Generator[None, None, list[Any]]
 # Attributes by field name, and whether they go down.
 Order = list[tuple[str, bool]]
 # No cloud has more of anything.
 LIMIT_MAX = 1 << 31
+# Objects that are looked at, and put in order, in one step.
+LOOKED, SORTED = 50, 2000
+_FIRST = itemgetter(0)
 # How much dearer it is to look at an object than to put an id in a set.
 AHEAD = 10
 TAGS: dict[str, Callable[[set[str], set[str]], bool]] = {
@@ -77,23 +83,54 @@ def read(collection: Collection, params: Params, caller: Caller) -> Query:
             raise Invalid(f"['{key}'] is invalid attribute for sort_key")
         if direction not in ("asc", "desc"):
             raise Invalid(f"sort_dir '{direction}' should be asc or desc")
-        query.order.append((declared.field, direction == "desc"))
+        # What one key leaves alike, the same key cannot tell apart.
+        if all(declared.field != field for field, _ in query.order):
+            query.order.append((declared.field, direction == "desc"))
+    query.fields = list(dict.fromkeys(query.fields))
+    query.filters = {name: list(dict.fromkeys(values)) for name, values in query.filters.items()}
     return query
 
 
 def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, parent: str = "") -> list[Any]:
     """Find what a query asks for, below *parent*. Costs follow the smallest index that serves, and the page."""
+    steps = _steps(cloud, collection, caller, query, parent)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: list[Any] = done.value
+            return found
+
+
+async def run_in_portions(
+    cloud: Cloud, collection: Collection, caller: Caller, query: Query, parent: str = ""
+) -> list[Any]:
+    """Do as `run`, and let others have the loop in between where there is much to look at."""
+    steps, portions = _steps(cloud, collection, caller, query, parent), Portions()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: list[Any] = done.value
+            return found
+        if portions.due:
+            await portions.turn()
+
+
+def _steps(cloud: Cloud, collection: Collection, caller: Caller, query: Query, parent: str) -> Steps:
     query = msgspec.structs.replace(query, filters=_meant(collection, query.filters))
     tests = [_test(cloud, collection, caller, name, values) for name, values in query.filters.items()]
     if parent and collection.kind.parent:
         field = collection.kind.parent[0]
         tests.append(lambda resource: getattr(resource, field) == parent)
+    if (coming := cloud.coming) is not None:
+        tests.append(lambda resource: resource.id not in coming)
     if not anywhere(caller, collection.kind.get):
         tests.append(lambda resource: sees(cloud, caller, resource))
-    if collection.below is not None:
-        return _page(collection, [row for row in collection.below(cloud, parent) if all(t(row) for t in tests)], query)
-    if collection.rows is not None:
-        return _page(collection, [row for row in collection.rows(cloud, caller) if all(t(row) for t in tests)], query)
+    if collection.below is not None or collection.rows is not None:
+        computed = collection.below(cloud, parent) if collection.below else ()
+        found = yield from _matching(collection.rows(cloud, caller) if collection.rows else computed, tests)
+        return (yield from _page(collection, found, query))
     table: Table[Any] = cloud.tables[collection.kind.table]
     if collection.anew and query.marker in table.rows and not sees(cloud, caller, table.rows[query.marker]):
         query = msgspec.structs.replace(query, marker="")
@@ -103,15 +140,16 @@ def run(cloud: Cloud, collection: Collection, caller: Caller, query: Query, pare
         descending = bool(query.order and query.order[0][1])
         if query.marker:
             _marker(cloud, collection, caller, query.marker)
-        return _page_by_id(table, candidates, tests, query, descending)
+        return (yield from _page_by_id(table, candidates, tests, query, descending))
     rows = table.rows
+    # Of one revision: what comes to be later is not looked at.
     found = [r for id in candidates if (r := rows.get(id)) is not None]
-    for test in tests:
-        found = [r for r in found if test(r)]
+    if tests:
+        found = yield from _matching(found, tests)
     if query.marker and all(one.id != query.marker for one in found):
         # It may have ceased to be what is asked for since it was told: the page begins where it would stand.
         found.append(_marker(cloud, collection, caller, query.marker))
-    return _page(collection, found, query)
+    return (yield from _page(collection, found, query))
 
 
 def _meant(collection: Collection, filters: Mapping[str, list[str]]) -> dict[str, list[Any]]:
@@ -135,50 +173,87 @@ def _word(name: str, check: Check, value: str) -> Any:
     return word if word is None or isinstance(word, str) else value
 
 
-def _page(collection: Collection, found: list[Any], query: Query) -> list[Any]:
+def _matching(some: Iterable[Any], tests: list[Test]) -> Steps:
+    """Return what passes all tests, a few looked at in each step."""
+    found: list[Any] = []
+    left = iter(some)
+    while looked := list(islice(left, LOOKED)):
+        for test in tests:
+            looked = [r for r in looked if test(r)]
+        found += looked
+        yield
+    return found
+
+
+def _page(collection: Collection, found: list[Any], query: Query) -> Steps:
     if query.limit and len(found) > query.limit:
         if query.marker:
             marker = next((r for r in found if r.id == query.marker), None)
             if marker is None:
                 raise NotFound(collection.kind.name, query.marker)
-            found = _after(found, marker, query.order, query.reverse)
+            found = yield from _after(found, marker, query.order, query.reverse)
             query = msgspec.structs.replace(query, marker="")
-        found = _soonest(found, query.limit, query.order, query.reverse)
+        found = yield from _soonest(found, query.limit, query.order, query.reverse)
     if query.order or query.limit or query.marker:
-        found.sort(key=lambda r: r.id)
+        found = yield from _sorted(found, lambda r: r.id, False)
         for field, descending in reversed(query.order):
-            found.sort(key=lambda r, f=field: _sortable(getattr(r, f)), reverse=descending)  # type: ignore[misc]
+            found = yield from _sorted(found, lambda r, f=field: _sortable(getattr(r, f)), descending)  # type: ignore[misc]
     return _cut(collection, found, query) if query.limit or query.marker or query.reverse else found
 
 
-def _after(found: list[Any], marker: Any, order: Order, reverse: bool) -> list[Any]:
+def _sorted(rows: list[Any], key: Callable[[Any], Any], down: bool) -> Steps:
+    """Return rows in order, as `sorted` would: parts of them, which are put together two by two."""
+    parts: list[list[tuple[Any, Any]]] = []
+    for first in range(0, len(rows), SORTED):
+        parts.append(sorted(((key(r), r) for r in rows[first : first + SORTED]), key=_FIRST, reverse=down))
+        yield
+    while len(parts) > 1:
+        joined = []
+        for first in range(0, len(parts), 2):
+            # Two that are in order are put together in one pass.
+            both = [one for part in parts[first : first + 2] for one in part]
+            both.sort(key=_FIRST, reverse=down)
+            joined.append(both)
+            yield
+        parts = joined
+    return [row for _, row in parts[0]] if parts else []
+
+
+def _after(found: list[Any], marker: Any, order: Order, reverse: bool) -> Steps:
     """Return what comes after a marker that is among what was found."""
     field, down, rest = _first_of(order)
     values = _column(found, field)
+    yield
     at = values[next(i for i, r in enumerate(found) if r is marker)]
     if down == reverse:
         beyond = [r for r, value in zip(found, values, strict=True) if value > at]
     else:
         beyond = [r for r, value in zip(found, values, strict=True) if value < at]
+    yield
     if field == "id":
         return beyond
-    return beyond + _after([r for r, v in zip(found, values, strict=True) if v == at], marker, rest, reverse)
+    alike = [r for r, v in zip(found, values, strict=True) if v == at]
+    return beyond + (yield from _after(alike, marker, rest, reverse))
 
 
-def _soonest(found: list[Any], count: int, order: Order, reverse: bool) -> list[Any]:
+def _soonest(found: list[Any], count: int, order: Order, reverse: bool) -> Steps:
     """Return the first of what was found, as many as *count*, without putting all in order."""
     if len(found) <= count:
         return found
     field, down, rest = _first_of(order)
     values = _column(found, field)
+    yield
     if down == reverse:
         last = heapq.nsmallest(count, values)[-1]
         before = [r for r, value in zip(found, values, strict=True) if value < last]
     else:
         last = heapq.nlargest(count, values)[-1]
         before = [r for r, value in zip(found, values, strict=True) if value > last]
+    yield
     alike = [r for r, value in zip(found, values, strict=True) if value == last]
-    return before + (alike if field == "id" else _soonest(alike, count - len(before), rest, reverse))
+    if field == "id":
+        return before + alike
+    return before + (yield from _soonest(alike, count - len(before), rest, reverse))
 
 
 def _first_of(order: Order) -> tuple[str, bool, Order]:
@@ -196,21 +271,28 @@ def _column(found: list[Any], field: str) -> list[Any]:
         return [_sortable(value) for value in values]
 
 
-def _page_by_id(table: Table[Any], bucket: Bucket, tests: list[Test], query: Query, descending: bool) -> list[Any]:
+def _page_by_id(table: Table[Any], bucket: Bucket, tests: list[Test], query: Query, descending: bool) -> Steps:
     """Walk an ordered index from the marker until the page is full."""
-    ids = bucket.in_order()
     backwards = descending != query.reverse
-    if query.marker:
-        at = bisect_left(ids, query.marker) - 1 if backwards else bisect_right(ids, query.marker)
-    else:
-        at = len(ids) - 1 if backwards else 0
-    walk = range(at, -1, -1) if backwards else range(at, len(ids))
-    hits = (
-        (r for i in walk if all(test(r := table.rows[ids[i]]) for test in tests))
-        if tests
-        else (table.rows[ids[i]] for i in walk)
-    )
-    return _turned(list(islice(hits, query.limit)), query)
+    hits: list[Any] = []
+    last = query.marker
+    while len(hits) < query.limit:
+        # Others may have changed the index since the last step: it is gone on from the last id.
+        ids = bucket.in_order()
+        if last:
+            at = bisect_left(ids, last) if backwards else bisect_right(ids, last)
+        else:
+            at = len(ids) if backwards else 0
+        some = ids[max(0, at - LOOKED) : at][::-1] if backwards else ids[at : at + LOOKED]
+        if not some:
+            break
+        last = some[-1]
+        rows = [table.rows[id] for id in some]
+        for test in tests:
+            rows = [r for r in rows if test(r)]
+        hits += rows
+        yield
+    return _turned(hits[: query.limit], query)
 
 
 def _cut(collection: Collection, found: list[Any], query: Query) -> list[Any]:

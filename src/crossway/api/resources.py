@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import UNSET
@@ -56,10 +57,12 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def place(path: str) -> Place | None:
-    """Find what a path below /v2.0/ names; None if it names nothing."""
+    """Find what a path below /v2.0/ names, as it was sent; None if it names nothing."""
     # A tag may end as it likes.
     path = path if "/tags/" in path else path.removesuffix(".json")
-    segments = [segment for segment in path.split("/") if segment]
+    segments = decoded(path)
+    if segments is None:
+        return None
     for length in (1, 2):
         collection = TOP.get("/".join(segments[:length]).replace("-", "_"))
         if collection is not None and len(segments) >= length:
@@ -67,6 +70,14 @@ def place(path: str) -> Place | None:
     if segments[2:3] == ["tags"] and (tagged := TAGGED.get(segments[0].replace("-", "_"))) is not None:
         return _within(tagged, "", segments[1:])
     return None
+
+
+def decoded(path: str) -> list[str] | None:
+    """Return the steps of a path as they were sent, each as what it stands for; None if that is no text."""
+    try:
+        return [unquote(step, errors="strict") for step in path.split("/") if step]
+    except UnicodeDecodeError:
+        return None
 
 
 def _within(collection: Collection, parent: str, rest: list[str]) -> Place | None:

@@ -35,8 +35,9 @@ from crossway.api.answer import fault
 from crossway.api.auth import Authenticated, Believing, Scheme, schemes
 from crossway.api.auth.layer import CALLER, header
 from crossway.api.bucket import Buckets, rate
+from crossway.api.connection import Connections, Http, Listener, connections
 from crossway.api.hosts import Hosts, for_admins, for_hosts, for_itself, for_movers
-from crossway.api.limits import Http, Limited
+from crossway.api.limits import Limited
 from crossway.api.networking import Networking
 from crossway.control import claims
 from crossway.control.caller import Caller
@@ -45,11 +46,11 @@ from crossway.control.quota import defaults, identities
 from crossway.control.status import Status
 from crossway.control.view import Views
 from crossway.errors import Fault, Invalid, NotFound, Unavailable
+from crossway.settings import NAMES
 from crossway.store import open_store
 
 LOG = logging.getLogger("crossway.api")
 TICK_SECONDS = 1.0
-KEEP_ALIVE_SECONDS = 75
 BACKLOG = 1024
 # Options of glibc's mallopt, and how much of what is freed stays.
 M_TRIM_THRESHOLD, M_TOP_PAD = -1, -2
@@ -104,6 +105,8 @@ def _logged(app: ASGIApp) -> ASGIApp:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
+        # Routes are found by what was sent: an encoded slash is part of a name, not a step of the path.
+        scope["path"] = scope["raw_path"].decode("ascii", "replace")
         id, began, status = f"req-{secrets.token_hex(16)}", time.perf_counter(), 500
 
         async def sent(message: Message) -> None:
@@ -158,9 +161,10 @@ class JsonLines(logging.Formatter):
 class _Http(uvicorn.Server):
     """Uvicorn within a loop of ours: no signal handlers of its own, and streams end before it waits for them."""
 
-    def __init__(self, config: uvicorn.Config, views: Views) -> None:
+    def __init__(self, config: uvicorn.Config, views: Views, held: Connections, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
-        self._views = views
+        self._views, self._held, self._tls = views, held, tls
+        self._taking: list[asyncio.Task[None]] = []
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -168,15 +172,16 @@ class _Http(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, with TLS on all but unix sockets."""
-        given, tls = sockets or [], self.config.ssl
-        await super().startup([s for s in given if s.family != socket.AF_UNIX])
-        servers = self.servers
-        self.config.ssl = None
-        await super().startup([s for s in given if s.family == socket.AF_UNIX])
-        self.config.ssl = tls
-        self.servers += servers
+        await super().startup([])
+        for one in sockets or []:
+            listener = Listener(one, self._held, self._tls)
+            running = listener.run(self.config, self.server_state, self.lifespan.state)
+            self._taking.append(asyncio.get_running_loop().create_task(running))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in self._taking:
+            task.cancel()
+        await asyncio.gather(*self._taking, return_exceptions=True)
         self._views.close()
         await super().shutdown(sockets)
 
@@ -308,7 +313,7 @@ async def serve(listen: Sequence[str], store: str, access: Access = OPEN) -> Asy
         status = Status(cloud, views.interest)
 
         def gate(app: ASGIApp) -> ASGIApp:
-            return _gate(app, known, limit, access.trusted)
+            return _gate(app, known, limit, access.trusted, listen)
 
         config = uvicorn.Config(
             application(Networking(cloud), Hosts(cloud, views, status), gate),
@@ -320,19 +325,25 @@ async def serve(listen: Sequence[str], store: str, access: Access = OPEN) -> Asy
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=3,
-            backlog=BACKLOG,
         )
         config.load()
-        config.ssl = tls.context if tls else None
-        yield Server(cloud, views, status, _Http(config, views), sockets, tls)
+        http = _Http(config, views, connections(), tls.context if tls else None)
+        yield Server(cloud, views, status, http, sockets, tls)
 
 
-def _gate(app: ASGIApp, known: Sequence[Scheme], limit: Buckets | None, trusted: Collection[str]) -> ASGIApp:
+def _names(listen: Sequence[str]) -> list[str]:
+    """Return the names of a server: of the machine, of where it listens, and those of the settings."""
+    of_sockets = [address.rpartition(":")[0] for address in listen if not address.startswith(("unix:", "fd:"))]
+    return [socket.gethostname(), *of_sockets, *(name.strip() for name in NAMES.value().split(","))]
+
+
+def _gate(
+    app: ASGIApp, known: Sequence[Scheme], limit: Buckets | None, trusted: Collection[str], listen: Sequence[str]
+) -> ASGIApp:
     """Put who is known, and how often, before an application."""
     app = Limited(app, limit)
-    return Authenticated(app, known, trusted) if known else Believing(app)
+    return Authenticated(app, known, trusted) if known else Believing(app, _names(listen))
 
 
 def _close(sockets: Sequence[socket.socket], listen: Sequence[str]) -> None:
@@ -447,8 +458,12 @@ def _unix_listener(path: Path) -> socket.socket:
                 path.unlink()
             finally:
                 probe.close()
-        made.bind(str(path))
-        path.chmod(0o600)
+        # From its first moment nobody else's, whatever the process makes otherwise.
+        old = os.umask(0o177)
+        try:
+            made.bind(str(path))
+        finally:
+            os.umask(old)
         made.listen(BACKLOG)
     except OSError as error:
         made.close()

@@ -21,7 +21,7 @@ SECONDS = 60.0
 
 def start(words: Sequence[str], run: Path) -> None:
     """Start `crossway up` with these options; return when it is ready, or say why it is not."""
-    run.mkdir(parents=True, exist_ok=True)
+    run.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = run / "up.log"
     log.unlink(missing_ok=True)
     ready = Ready("crossway up", log)

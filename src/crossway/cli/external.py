@@ -61,7 +61,7 @@ table ip {TABLE} {{
 @contextmanager
 def alone(run: Path) -> Iterator[None]:
     """Hold a run directory for this process alone; the lock goes with the process, however it ends."""
-    run.mkdir(parents=True, exist_ok=True)
+    run.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (run / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,6 +23,9 @@ from crossway.errors import Forbidden, Invalid
 if TYPE_CHECKING:
     from crossway.api.server import Access
 
+# What these processes make is for nobody else: the state of a cloud, logs, bodies of ports, sockets.
+PRIVATE = 0o077
+
 Listen = Annotated[
     list[str] | None,
     typer.Option(metavar="ADDRESS", help="HOST:PORT, unix:PATH or fd:NUMBER (a socket inherited); may be repeated."),
@@ -61,6 +64,7 @@ def server(
     """Run a server: the API for people and tools, the views for hosts."""
     from crossway.api.server import Access, run
 
+    os.umask(PRIVATE)
     store = store or f"sqlite:{settings.DATA.value()}/cloud.db"
     access = Access(auth=auth or ["none"], insecure=insecure, cert=tls_cert, key=tls_key, rate=rate)
     run(listen or [settings.LISTEN.value()], store, access, ready_fd)
@@ -91,6 +95,7 @@ def agent(
     """Run the agent of this host."""
     from crossway.agent import run as run_agent
 
+    os.umask(PRIVATE)
     if underlay is None:
         raise Invalid("which address do other hosts reach this one at? Name it with --underlay ADDRESS")
     run_agent(
@@ -141,6 +146,7 @@ def up(
     """Run all of Crossway on this machine: server and agent in one process, and a network that leads outside."""
     from crossway.api.server import Access
 
+    os.umask(PRIVATE)
     wanted = interface(external)
     if os.geteuid() != 0:
         raise Forbidden("`crossway up` loads programs and makes links: run it as root")
@@ -156,7 +162,7 @@ def up(
         background.start(words, directory)
         return
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    Path(data).mkdir(parents=True, exist_ok=True)
+    Path(data).mkdir(mode=0o700, parents=True, exist_ok=True)
     within = f"{directory}/server.sock"
     access = Access(auth=auth or ["none"], insecure=insecure, cert=tls_cert, key=tls_key, rate=rate, trusted=[within])
     with alone(directory):

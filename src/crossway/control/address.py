@@ -100,10 +100,13 @@ class Addresses:
 
     def holders(self, ips: Iterable[str]) -> Iterator[str]:
         """Yield the ports that have one of these addresses, in whatever subnet."""
-        for ip in ips:
-            for space in self.spaces.values():
-                if port := space.taken.get(ip):
-                    yield port
+        wanted = set(ips)
+        for space in self.spaces.values():
+            # The smaller of the two is walked.
+            if len(space.taken) < len(wanted):
+                yield from (port for ip, port in space.taken.items() if ip in wanted)
+            else:
+                yield from (port for ip in wanted if (port := space.taken.get(ip)))
 
     def changed(self, old: Subnet | None, new: Subnet | None, ports: Iterable[Port]) -> None:
         """Follow a subnet; *ports* are those that have addresses in it."""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from typing import Any
 
 from crossway.control.caller import Caller, named
-from crossway.control.collection import Action, Collection, change, find, make
+from crossway.control.collection import Action, Checked, Collection, change, find, make
 from crossway.control.decision import Decision
 from crossway.control.share import forget
 from crossway.errors import Conflict, Fault, Invalid
-from crossway.model.address_group import ADDRESS_GROUP, MOST, AddressGroup
-from crossway.model.check import as_prefix, list_of
+from crossway.model.address_group import ADDRESS_GROUP, ADDRESSES_MAX, AddressGroup
+from crossway.model.check import as_prefix, brief, list_of
 from crossway.model.resource import Given
 
+# Addresses that a message names.
+TOLD = 20
 # Here an address alone is the prefix that holds it and no other.
-PREFIXES = list_of(as_prefix)
+PREFIXES = list_of(as_prefix, ADDRESSES_MAX)
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> AddressGroup:
-    _check(given["addresses"])
     return make(decision, caller, AddressGroup, given)
 
 
@@ -44,19 +44,23 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
 
 def add_addresses(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
     old, named = find(decision, AddressGroup, id), _named(body)
-    if there := [address for address in named if address in old.addresses]:
+    known = set(old.addresses)
+    if there := [address for address in named if address in known]:
         raise Invalid(
-            f"Addresses {', '.join(there)} already exist in the address group {id}.", type="AddressesAlreadyExist"
+            f"Addresses {', '.join(there[:TOLD])} already exist in the address group {id}.",
+            type="AddressesAlreadyExist",
         )
-    _check(addresses := (*old.addresses, *named))
-    return _told(change(decision, old, {"addresses": addresses}))
+    if (many := len(old.addresses) + len(named)) > ADDRESSES_MAX:
+        raise Invalid(f"Address group {id} would have {many} addresses; should be at most {ADDRESSES_MAX}.")
+    return _told(change(decision, old, {"addresses": (*old.addresses, *named)}))
 
 
 def remove_addresses(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
     old, named = find(decision, AddressGroup, id), _named(body)
-    if missing := [address for address in named if address not in old.addresses]:
-        raise AddressesNotFound(f"Addresses {', '.join(missing)} not found in the address group {id}.")
-    left = tuple(address for address in old.addresses if address not in named)
+    gone, known = set(named), set(old.addresses)
+    if missing := [address for address in named if address not in known]:
+        raise AddressesNotFound(f"Addresses {', '.join(missing[:TOLD])} not found in the address group {id}.")
+    left = tuple(address for address in old.addresses if address not in gone)
     return _told(change(decision, old, {"addresses": left}))
 
 
@@ -66,16 +70,13 @@ class AddressesNotFound(Fault):
     status = 404
 
 
-def _check(addresses: Sized) -> None:
-    if len(addresses) > MOST:
-        raise Invalid(f"An address group may have {MOST} addresses; it would have {len(addresses)}.")
-
-
 def _named(body: Any) -> tuple[str, ...]:
     """Return the addresses that an action is about, each a prefix, each once."""
+    if isinstance(body, Checked):
+        return body.value  # type: ignore[no-any-return]
     named = body.get(ADDRESS_GROUP.name, body) if isinstance(body, dict) else body
     if not isinstance(named, dict) or not isinstance(named.get("addresses"), list):
-        raise Invalid(f"Invalid input for addresses. Reason: '{body}' should be {{'addresses': [PREFIX, …]}}.")
+        raise Invalid(f"Invalid input for addresses. Reason: {brief(body)} should be {{'addresses': [PREFIX, …]}}.")
     try:
         checked: tuple[str, ...] = PREFIXES(named["addresses"])
     except ValueError as error:
@@ -90,7 +91,7 @@ def _told(group: AddressGroup) -> dict[str, Any]:
 _BODY = {
     "type": "object",
     "required": ["addresses"],
-    "properties": {"addresses": {"type": "array", "items": {"type": "string"}}},
+    "properties": {"addresses": {"type": "array", "items": {"type": "string"}, "maxItems": ADDRESSES_MAX}},
 }
 
 ADDRESS_GROUPS = Collection(
@@ -100,8 +101,8 @@ ADDRESS_GROUPS = Collection(
     delete=delete,
     path="address-groups",
     actions={
-        "add_addresses": Action(add_addresses, body=_BODY),
-        "remove_addresses": Action(remove_addresses, body=_BODY),
+        "add_addresses": Action(add_addresses, check=_named, body=_BODY),
+        "remove_addresses": Action(remove_addresses, check=_named, body=_BODY),
     },
     aliases={
         "address-group": "Address group",

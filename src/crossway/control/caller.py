@@ -84,6 +84,8 @@ _ROLE = {
     Grant.PARENT_MANAGER: MANAGER,
     Grant.PARENT_MEMBER: MEMBER,
     Grant.PARENT_READER: READER,
+    Grant.PARENT_SHARED: MEMBER,
+    Grant.INTEGRATOR: INTEGRATOR,
     Grant.SHARED: READER,
     Grant.ANYONE: READER,
 }
@@ -91,7 +93,7 @@ _ROLE = {
 
 def somewhere(caller: Caller, who: Who) -> bool:
     """Say whether the caller's roles are enough for some resource, if not for every one."""
-    return caller.admin or any(_ROLE.get(grant, READER) in caller.roles for grant in who)
+    return caller.admin or any(_ROLE[grant] in caller.roles for grant in who)
 
 
 def _has(cloud: Cloud, caller: Caller, grant: Grant, resource: Resource) -> bool:

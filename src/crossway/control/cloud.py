@@ -26,6 +26,7 @@ from crossway.model.resource import Index, Resource
 from crossway.model.router import Router
 from crossway.model.rule import Rule
 from crossway.model.subnet import Subnet
+from crossway.portions import Portions
 from crossway.store import Change, Compacted, Entry, Event, Store
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -33,8 +34,10 @@ R = TypeVar("R", bound=Resource)
 IDENTITIES_MAX = 4096
 # What begins the value of a claim of a number that rests.
 RESTING = b"resting "
-# So many ids are put in their places one by one; more are sorted anew.
+# So many ids are put in their places one by one; more are sorted and put among the others at once.
 MOVED = 500
+# Events of a transaction that are taken in at once.
+EVENTS = 500
 
 
 class Bucket:
@@ -61,6 +64,12 @@ class Bucket:
     def in_order(self) -> list[str]:
         if self._sorted is None:
             self._sorted = sorted(self.ids)
+        elif len(self._moved) > MOVED:
+            # What was in order and what came, each in order, are put together in one pass.
+            came = dict.fromkeys(id for id in self._moved if id in self.ids)
+            stays = [id for id in self._sorted if id in self.ids and id not in came]
+            self._sorted = sorted(stays + sorted(came))
+            self._moved = []
         for id in self._moved:
             at = bisect_left(self._sorted, id)
             there = at < len(self._sorted) and self._sorted[at] == id
@@ -74,7 +83,7 @@ class Bucket:
     def _move(self, id: str) -> None:
         if self._sorted is not None:
             self._moved.append(id)
-            if len(self._moved) > MOVED:
+            if len(self._moved) > len(self.ids):
                 self._sorted, self._moved = None, []
 
     def __len__(self) -> int:
@@ -196,7 +205,8 @@ class Cloud:
         self.usage = Usage(self.tables, limits or {})
         # How many identities one project may have, with those that rest.
         self.identities_max = IDENTITIES_MAX
-        self.policy_rows = self.usage.policy_rows
+        # Ids of what a transaction makes that is taken in at present, in portions.
+        self.coming: set[str] | None = None
         self.addresses = Addresses()
         self.defaults: dict[str, str] = {}
         self.counters: dict[str, int] = {}
@@ -239,29 +249,55 @@ class Cloud:
         while self.revision < revision:
             await self._moved.wait()
 
-    def apply(self, change: Change) -> None:
-        """Take one transaction in and tell the listeners."""
-        steps = [step for event in change.events for step in self._step(event, change.revision)]
+    async def apply(self, change: Change) -> None:
+        """Take one transaction in and tell the listeners; a large one in portions.
+
+        What a large one makes is in nobody's lists until all of it is there, and the revision is the
+        older one until then: who decides meanwhile relies on too little rather than on too much.
+        """
+        events, portions = change.events, Portions()
+        for first in range(0, len(events), EVENTS):
+            some = events[first : first + EVENTS]
+            if first:
+                if portions.due:
+                    await portions.turn()
+            elif len(events) > EVENTS:
+                self.coming = set()
+            steps = [step for event in some for step in self._step(event, change.revision)]
+            if first + EVENTS >= len(events):
+                self.revision, self.coming = change.revision, None
+            elif self.coming is not None:
+                self.coming.update(id for _, id, old, _ in steps if old is None)
+            for listener in self.listeners:
+                listener(change.revision, steps)
         self.revision = change.revision
-        for listener in self.listeners:
-            listener(change.revision, steps)
 
     async def _load(self) -> None:
         revision, entries = await self.store.read("")
         for entry in sorted(entries, key=_network_first):
             for _ in self._step(Event(entry.key, entry.value), entry.modified):
                 pass
+        for table in self.tables.values():
+            # Now, and not for the first who asks for a page.
+            table.all.in_order()
         self.revision = revision
 
     async def _follow(self) -> None:
         try:
             async for changes in self.store.watch(self.revision):
+                portions = Portions()
                 for change in changes:
-                    self.apply(change)
-                moved, self._moved = self._moved, asyncio.Event()
-                moved.set()
+                    await self.apply(change)
+                    if portions.due:
+                        self._tell_moved()
+                        await portions.turn()
+                self._tell_moved()
         except Compacted as error:
             raise RuntimeError(f"the copy fell behind the store's history: {error}") from error
+
+    def _tell_moved(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     def _step(self, event: Event, revision: int) -> Iterator[Step]:
         kind, _, id = event.key.partition("/")
@@ -277,7 +313,6 @@ class Cloud:
                 self.usage.settle(kind, new.project_id, id)
         if old is None and new is None:
             return
-        self.policy_rows.step(kind, old, new)
         if table is self.ports:
             self.addresses.moved(old, new)
         elif table is self.subnets:

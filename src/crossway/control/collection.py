@@ -33,6 +33,7 @@ class Action(msgspec.Struct, frozen=True):
     only reads. *who* may do it; *parts* are rules for members of its body, at any depth;
     *status* answers it; *body* and *answer* are JSON schemas for the OpenAPI document. *before*
     gets ready for it outside the decision, and may find that there is nothing to be done.
+    *check* looks at the body alone: of a long one it is done beside the loop, and *verb* gets it as `Checked`.
     """
 
     verb: Callable[[Decision, Caller, str, Any], Any]
@@ -43,6 +44,13 @@ class Action(msgspec.Struct, frozen=True):
     answer: Mapping[str, Any] = {}
     parts: Mapping[str, Who] = {}
     before: Callable[[Cloud, str], Awaitable[None]] | None = None
+    check: Callable[[Any], Any] | None = None
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """The body of an action that its check has seen: what that returned."""
+
+    value: Any
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,7 @@ happened, and the verb decides anew on the newer state.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,7 +22,11 @@ T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 ENCODER = msgspec.json.Encoder()
 TRIES = 200
+# Of a decision in portions, each of which may take seconds.
+LONG_TRIES = 8
 NUMBERS_TRIED = 1 << 20
+# So many objects are looked through faster than indexed.
+FEW = 16
 NOTHING: Mapping[str, Any] = {}
 
 
@@ -35,11 +38,12 @@ class Decision:
         self.transaction = Transaction()
         # Objects that this decision makes or changes, by table and id: bulk verbs see what they did.
         self._made: dict[str, dict[str, Any]] = {}
+        # How these are found where there are many; by table and index, then by value.
+        self._indexes: dict[str, dict[str, dict[Any, dict[str, None]]]] = {}
         self._lent: list[tuple[Space, str]] = []
         self._claimed: dict[str, None] = {}
         # What counts as used of a quota: table, project, id.
         self._counted: list[tuple[str, str, str]] = []
-        self._rows: Counter[str] = Counter()  # of policy, by project, that are reserved
 
     def get(self, table: Table[S], id: str) -> S | None:
         """Look at an object without relying on it."""
@@ -59,15 +63,31 @@ class Decision:
         """Look at an object and rely on its not having changed when this is done."""
         found = self.get(table, id)
         if found is not None and not self.makes(table, id):
-            self.transaction.same[f"{table.name}/{id}"] = table.modified[id]
+            self._same(table, id)
         return found
+
+    def _same(self, table: Table[Any], id: str) -> None:
+        # The first that was seen counts: in portions, what comes later may be of a later revision.
+        self.transaction.same.setdefault(f"{table.name}/{id}", table.modified[id])
 
     def by(self, table: Table[S], index: str, value: Any) -> list[S]:
         """Return the objects that *index* finds under *value*, as this decision leaves them."""
         found = table.by(index, value)
         if self._made or self.transaction.deletes:
             found = [row for row in found if not self._changes(table, row.id)]  # type: ignore[attr-defined]
-        return found + [one for one in self.made_in(table) if value in table.values(index, one)]
+        return found + self._made_by(table, index, value)
+
+    def _made_by(self, table: Table[S], index: str, value: Any) -> list[S]:
+        made = self._made.get(table.name, NOTHING)
+        if len(made) <= FEW:
+            return [one for one in made.values() if value in table.values(index, one)]
+        indexes = self._indexes.setdefault(table.name, {})
+        if index not in indexes:
+            indexes[index] = {}
+            for id, one in made.items():
+                for its in table.values(index, one):
+                    indexes[index].setdefault(its, {})[id] = None
+        return [made[id] for id in indexes[index].get(value, ())]
 
     def made_in(self, table: Table[S]) -> Collection[S]:
         """Return the objects of a table that this decision makes or changes."""
@@ -97,21 +117,32 @@ class Decision:
         id = new.id  # type: ignore[attr-defined]
         key = f"{table.name}/{id}"
         if not self.makes(table, id):
-            self.transaction.same[key] = table.modified[id]
+            self._same(table, id)
         self._make(table, id, new)
         self.transaction.puts[key] = ENCODER.encode(new)
 
     def _make(self, table: Table[S], id: str, new: S) -> None:
-        self._made.setdefault(table.name, {})[id] = new
+        made = self._made.setdefault(table.name, {})
+        self._move(table, id, made.get(id), new)
+        made[id] = new
+
+    def _move(self, table: Table[S], id: str, old: S | None, new: S | None) -> None:
+        """Have the indexes of what this decision makes find an object anew."""
+        for name, found in self._indexes.get(table.name, NOTHING).items():
+            for value in () if old is None else table.values(name, old):
+                found.get(value, {}).pop(id, None)
+            for value in () if new is None else table.values(name, new):
+                found.setdefault(value, {})[id] = None
 
     def delete(self, table: Table[S], id: str) -> None:
         key = f"{table.name}/{id}"
         made = self._made.get(table.name, {}).pop(id, None)
+        self._move(table, id, made, None)
         if made is not None and table.name in NAMES:
             self.cloud.usage.settle(table.name, made.project_id, id)
         self.transaction.puts.pop(key, None)
         if id in table.modified:
-            self.transaction.same[key] = table.modified[id]
+            self._same(table, id)
             self.transaction.deletes.add(key)
 
     def claim(self, key: str, value: str = "") -> bool:
@@ -153,7 +184,7 @@ class Decision:
 
     def quiet(self, prefix: str) -> None:
         """Rely on no key that begins so being put since the copy's revision."""
-        self.transaction.quiet[prefix] = self.cloud.revision
+        self.transaction.quiet.setdefault(prefix, self.cloud.revision)
 
     def empty(self, prefix: str) -> None:
         """Rely on there being no key that begins so."""
@@ -184,11 +215,21 @@ class Decision:
         self.cloud.pending.difference_update(self._claimed)
         for table, project, id in self._counted:
             self.cloud.usage.settle(table, project, id)
-        self.cloud.policy_rows.release(self._rows)
 
-    def charge(self) -> None:
-        """Count the rows of policy that this decision makes; raise OverQuota if a project may not have so many."""
-        self._rows = self.cloud.policy_rows.charge(self)
+
+async def decide_in_portions(cloud: Cloud, verb: Callable[[Decision], Awaitable[T]]) -> T:
+    """Do as `decide` with a verb that lets others have the loop in between, and so meets more of their changes."""
+    for _ in range(LONG_TRIES):
+        decision = Decision(cloud)
+        try:
+            result = await verb(decision)
+            await _commit(decision)
+            return result
+        except Stale as stale:
+            await cloud.reached(stale.revision)
+        finally:
+            decision.close()
+    raise Conflict("too many others change the same things; try again")
 
 
 async def decide(cloud: Cloud, verb: Callable[[Decision], T]) -> T:
@@ -211,9 +252,12 @@ async def _try(cloud: Cloud, verb: Callable[[Decision], T]) -> T:
     decision = Decision(cloud)
     try:
         result = verb(decision)
-        decision.charge()
-        if decision.transaction.puts or decision.transaction.deletes:
-            await cloud.reached(await cloud.store.commit(decision.transaction))
+        await _commit(decision)
         return result
     finally:
         decision.close()
+
+
+async def _commit(decision: Decision) -> None:
+    if decision.transaction.puts or decision.transaction.deletes:
+        await decision.cloud.reached(await decision.cloud.store.commit(decision.transaction))

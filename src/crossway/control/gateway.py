@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,17 +12,17 @@ from crossway.control import outside, qos, share
 from crossway.control import port as ports
 from crossway.control.caller import Caller, seen
 from crossway.control.cloud import Cloud
-from crossway.control.collection import find
+from crossway.control.collection import Checked, find
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid
-from crossway.model.check import list_of
+from crossway.model.check import brief, list_of, network_of
 from crossway.model.floatingip import FloatingIp
 from crossway.model.ndp_proxy import NdpProxy
 from crossway.model.network import Network
 from crossway.model.port import ROUTER_GATEWAY, ROUTER_INTERFACE, Port, Wish
 from crossway.model.rbac import ACCESS_AS_EXTERNAL
 from crossway.model.resource import changed
-from crossway.model.router import Gateway, GatewayWish, More, Router, gateway
+from crossway.model.router import GATEWAYS_MAX, Gateway, GatewayWish, More, Router, gateway
 from crossway.model.subnet import Subnet
 
 
@@ -90,7 +89,7 @@ def remove_all(decision: Decision, router: Router) -> None:
 def add(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
     """Add gateways after those that a router has."""
     router = find(decision, Router, id)
-    wishes = _wishes(body)
+    wishes = wishes_of(body)
     for wish in wishes:
         if router.gateway is None:
             router = _changed(decision, caller, router, change(decision, caller, router, wish))
@@ -102,7 +101,7 @@ def add(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
 def remove(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
     """Take away the gateways that are named by network, or by addresses where that does not tell."""
     router = find(decision, Router, id)
-    wishes = _wishes(body)
+    wishes = wishes_of(body)
     if wishes and router.gateway is None:
         raise _unmatched(f"Unable to remove extra gateways from a router {id}: it has none", "UnableToRemoveGateways")
     for wish in wishes:
@@ -120,7 +119,7 @@ def remove(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
 def update(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
     """Make a router's gateways those that are named: keep what matches, move, take away and add the rest."""
     router = find(decision, Router, id)
-    wishes = _wishes(body)
+    wishes = wishes_of(body)
     left = list(router.gateway_ports)
     kept: list[tuple[GatewayWish, str | None]] = []
     for wish in wishes:
@@ -182,14 +181,18 @@ def _changed(decision: Decision, caller: Caller, old: Router, new: dict[str, Any
     return router
 
 
-def _wishes(body: Any) -> tuple[GatewayWish, ...]:
+def wishes_of(body: Any) -> tuple[GatewayWish, ...]:
     """Check the gateways that an action is asked for."""
+    if isinstance(body, Checked):
+        return body.value  # type: ignore[no-any-return]
     named = body.get("router") if isinstance(body, dict) else None
     if not isinstance(named, dict):
-        raise _bad(f"the body should be {{'router': {{'external_gateways': […]}}}}, not '{body}'")
+        raise _bad(f"the body should be {{'router': {{'external_gateways': […]}}}}, not {brief(body)}")
     try:
         # The openstack command says {} where it means none.
-        wishes: tuple[GatewayWish, ...] = list_of(_wanted, unique=False)(named.get("external_gateways") or ())
+        wishes: tuple[GatewayWish, ...] = list_of(_wanted, GATEWAYS_MAX, unique=False)(
+            named.get("external_gateways") or ()
+        )
     except ValueError as error:
         raise Invalid(f"Invalid input for external_gateways. Reason: {error}.") from None
     return wishes
@@ -295,7 +298,7 @@ def _check_overlap(decision: Decision, router: str, network: Network) -> None:
 def check_apart(one: Subnet, other: Subnet) -> None:
     if one.id == other.id:
         raise _bad(f"Router already has a port on subnet {one.id}")
-    mine, its = ipaddress.ip_network(one.cidr), ipaddress.ip_network(other.cidr)
+    mine, its = network_of(one.cidr), network_of(other.cidr)
     if mine.version == its.version and mine.overlaps(its):
         raise _bad(f"Cidr {other.cidr} of subnet {other.id} overlaps with cidr {one.cidr} of subnet {one.id}")
 

@@ -24,12 +24,9 @@ def of(decision: Decision, groups: Iterable[str], project: str) -> int:
     wanted = tuple(sorted(groups))
     if not wanted:
         return 0
-    for known in decision.made_in(cloud.identities):
-        if known.groups == wanted:
+    for known in decision.by(cloud.identities, "groups", wanted):
+        if decision.rely(cloud.identities, known.id):
             return int(known.id)
-    for id in cloud.identities.ids("groups", wanted):
-        if decision.rely(cloud.identities, id):
-            return int(id)
     _check_share(decision, project)
     number = decision.number("identity", IDENTITY_MAX)
     decision.create(cloud.identities, Identity(id=str(number), groups=wanted, project=project))

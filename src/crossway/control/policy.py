@@ -30,7 +30,7 @@ def create(decision: Decision, caller: Caller, collection: Collection, body: Map
     target = _Target(kind, project_of(caller, given) if "project_id" in given else "", given)
     if not somewhere(caller, kind.create):
         # Wherever it were to be made: that says nothing of its parent.
-        raise _refused(f"create_{kind.name}", kind.create)
+        raise refused(f"create_{kind.name}", kind.create)
     if kind.parent:
         field, table = kind.parent
         parent = decision.get(cloud.tables[table], str(given.get(field)))
@@ -74,7 +74,7 @@ def act(
     """Let the caller do one of a collection's own actions on a resource, as *body* says."""
     if caller.admin:
         return
-    resource, rule = _resource(decision, caller, collection, id), _rule_of(collection.kind, name, action)
+    resource, rule = _resource(decision, caller, collection, id), rule_of(collection.kind, name, action)
     _require(decision.cloud, caller, action.who, resource, rule)
     for part in dict.fromkeys(_words(body)) if action.parts else ():
         if part in action.parts:
@@ -123,14 +123,15 @@ def table(collections: Iterable[Collection] = COLLECTIONS, below: str = "") -> I
             # Hosts change a port, and say no more of it than they need.
             yield f"update_{name}:tags", Who(kind.update - HOSTS)
         for action_name, action in collection.actions.items():
-            rule = _rule_of(kind, action_name, action)
+            rule = rule_of(kind, action_name, action)
             yield rule, action.who
             for part, who in action.parts.items():
                 yield f"{rule}:{part}", who
         yield from table(collection.children, name)
 
 
-def _rule_of(kind: Kind[Any], name: str, action: Action) -> str:
+def rule_of(kind: Kind[Any], name: str, action: Action) -> str:
+    """Return what the rule for one of a collection's own actions is called."""
     if action.method == "GET":
         return f"get_{kind.name}:{name.removeprefix('get_')}"
     return name if kind.name in name else f"{name}:{kind.name}"
@@ -215,8 +216,9 @@ def _same(said: Any, checked: Any, is_now: Any, seen_by: bool) -> bool:
 
 def _require(cloud: Cloud, caller: Caller, who: Who, target: Any, rule: str) -> None:
     if not may(cloud, caller, who, target):
-        raise _refused(rule, who)
+        raise refused(rule, who)
 
 
-def _refused(rule: str, who: Who) -> Forbidden:
+def refused(rule: str, who: Who) -> Forbidden:
+    """Return the fault of one who may not do what a rule is for."""
     return Forbidden(f"({rule}) is disallowed by policy: it is for {who}", type="PolicyNotAuthorized")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import binding, group, identity, learned, link, log, outside, qos, tag, trunk
+from crossway.control import binding, group, identity, learned, link, log, outside, qos, trunk
 from crossway.control.address import by_mac
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
@@ -18,6 +18,7 @@ from crossway.control.collection import Collection
 from crossway.control.decision import Decision
 from crossway.control.share import hold
 from crossway.errors import Conflict, Invalid, NotFound
+from crossway.model.check import network_of
 from crossway.model.floatingip import FLOATING_IP
 from crossway.model.group import Group
 from crossway.model.network import Network
@@ -44,7 +45,6 @@ MAC_PREFIX = "fa:16:3e"
 MAC_TRIES = 64
 # Under which names of ports are known, if they say no other.
 DOMAIN = "openstacklocal."
-PAIRS_MAX = 256
 ROUTER_OWNED = (ROUTER_INTERFACE, ROUTER_GATEWAY)
 
 
@@ -201,8 +201,6 @@ def _options(old: Iterable[DhcpOption], wanted: Iterable[DhcpOption]) -> tuple[D
 
 
 def _tags(wanted: tuple[str, ...]) -> tuple[str, ...]:
-    if len(wanted) > tag.MOST:
-        raise Invalid(f"The number of tags exceed the per-resource limit of {tag.MOST}: there would be {len(wanted)}.")
     return tuple(sorted(wanted))
 
 
@@ -454,7 +452,7 @@ def check_within(subnet: Subnet, ip: str) -> None:
 
 def _within(subnet: Subnet, ip: str) -> bool:
     """Say whether a port may have the address: in the prefix, and not an end of it that stands for all."""
-    prefix, address = ipaddress.ip_network(subnet.cidr), ipaddress.ip_address(ip)
+    prefix, address = network_of(subnet.cidr), ipaddress.ip_address(ip)
     if address.version != prefix.version or address not in prefix:
         return False
     if prefix.version == 6:
@@ -476,10 +474,6 @@ def _pairs(wanted: Iterable[Any], mac: str) -> tuple[Pair, ...]:
                 type="DuplicateAddressPairInRequest",
             )
         pairs[pair] = None
-    if len(pairs) > PAIRS_MAX:
-        raise Invalid(
-            f"allowed_address_pairs has {len(pairs)} entries; at most {PAIRS_MAX}", type="AddressPairExhausted"
-        )
     return tuple(pairs)
 
 

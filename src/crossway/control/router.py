@@ -16,12 +16,12 @@ from crossway.control.address import number
 from crossway.control.agent import nobody_schedules
 from crossway.control.caller import Caller, owned, project_of, seen
 from crossway.control.cloud import Cloud
-from crossway.control.collection import Action, Collection, find
+from crossway.control.collection import Action, Checked, Collection, find
 from crossway.control.conntrack_helper import CONNTRACK_HELPERS
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Invalid, NotFound, OverQuota, Unavailable
 from crossway.model.agent import ZONE
-from crossway.model.check import list_of, uuid
+from crossway.model.check import brief, list_of, network_of, uuid
 from crossway.model.conntrack_helper import ConntrackHelper
 from crossway.model.flavor import ROUTER_SERVICE, Flavor
 from crossway.model.floatingip import FloatingIp
@@ -31,7 +31,7 @@ from crossway.model.port_forwarding import PortForwarding
 from crossway.model.quota import UNLIMITED
 from crossway.model.rbac import ACCESS_AS_SHARED
 from crossway.model.resource import Given, changed, new_id, now
-from crossway.model.router import GATEWAY_PARTS, NEXT_HOPS_MAX, ROUTER, Gateway, GatewayWish, Router
+from crossway.model.router import GATEWAY_PARTS, NEXT_HOPS_MAX, ROUTER, ROUTES_MAX, Gateway, GatewayWish, Router
 from crossway.model.subnet import Route, Subnet, route
 from crossway.model.who import ADMIN
 
@@ -123,7 +123,7 @@ def add_extraroutes(decision: Decision, caller: Caller, id: str, body: Any) -> R
 
 def remove_extraroutes(decision: Decision, caller: Caller, id: str, body: Any) -> Router:
     """Take routes from those that there are; what is not there need not go."""
-    router, gone = find(decision, Router, id), _routes(body)
+    router, gone = find(decision, Router, id), set(_routes(body))
     return _reroute(decision, router, (one for one in router.routes if one not in gone))
 
 
@@ -372,11 +372,13 @@ def _no_proxy(router: str, reason: str) -> Conflict:
 
 def _routes(body: Any) -> tuple[Route, ...]:
     """Check the routes that an action is asked for."""
+    if isinstance(body, Checked):
+        return body.value  # type: ignore[no-any-return]
     named = body.get("router") if isinstance(body, dict) else None
     if not isinstance(named, dict) or "routes" not in named:
-        raise _bad(f"the body should be {{'router': {{'routes': […]}}}}, not '{body}'")
+        raise _bad(f"the body should be {{'router': {{'routes': […]}}}}, not {brief(body)}")
     try:
-        routes: tuple[Route, ...] = list_of(route, unique=False)(named["routes"])
+        routes: tuple[Route, ...] = list_of(route, ROUTES_MAX, unique=False)(named["routes"])
     except ValueError as error:
         raise Invalid(f"Invalid input for routes. Reason: {error}.") from None
     return routes
@@ -397,13 +399,16 @@ def _check_routes(decision: Decision, router: Router) -> None:
         raise OverQuota(f"Quota exceeded for resources: ['router_route']: a router has at most {most} routes.")
     fixed = [f for port in decision.by(cloud.ports, "device_id", router.id) for f in port.fixed_ips]
     own = {f.ip_address for f in fixed}
-    subnets = [s for f in fixed if (s := decision.get(cloud.subnets, f.subnet_id))]
+    prefixes = [network_of(s.cidr) for f in fixed if (s := decision.get(cloud.subnets, f.subnet_id)) is not None]
+    if len(router.routes) > ROUTES_MAX:
+        raise Invalid(f"Router {router.id} would have {len(router.routes)} routes; should be at most {ROUTES_MAX}.")
     hops: Counter[str] = Counter()
     for one in router.routes:
         hops[one.destination] += 1
-        if ipaddress.ip_network(one.destination).version != ipaddress.ip_address(one.nexthop).version:
+        hop = ipaddress.ip_address(one.nexthop)
+        if (":" in one.destination) != (hop.version == 6):
             reason = "destination and nexthop are of different families"
-        elif not any(_inside(subnet, one.nexthop) for subnet in subnets):
+        elif not any(hop in prefix for prefix in prefixes):
             reason = "the nexthop is not connected with router"
         elif one.nexthop in own:
             reason = "the nexthop is used by router"
@@ -415,7 +420,7 @@ def _check_routes(decision: Decision, router: Router) -> None:
 
 
 def _inside(subnet: Subnet, ip: str) -> bool:
-    prefix, address = ipaddress.ip_network(subnet.cidr), ipaddress.ip_address(ip)
+    prefix, address = network_of(subnet.cidr), ipaddress.ip_address(ip)
     return prefix.version == address.version and address in prefix
 
 
@@ -470,11 +475,11 @@ ROUTERS = Collection(
     actions={
         "add_router_interface": Action(add_interface),
         "remove_router_interface": Action(remove_interface),
-        "add_extraroutes": Action(add_extraroutes),
-        "remove_extraroutes": Action(remove_extraroutes),
-        "add_external_gateways": Action(gateway.add, parts=GATEWAY_PARTS),
-        "update_external_gateways": Action(gateway.update, parts=GATEWAY_PARTS),
-        "remove_external_gateways": Action(gateway.remove),
+        "add_extraroutes": Action(add_extraroutes, check=_routes),
+        "remove_extraroutes": Action(remove_extraroutes, check=_routes),
+        "add_external_gateways": Action(gateway.add, check=gateway.wishes_of, parts=GATEWAY_PARTS),
+        "update_external_gateways": Action(gateway.update, check=gateway.wishes_of, parts=GATEWAY_PARTS),
+        "remove_external_gateways": Action(gateway.remove, check=gateway.wishes_of),
         "l3-agents": Action(nobody_schedules("agents"), who=ADMIN, method="GET"),
     },
     children=(CONNTRACK_HELPERS,),

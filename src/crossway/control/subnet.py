@@ -17,7 +17,7 @@ from crossway.control.decision import Decision
 from crossway.control.segment import own_id
 from crossway.control.subnetpool import cut, default_pool, enter_pool, leave_pool, scope_of
 from crossway.errors import Conflict, Invalid, NotFound
-from crossway.model.check import boolean
+from crossway.model.check import boolean, network_of
 from crossway.model.network import MTU_MIN, Network
 from crossway.model.port import ROUTER_GATEWAY, ROUTER_INTERFACE, FixedIp, Port
 from crossway.model.resource import Given, changed, new_id, now
@@ -28,7 +28,6 @@ from crossway.model.subnetpool import SubnetPool
 Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
 # Owners of ports that serve a network, and whose addresses go with its subnets.
 OF_NETWORK = ("network:dhcp", "network:distributed", "network:floatingip_agent_gateway")
-DNS_MAX, ROUTES_MAX = 5, 20
 
 
 def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
@@ -38,7 +37,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
     )
     project = project_of(caller, given)
     given = _allocated(decision, caller, network, project, given)
-    prefix = ipaddress.ip_network(given["cidr"])
+    prefix = network_of(given["cidr"])
     if prefix.version != given["ip_version"]:
         raise _invalid(f"cidr '{prefix}' does not match the ip_version '{given['ip_version']}'")
     if prefix.prefixlen == 0 or prefix.is_multicast or prefix.is_loopback:
@@ -50,7 +49,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
         raise _invalid(f"cidr '{prefix}' is no prefix that DHCP can hand out; its first address means none")
     _check_modes(prefix, given)
     for other in _subnets(decision, network.id):
-        other_prefix = ipaddress.ip_network(other.cidr)
+        other_prefix = network_of(other.cidr)
         if other_prefix.version == prefix.version and other_prefix.overlaps(prefix):
             raise _invalid(
                 f"Requested subnet with cidr: {prefix} for network: {network.id} overlaps with another subnet "
@@ -69,7 +68,6 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
         _check_gateway_outside(gateway, pools)
     _check_routes(prefix, given["host_routes"])
     _check_servers(prefix, given["dns_nameservers"])
-    _check_most(given)
     _check_segment(decision, network.id, given["segment_id"])
     check_mtu(network.id, network.mtu, prefix.version)
     time = now()
@@ -93,7 +91,7 @@ def create(decision: Decision, caller: Caller, given: Given) -> Subnet:
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Subnet:
     cloud = decision.cloud
     old: Subnet = seen(cloud, caller, "subnet", id, decision.read(cloud.subnets, id))
-    prefix = ipaddress.ip_network(old.cidr)
+    prefix = network_of(old.cidr)
     gateway = given.get("gateway_ip", old.gateway_ip)
     pools = given.get("allocation_pools", old.allocation_pools)
     if "gateway_ip" in given and gateway != old.gateway_ip:
@@ -112,7 +110,6 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Subnet:
         _check_routes(prefix, given["host_routes"])
     if "dns_nameservers" in given:
         _check_servers(prefix, given["dns_nameservers"])
-    _check_most(given)
     if given.get("segment_id", old.segment_id) != old.segment_id:
         if old.segment_id is not None:
             raise Conflict(
@@ -239,15 +236,6 @@ def _check_segment(decision: Decision, network: str, segment: str | None) -> Non
         raise _bad(f"Segment {segment} is not of network {network}")
 
 
-def _check_most(given: Given) -> None:
-    for name, most, type in (
-        ("dns_nameservers", DNS_MAX, "DNSNameServersExhausted"),
-        ("host_routes", ROUTES_MAX, "HostRoutesExhausted"),
-    ):
-        if len(given.get(name, ())) > most:
-            raise Invalid(f"Unable to complete operation: {name} has more than {most} entries.", type=type)
-
-
 def _add_to_ports(decision: Decision, subnet: Subnet) -> None:
     """Give every workload's port of the network its address of a new stateless subnet."""
     cloud = decision.cloud
@@ -263,8 +251,7 @@ def _add_to_ports(decision: Decision, subnet: Subnet) -> None:
 
 def _subnets(decision: Decision, network: str) -> list[Subnet]:
     """Return the subnets of a network, those that this decision makes included."""
-    made = [s for s in decision.made_in(decision.cloud.subnets) if s.network_id == network]
-    return decision.cloud.subnets.by("network_id", network) + made
+    return decision.by(decision.cloud.subnets, "network_id", network)
 
 
 def _check_modes(prefix: Prefix, given: Given) -> None:
@@ -339,11 +326,7 @@ def _check_gateway_outside(gateway: str | None, pools: Iterable[Pool]) -> None:
 
 def _check_routes(prefix: Prefix, routes: Iterable[Route]) -> None:
     for route in routes:
-        if (
-            not ipaddress.ip_network(route.destination).version
-            == ipaddress.ip_address(route.nexthop).version
-            == prefix.version
-        ):
+        if not network_of(route.destination).version == ipaddress.ip_address(route.nexthop).version == prefix.version:
             raise _invalid(
                 f"host route {route.destination} via {route.nexthop} does not match the ip_version of {prefix}"
             )

@@ -14,14 +14,15 @@ from msgspec import UNSET
 
 from crossway.control.caller import Caller, seen
 from crossway.control.cloud import Cloud
-from crossway.control.collection import Action, Collection, change, find, make
+from crossway.control.collection import Action, Checked, Collection, change, find, make
 from crossway.control.decision import Decision
 from crossway.control.share import forget, hold, share
 from crossway.errors import Conflict, Invalid, OverQuota
 from crossway.model.address_scope import AddressScope
+from crossway.model.check import brief, network_of
 from crossway.model.resource import Given, changed
 from crossway.model.subnet import Subnet
-from crossway.model.subnetpool import BOUNDS, PREFIXES, SUBNETPOOL, SubnetPool
+from crossway.model.subnetpool import BOUNDS, PREFIXES, PREFIXES_MAX, SUBNETPOOL, SubnetPool
 
 Prefix = ipaddress.IPv4Network | ipaddress.IPv6Network
 BITS = {4: 32, 6: 128}
@@ -97,6 +98,8 @@ def delete(decision: Decision, caller: Caller, id: str) -> None:
 
 def add_prefixes(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str, Any]:
     pool, named = find(decision, SubnetPool, id), _named(body)
+    if (many := len(pool.prefixes) + len(named)) > PREFIXES_MAX:
+        raise Invalid(f"Subnet pool {id} would have {many} prefixes; should be at most {PREFIXES_MAX}.")
     new = update(decision, caller, id, {"prefixes": (*pool.prefixes, *_texts(named))})
     return {"prefixes": list(new.prefixes)}
 
@@ -108,7 +111,7 @@ def remove_prefixes(decision: Decision, caller: Caller, id: str, body: Any) -> d
     for prefix in named:
         left = [piece for one in left for piece in _without(one, prefix)]
     for subnet in decision.by(decision.cloud.subnets, "subnetpool_id", id):
-        if not _within(ipaddress.ip_network(subnet.cidr), left):
+        if not _within(network_of(subnet.cidr), left):
             raise Invalid(
                 f"Illegal update to prefixes: subnet {subnet.id} ({subnet.cidr}) is cut of what would be removed.",
                 type="IllegalSubnetPoolPrefixUpdate",
@@ -126,7 +129,7 @@ def onboard_network_subnets(decision: Decision, caller: Caller, id: str, body: A
         raise Invalid("Invalid input for network_id. Reason: it is missing or no string.", type="BadRequest")
     network = seen(cloud, caller, "network", network_id, decision.rely(cloud.networks, network_id))
     subnets = [s for s in decision.by(cloud.subnets, "network_id", network.id) if s.ip_version == pool.ip_version]
-    taken = [ipaddress.ip_network(s.cidr) for s in decision.by(cloud.subnets, "subnetpool_id", id)]
+    taken = [network_of(s.cidr) for s in decision.by(cloud.subnets, "subnetpool_id", id)]
     for subnet in subnets:
         if not caller.admin and subnet.project_id != caller.project:
             raise Invalid(f"Subnet {subnet.id} belongs to another project.", type="BadRequest")
@@ -135,7 +138,7 @@ def onboard_network_subnets(decision: Decision, caller: Caller, id: str, body: A
                 f"Unable to onboard subnet {subnet.id}: it is of subnet pool {subnet.subnetpool_id} already.",
                 type="IllegalSubnetPoolUpdate",
             )
-        if any(ipaddress.ip_network(subnet.cidr).overlaps(other) for other in taken):
+        if any(network_of(subnet.cidr).overlaps(other) for other in taken):
             raise Invalid(
                 f"Illegal subnetpool update : subnet {subnet.id} ({subnet.cidr}) overlaps with a subnet of the pool.",
                 type="IllegalSubnetPoolUpdate",
@@ -160,8 +163,8 @@ def default_pool(cloud: Cloud, version: int) -> SubnetPool | None:
 def cut(decision: Decision, pool: SubnetPool, project: str, wanted: str | None, length: int | None) -> str:
     """Return a prefix of a pool for a project's new subnet: the *wanted* one, or one that is free."""
     subnets = decision.by(decision.cloud.subnets, "subnetpool_id", pool.id)
-    taken = [ipaddress.ip_network(subnet.cidr) for subnet in subnets]
-    prefix = None if wanted is None else ipaddress.ip_network(wanted)
+    taken = [network_of(subnet.cidr) for subnet in subnets]
+    prefix = None if wanted is None else network_of(wanted)
     if prefix is not None:
         length = prefix.prefixlen
     elif length is None:
@@ -247,7 +250,7 @@ def _check_quota(pool: SubnetPool, project: str, length: int, subnets: Iterable[
     if pool.default_quota is None:
         return
     counted = COUNTED[pool.ip_version]
-    used = sum(_size(ipaddress.ip_network(s.cidr).prefixlen, counted) for s in subnets if s.project_id == project)
+    used = sum(_size(network_of(s.cidr).prefixlen, counted) for s in subnets if s.project_id == project)
     if used + _size(length, counted) > pool.default_quota:
         raise OverQuota("Per-tenant subnet pool prefix quota exceeded.", type="SubnetPoolQuotaExceeded")
 
@@ -343,9 +346,11 @@ def _check_bounds(pool: SubnetPool) -> None:
 
 def _named(body: Any) -> list[Prefix]:
     """Return the prefixes that an action is about."""
+    if isinstance(body, Checked):
+        return body.value  # type: ignore[no-any-return]
     named = body.get("subnetpool", body) if isinstance(body, dict) else body
     if not isinstance(named, dict) or not isinstance(named.get("prefixes"), list):
-        raise Invalid(f"Invalid input for prefixes. Reason: '{body}' should be {{'prefixes': [PREFIX, …]}}.")
+        raise Invalid(f"Invalid input for prefixes. Reason: {brief(body)} should be {{'prefixes': [PREFIX, …]}}.")
     try:
         return _merged(PREFIXES(named["prefixes"]))
     except ValueError as error:
@@ -353,7 +358,7 @@ def _named(body: Any) -> list[Prefix]:
 
 
 def _merged(prefixes: Iterable[str]) -> list[Prefix]:
-    networks = [ipaddress.ip_network(prefix) for prefix in prefixes]
+    networks = [network_of(prefix) for prefix in prefixes]
     if not networks:
         raise Invalid("Empty subnet pool prefix list.", type="EmptySubnetPoolPrefixList")
     if len({network.version for network in networks}) > 1:
@@ -362,7 +367,7 @@ def _merged(prefixes: Iterable[str]) -> list[Prefix]:
 
 
 def _prefixes(pool: SubnetPool) -> list[Prefix]:
-    return [ipaddress.ip_network(prefix) for prefix in pool.prefixes]
+    return [network_of(prefix) for prefix in pool.prefixes]
 
 
 def _texts(prefixes: Iterable[Prefix]) -> tuple[str, ...]:
@@ -385,7 +390,7 @@ def _without(prefix: Prefix, other: Prefix) -> list[Prefix]:
 _PREFIXES_BODY = {
     "type": "object",
     "required": ["prefixes"],
-    "properties": {"prefixes": {"type": "array", "items": {"type": "string"}}},
+    "properties": {"prefixes": {"type": "array", "items": {"type": "string"}, "maxItems": PREFIXES_MAX}},
 }
 _NETWORK_BODY = {
     "type": "object",
@@ -404,8 +409,8 @@ SUBNETPOOLS = Collection(
     update=update,
     delete=delete,
     actions={
-        "add_prefixes": Action(add_prefixes, body=_PREFIXES_BODY),
-        "remove_prefixes": Action(remove_prefixes, body=_PREFIXES_BODY),
+        "add_prefixes": Action(add_prefixes, check=_named, body=_PREFIXES_BODY),
+        "remove_prefixes": Action(remove_prefixes, check=_named, body=_PREFIXES_BODY),
         "onboard_network_subnets": Action(onboard_network_subnets, body=_NETWORK_BODY),
     },
     # Numbers that the API tells as words.

@@ -9,10 +9,10 @@ from crossway.control.caller import Caller, owned
 from crossway.control.cloud import Table
 from crossway.control.decision import Decision
 from crossway.errors import Invalid
-from crossway.model.check import list_of, text
-from crossway.model.resource import Resource, changed
+from crossway.model.check import TooMany, list_of, text
+from crossway.model.resource import TAGS_MAX, Resource, changed
 
-LONGEST, MOST = 255, 50
+LONGEST = 255
 
 
 def set_tags(
@@ -28,11 +28,8 @@ def set_tags(
     if caller.host:
         confine.update(decision, caller, old.kind, old, {"tags": old.tags})
     tags = tuple(sorted(set(turn(old.tags))))
-    if len(tags) > MOST:
-        raise Invalid(
-            f"The number of tags exceed the per-resource limit of {MOST}: there would be {len(tags)}.",
-            type="BadRequest",
-        )
+    if len(tags) > TAGS_MAX:
+        raise _too_many(len(tags))
     if tags != old.tags:
         decision.put(table, changed(old, {"tags": tags}))
     return tags
@@ -43,7 +40,15 @@ def checked(value: object) -> tuple[str, ...]:
     if value is None:
         raise Invalid("Invalid input for tags. Reason: 'None' is not a list.", type="InvalidInput")
     try:
-        tags: tuple[str, ...] = list_of(text(LONGEST))(value)
+        tags: tuple[str, ...] = list_of(text(LONGEST), TAGS_MAX)(value)
+    except TooMany as error:
+        raise _too_many(error.count) from None
     except ValueError as error:
         raise Invalid(f"Invalid input for tags. Reason: {error}.", type="InvalidInput") from None
     return tags
+
+
+def _too_many(count: int) -> Invalid:
+    return Invalid(
+        f"The number of tags exceed the per-resource limit of {TAGS_MAX}: there would be {count}.", type="BadRequest"
+    )

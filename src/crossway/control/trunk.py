@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from crossway.control.caller import Caller, owned, project_of
 from crossway.control.cloud import Cloud
-from crossway.control.collection import Action, Collection, change, find
+from crossway.control.collection import Action, Checked, Collection, change, find
 from crossway.control.decision import Decision
 from crossway.errors import Conflict, Fault, Invalid, NotFound
 from crossway.model.network import VLAN_MAX, Network
@@ -125,6 +125,8 @@ def parents_of_port(cloud: Cloud, port: Port) -> Iterator[str]:
 
 
 def _asked(body: Any) -> tuple[dict[str, Any], ...]:
+    if isinstance(body, Checked):
+        return body.value  # type: ignore[no-any-return]
     if not isinstance(body, dict) or "sub_ports" not in body:
         raise Invalid("The body should be {'sub_ports': […]}", type="InvalidInput")
     try:
@@ -235,8 +237,8 @@ TRUNKS = Collection(
     update=update,
     delete=delete,
     actions={
-        "add_subports": Action(add, who=MEMBER),
-        "remove_subports": Action(remove, who=MEMBER),
+        "add_subports": Action(add, check=_asked, who=MEMBER),
+        "remove_subports": Action(remove, check=_asked, who=MEMBER),
         "get_subports": Action(listed, who=READER, method="GET"),
     },
     aliases={"trunk": "Trunk Extension", "trunk-details": "Trunk port details"},

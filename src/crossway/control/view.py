@@ -25,6 +25,7 @@ from crossway.model.port import ROUTER_INTERFACE, Port
 from crossway.model.router import Router
 from crossway.model.rule import INGRESS, IPV6, Rule
 from crossway.model.subnet import Subnet
+from crossway.portions import Portions
 
 BOOKMARK_SECONDS = 5.0
 TAKE_SECONDS = 0.5
@@ -95,13 +96,13 @@ class Views:
         stream = Stream(host)
         self.streams.setdefault(host, set()).add(stream)
         try:
-            for chunk in self._resume(host, after):
+            for chunk in await self._resume(host, after):
                 yield chunk
             while not self._closed:
                 if stream.lost:
                     stream.take()
                     stream.lost = False
-                    for chunk in self._reset(host):
+                    for chunk in await self._reset(host):
                         yield chunk
                 await stream.woken.wait()
                 if lines := stream.take():
@@ -197,17 +198,22 @@ class Views:
             self._lines[topic] = line
         return line
 
-    def _resume(self, host: str, after: int) -> list[bytes]:
+    async def _resume(self, host: str, after: int) -> list[bytes]:
         if not 0 < after <= self.cloud.revision or after < self._floor:
-            return self._reset(host)
+            return await self._reset(host)
         lines = [
             lines for revision, told in self._log if revision > after for audience, lines in told if host in audience
         ]
         return [*_chunks(lines), self._bookmark()]
 
-    def _reset(self, host: str) -> list[bytes]:
-        lines = [self._line(topic) for topic in self.interest.topics(host)]
-        return [*_chunks([RESET, *lines, self._bookmark()])]
+    async def _reset(self, host: str) -> list[bytes]:
+        """Return all that a host must know. What changes meanwhile is pushed, and comes after the older bookmark."""
+        lines, bookmark, portions = [RESET], self._bookmark(), Portions()
+        for topic in self.interest.topics(host):
+            lines.append(self._line(topic))
+            if portions.due:
+                await portions.turn()
+        return [*_chunks([*lines, bookmark])]
 
     def _bookmark(self) -> bytes:
         return b'{"bookmark":%d}\n' % self.cloud.revision

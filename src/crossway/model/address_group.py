@@ -8,8 +8,9 @@ from crossway.model.check import list_of, prefix_as_said, text
 from crossway.model.resource import Kind, Resource, attribute
 from crossway.model.who import READER, SHARED
 
-ADDRESSES = list_of(prefix_as_said)
-MOST = 16_384  # addresses of one group
+# Addresses of one group: each is a row of every rule that names it.
+ADDRESSES_MAX = 8192
+ADDRESSES = list_of(prefix_as_said, ADDRESSES_MAX)
 
 
 class AddressGroup(Resource, frozen=True, kw_only=True, gc=False):

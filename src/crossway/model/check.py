@@ -9,10 +9,12 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 Check = Callable[[Any], Any]
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 C = TypeVar("C", bound=Check)
 Schema = dict[str, Any]
 
@@ -27,12 +29,46 @@ BOOLEANS: Mapping[Any, bool] = {
 }
 
 
+# Characters of a value that a message repeats, and how much of an object or a list is looked at for it.
+TOLD_MAX, TOLD_ITEMS = 1024, 100
+
+
 class Unlike(ValueError):
     """A value that is not of the kind at all; clients know it from one that is not allowed, by its *type*."""
 
     def __init__(self, reason: str, type: str = "InvalidInput") -> None:
         super().__init__(reason)
         self.type = type
+
+
+def brief(value: Any) -> str:
+    """Return a value in quotes for a message: what is long is cut, and costs no more than what is short."""
+    if isinstance(value, dict | list | tuple) and not _is_small(value):
+        return f"'{'an object' if isinstance(value, dict) else 'a list'} with {len(value)} entries'"
+    text = value[: TOLD_MAX + 1] if isinstance(value, str) else str(value)
+    return f"'{text}'" if len(text) <= TOLD_MAX else f"'{text[:TOLD_MAX]}…'"
+
+
+def _is_small(value: Any) -> bool:
+    waiting, left = [value], TOLD_ITEMS
+    for one in waiting:
+        left -= 1
+        if isinstance(one, dict | list | tuple):
+            left -= len(one)
+        elif isinstance(one, str) and len(one) > TOLD_MAX:
+            return False
+        if left < 0:
+            return False
+        waiting += one if isinstance(one, list | tuple) else (*one, *one.values()) if isinstance(one, dict) else ()
+    return True
+
+
+class TooMany(Unlike):
+    """A list that is longer than it may be."""
+
+    def __init__(self, count: int, most: int, type: str = "") -> None:
+        super().__init__(f"the list has {count} entries; should be at most {most}", type)
+        self.count, self.most = count, most
 
 
 def says(schema: Mapping[str, Any]) -> Callable[[C], C]:
@@ -59,7 +95,7 @@ def anything(value: Any) -> Any:
 def uuid(value: Any) -> str:
     """Return a UUID in lower case, as all are kept."""
     if not isinstance(value, str) or not UUID.fullmatch(value):
-        raise ValueError(f"'{value}' is not a valid UUID")
+        raise ValueError(f"{brief(value)} is not a valid UUID")
     return value.lower()
 
 
@@ -67,7 +103,7 @@ def uuid(value: Any) -> str:
 def boolean(value: Any) -> bool:
     key = value.lower() if isinstance(value, str) else value
     if not isinstance(key, str | int) or key not in BOOLEANS:
-        raise Unlike(f"'{value}' cannot be converted to boolean; should be true or false")
+        raise Unlike(f"{brief(value)} cannot be converted to boolean; should be true or false")
     return BOOLEANS[key]
 
 
@@ -75,9 +111,9 @@ def text(longest: int) -> Check:
     @says({"type": "string", "maxLength": longest})
     def check(value: Any) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"'{value}' is not a valid string")
+            raise ValueError(f"{brief(value)} is not a valid string")
         if len(value) > longest:
-            raise ValueError(f"'{value}' exceeds maximum length of {longest}")
+            raise ValueError(f"{brief(value)} exceeds maximum length of {longest}")
         return value
 
     return check
@@ -91,9 +127,9 @@ def name(longest: int) -> Check:
     def check(value: Any) -> str:
         said: str = words(value)
         if not said.isprintable() and any(unicodedata.category(one) != "Zs" for one in said if not one.isprintable()):
-            raise ValueError(f"'{value}' is not a valid string; should be printable")
+            raise ValueError(f"{brief(value)} is not a valid string; should be printable")
         if said != said.strip():
-            raise ValueError(f"'{value}' is not a valid string; should neither begin nor end with a space")
+            raise ValueError(f"{brief(value)} is not a valid string; should neither begin nor end with a space")
         return said
 
     return check
@@ -103,14 +139,14 @@ def integer(least: int, most: int) -> Check:
     @says({"type": "integer", "minimum": least, "maximum": most})
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise Unlike(f"'{value}' is not an integer")
+            raise Unlike(f"{brief(value)} is not an integer")
         try:
             # What is behind the point of a float goes, as it does in Neutron.
             number = int(value)
         except (ValueError, OverflowError):
-            raise Unlike(f"'{value}' is not an integer") from None
+            raise Unlike(f"{brief(value)} is not an integer") from None
         if not least <= number <= most:
-            raise ValueError(f"'{value}' is not in the range {least} to {most}")
+            raise ValueError(f"{brief(value)} is not in the range {least} to {most}")
         return number
 
     return check
@@ -120,7 +156,7 @@ def one_of(*values: Any) -> Check:
     @says({"enum": list(values)})
     def check(value: Any) -> Any:
         if value not in values or isinstance(value, bool):
-            raise ValueError(f"'{value}' is not in {list(values)}")
+            raise ValueError(f"{brief(value)} is not in {list(values)}")
         return value
 
     return check
@@ -130,7 +166,7 @@ def one_of(*values: Any) -> Check:
 def ip_version(value: Any) -> int:
     number: int = integer(4, 6)(value)
     if number == 5:
-        raise ValueError(f"'{value}' is not in [4, 6]")
+        raise ValueError(f"{brief(value)} is not in [4, 6]")
     return number
 
 
@@ -148,11 +184,11 @@ def or_none(inner: Check) -> Check:
 def domain(value: Any) -> str:
     """Return a DNS name in lower case; the empty one is none."""
     if not isinstance(value, str):
-        raise ValueError(f"'{value}' is not a valid DNS name")
+        raise ValueError(f"{brief(value)} is not a valid DNS name")
     labels = value.removesuffix(".").split(".")
     if value and (len(value) > NAME_MAX or not all(LABEL.fullmatch(label) for label in labels)):
         raise ValueError(
-            f"'{value}' is not a valid DNS name: should be labels of 1 to 63 letters, digits and hyphens, "
+            f"{brief(value)} is not a valid DNS name: should be labels of 1 to 63 letters, digits and hyphens, "
             f"{NAME_MAX} characters in all"
         )
     return value.lower()
@@ -162,13 +198,13 @@ def domain(value: Any) -> str:
 def ip(value: Any) -> str:
     """Return an address in canonical form."""
     if not isinstance(value, str):
-        raise ValueError(f"'{value}' is not a valid IP address")
+        raise ValueError(f"{brief(value)} is not a valid IP address")
     try:
         address = ipaddress.ip_address(value)
     except ValueError:
-        raise ValueError(f"'{value}' is not a valid IP address") from None
+        raise ValueError(f"{brief(value)} is not a valid IP address") from None
     if address.version == 6 and address.scope_id:
-        raise ValueError(f"'{value}' is not a valid IP address: a zone does not belong here")
+        raise ValueError(f"{brief(value)} is not a valid IP address: a zone does not belong here")
     return str(address)
 
 
@@ -176,11 +212,17 @@ def ip(value: Any) -> str:
 def cidr(value: Any) -> str:
     """Return a prefix with its host bits cleared."""
     if not isinstance(value, str) or "/" not in value:
-        raise Unlike(f"'{value}' is not a valid IP subnet; should be ADDRESS/LENGTH")
+        raise Unlike(f"{brief(value)} is not a valid IP subnet; should be ADDRESS/LENGTH")
     try:
         return str(ipaddress.ip_network(value, strict=False))
     except ValueError:
-        raise Unlike(f"'{value}' is not a valid IP subnet; should be ADDRESS/LENGTH") from None
+        raise Unlike(f"{brief(value)} is not a valid IP subnet; should be ADDRESS/LENGTH") from None
+
+
+@lru_cache(1 << 14)
+def network_of(prefix: str) -> IPNetwork:
+    """Return a prefix that is one, to compute with; those of one network are looked at again and again."""
+    return ipaddress.ip_network(prefix)
 
 
 @says(schema_of(cidr))
@@ -188,7 +230,7 @@ def network_cidr(value: Any) -> str:
     """Return a prefix that names no host in it."""
     prefix = cidr(value)
     if ipaddress.ip_interface(value).ip != ipaddress.ip_network(prefix).network_address:
-        raise ValueError(f"'{value}' is not a valid CIDR; should be {prefix}")
+        raise ValueError(f"{brief(value)} is not a valid CIDR; should be {prefix}")
     return prefix
 
 
@@ -199,11 +241,11 @@ def ip_or_cidr(value: Any) -> str:
         try:
             return str(ipaddress.ip_interface(value).network)
         except ValueError:
-            raise ValueError(f"'{value}' is neither a valid IP address, nor is it a valid IP subnet") from None
+            raise ValueError(f"{brief(value)} is neither a valid IP address, nor is it a valid IP subnet") from None
     try:
         return ip(value)
     except ValueError:
-        raise ValueError(f"'{value}' is neither a valid IP address, nor is it a valid IP subnet") from None
+        raise ValueError(f"{brief(value)} is neither a valid IP address, nor is it a valid IP subnet") from None
 
 
 @says(schema_of(cidr))
@@ -224,35 +266,53 @@ def as_prefix(value: Any) -> str:
 def mac(value: Any) -> str:
     """Return a unicast MAC address in lower case with colons."""
     if not isinstance(value, str) or not MAC.fullmatch(value):
-        raise ValueError(f"'{value}' is not a valid MAC address")
+        raise ValueError(f"{brief(value)} is not a valid MAC address")
     parts = re.split("[:-]", value.lower())
     digits = "".join(part.zfill(2) for part in parts) if len(parts) > 1 else parts[0].replace(".", "")
     canonical = ":".join(digits[at : at + 2] for at in range(0, 12, 2))
     if int(canonical[:2], 16) & 1 or canonical == "00:00:00:00:00:00":
-        raise ValueError(f"'{value}' is not the MAC address of one station")
+        raise ValueError(f"{brief(value)} is not the MAC address of one station")
     return canonical
 
 
-def list_of(inner: Check, unique: bool = True) -> Check:
-    @says({"type": "array", "items": schema_of(inner)} | ({"uniqueItems": True} if unique else {}))
+def list_of(inner: Check, most: int, unique: bool = True, type: str = "") -> Check:
+    """Check a list of at most *most* items; one that is longer is a fault of *type*, whatever its items are."""
+
+    @says({"type": "array", "items": schema_of(inner), "maxItems": most} | ({"uniqueItems": True} if unique else {}))
     def check(value: Any) -> tuple[Any, ...]:
         if value is None:
             return ()
         if not isinstance(value, list | tuple):
-            raise ValueError(f"'{value}' is not a list")
+            raise ValueError(f"{brief(value)} is not a list")
+        if len(value) > most:
+            raise TooMany(len(value), most, type)
         try:
             checked = tuple(inner(item) for item in value)
         except Unlike as error:  # as one of a list it is a value that is not allowed
             raise ValueError(str(error)) from None
-        if unique:
-            seen: list[Any] = []
-            for item in checked:
-                if item in seen:
-                    raise ValueError(f"Duplicate items in the list: '{item}'")
-                seen.append(item)
+        if unique and (again := duplicate(checked)) is not None:
+            raise ValueError(f"Duplicate items in the list: {brief(again)}")
         return checked
 
     return check
+
+
+def duplicate(items: Iterable[Any]) -> Any:
+    """Return the first item that was there before, or None; each is looked at once."""
+    seen: set[Any] = set()
+    for item in items:
+        key = _key(item)
+        if key in seen:
+            return item
+        seen.add(key)
+    return None
+
+
+def _key(item: Any) -> Any:
+    """Return what stands for an item of a list in a set."""
+    if isinstance(item, dict):
+        return frozenset((name, _key(value)) for name, value in item.items())
+    return tuple(map(_key, item)) if isinstance(item, list | tuple) else item
 
 
 def mapping(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None, others: bool = False) -> Check:
@@ -273,13 +333,14 @@ def mapping(required: Mapping[str, Check], optional: Mapping[str, Check] | None 
     )
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise ValueError(f"'{value}' is not a dictionary")
+            raise ValueError(f"{brief(value)} is not a dictionary")
         if (unknown := value.keys() - members.keys()) and not others:
             raise ValueError(
-                f"Unexpected keys supplied: {', '.join(sorted(map(str, unknown)))}; may be {sorted(members)}"
+                f"Unexpected keys supplied: {brief(', '.join(sorted(map(str, unknown))[:TOLD_ITEMS]))[1:-1]}; "
+                f"may be {sorted(members)}"
             )
         if missing := required.keys() - value.keys():
-            raise ValueError(f"Expected keys not found: {', '.join(sorted(missing))} in '{value}'")
+            raise ValueError(f"Expected keys not found: {', '.join(sorted(missing))} in {brief(value)}")
         try:
             return {key: members[key](item) for key, item in value.items() if key in members}
         except Unlike as error:
@@ -293,5 +354,5 @@ def dictionary(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"'{value}' is not a dictionary")
+        raise ValueError(f"{brief(value)} is not a dictionary")
     return value

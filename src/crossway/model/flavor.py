@@ -13,6 +13,7 @@ from crossway.model.who import ADMIN, ANYONE
 ROUTER_SERVICE = "L3_ROUTER_NAT"
 SERVICE_TYPES = (ROUTER_SERVICE, "FLAVORS", "QOS", "METERING", "DUMMY")
 DRIVER = "crossway"
+PROFILES_MAX = 64  # of one flavor
 
 
 @says(schema_of(or_none(text(1024))))
@@ -31,7 +32,7 @@ class Flavor(Resource, frozen=True, kw_only=True, gc=False):
     service_type: Annotated[str, attribute(one_of(*SERVICE_TYPES), put=False, default=msgspec.NODEFAULT)]
     enabled: Annotated[bool, attribute(flag, default=True, filter_check=boolean)] = True
     service_profiles: Annotated[
-        tuple[str, ...], attribute(list_of(uuid), default=(), shown=False, filter=False, sort=False)
+        tuple[str, ...], attribute(list_of(uuid, PROFILES_MAX), default=(), shown=False, filter=False, sort=False)
     ] = ()
 
 

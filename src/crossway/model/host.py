@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from crossway.errors import Invalid
-from crossway.model.check import ip, mac
+from crossway.model.check import brief, ip, mac
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -86,6 +86,8 @@ def sighting(body: Any) -> tuple[str, str, str | None]:
 
 
 IDENTITY_MAX = 65535
+# Provider networks that one host reaches.
+PHYSNETS_MAX = 256
 
 
 def _underlay(value: Any) -> str:
@@ -103,12 +105,14 @@ def host(name: str, body: Any) -> Host:
     if not name or len(name) > 255 or not name.isprintable() or "/" in name:
         raise Invalid(f"host name '{name}' should be 1 to 255 printable characters without a slash")
     if not isinstance(body, dict):
-        raise Invalid(f"'{body}' is not a dictionary")
+        raise Invalid(f"{brief(body)} is not a dictionary")
     try:
         underlay = _underlay(body.get("underlay"))
     except ValueError as error:
         raise Invalid(f"Invalid input for underlay. Reason: {error}.") from None
     physnets = body.get("physnets") or {}
     if not isinstance(physnets, dict) or not all(isinstance(x, str) for pair in physnets.items() for x in pair):
-        raise Invalid(f"Invalid input for physnets. Reason: '{physnets}' should map names to devices.")
+        raise Invalid(f"Invalid input for physnets. Reason: {brief(physnets)} should map names to devices.")
+    if len(physnets) > PHYSNETS_MAX:
+        raise Invalid(f"Host {brief(name)} has {len(physnets)} physnets; should be at most {PHYSNETS_MAX}")
     return Host(id=name, underlay=underlay, physnets=physnets, version=str(body.get("version", "")))

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from crossway.model.check import brief
 from crossway.model.network import VLAN_MAX
 
 BAREMETAL = "baremetal"
@@ -32,7 +33,7 @@ def link_of(vnic_type: str, profile: Mapping[str, Any]) -> Link | None:
         return None
     links = profile.get(LINKS) or []
     if not isinstance(links, list) or not all(isinstance(link, dict) for link in links):
-        raise ValueError(f"{LINKS} '{links}' is not a list of dictionaries")
+        raise ValueError(f"{LINKS} {brief(links)} is not a list of dictionaries")
     infos = [info for link in links if isinstance(info := link.get("switch_info"), dict)]
     said = [profile, *links, *infos]
     physnet = _agreed("physical_network", [one.get("physical_network") for one in said])
@@ -40,13 +41,13 @@ def link_of(vnic_type: str, profile: Mapping[str, Any]) -> Link | None:
     if physnet is None and vlan is None:
         return None
     if physnet is None:
-        raise ValueError(f"vlan '{vlan}' is of no physical_network: name both")
+        raise ValueError(f"vlan {brief(vlan)} is of no physical_network: name both")
     if vlan is None:
-        raise ValueError(f"physical_network '{physnet}' needs the vlan of the server's switch port")
+        raise ValueError(f"physical_network {brief(physnet)} needs the vlan of the server's switch port")
     if not isinstance(physnet, str) or not 0 < len(physnet) <= PHYSNET_MAX or not physnet.isprintable():
-        raise ValueError(f"physical_network '{physnet}' is not the name of a physical network")
+        raise ValueError(f"physical_network {brief(physnet)} is not the name of a physical network")
     if not isinstance(vlan, int) or isinstance(vlan, bool) or not 1 <= vlan <= VLAN_MAX:
-        raise ValueError(f"vlan '{vlan}' is not a number from 1 to {VLAN_MAX}")
+        raise ValueError(f"vlan {brief(vlan)} is not a number from 1 to {VLAN_MAX}")
     return Link(physnet, vlan)
 
 

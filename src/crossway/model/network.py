@@ -17,7 +17,7 @@ from crossway.model.check import (
     text,
     uuid,
 )
-from crossway.model.resource import Kind, Resource, attribute, told
+from crossway.model.resource import HINTS_MAX, Kind, Resource, attribute, told
 from crossway.model.who import ADMIN, HOST, HOST_OF_PROJECT, MEMBER, READER, SERVICE, SHARED
 
 FLAT, VLAN, VXLAN = "flat", "vlan", "vxlan"
@@ -27,6 +27,8 @@ MADE = "made by Docker"
 TYPE, PHYSNET, SEGMENT = "provider:network_type", "provider:physical_network", "provider:segmentation_id"
 VLAN_MAX = 4094
 # What a network must carry whole by IP version: RFC 791, RFC 8200.
+# Segments of one network.
+SEGMENTS_MAX = 64
 MTU_MIN = {4: 68, 6: 1280}
 
 
@@ -65,7 +67,7 @@ class Network(
     dns_domain: Annotated[str, attribute(domain, default="")] = ""
     qos_policy_id: Annotated[str | None, attribute(or_none(uuid), default=None)] = None
     availability_zone_hints: Annotated[
-        tuple[str, ...], attribute(list_of(text(255)), put=False, default=(), filter=False)
+        tuple[str, ...], attribute(list_of(text(255), HINTS_MAX), put=False, default=(), filter=False)
     ] = ()
     ha: Annotated[bool, attribute(boolean, put=False, default=False, shown=False, filter=False, sort=False)] = False
     type: Annotated[str, attribute(one_of(FLAT, VLAN, VXLAN), set_by=ADMIN, see=ADMIN)] = VXLAN
@@ -73,7 +75,9 @@ class Network(
     segment: Annotated[int | None, attribute(or_none(integer(1, VNI_MAX)), set_by=ADMIN, see=ADMIN)] = None
     segments: Annotated[
         tuple[dict[str, Any], ...],
-        attribute(list_of(segment, unique=False), default=(), set_by=ADMIN, see=ADMIN, filter=False, sort=False),
+        attribute(
+            list_of(segment, SEGMENTS_MAX, unique=False), default=(), set_by=ADMIN, see=ADMIN, filter=False, sort=False
+        ),
     ] = ()
 
 

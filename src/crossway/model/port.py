@@ -13,8 +13,10 @@ from crossway.model.check import (
     Check,
     Unlike,
     boolean,
+    brief,
     dictionary,
     domain,
+    duplicate,
     integer,
     ip,
     ip_or_cidr,
@@ -29,7 +31,7 @@ from crossway.model.check import (
     uuid,
 )
 from crossway.model.link import Link, link_of
-from crossway.model.resource import Kind, Resource, attribute, told
+from crossway.model.resource import TAGS_MAX, Kind, Resource, attribute, told
 from crossway.model.who import (
     ADMIN,
     HOST,
@@ -66,6 +68,9 @@ VNIC_TYPES = (
     "accelerator-direct-physical",
     "remote-managed",
 )
+# What a port may have at most: each is a row or several on its host, and its lists are compared when it changes.
+FIXED_IPS_MAX, PAIRS_MAX, GROUPS_MAX = 256, 256, 128
+OPTIONS_MAX = 128  # more would not fit into an answer of DHCP
 NAMES_MAX = 64  # of one port, beside its dns_name
 NAME_MAX = 253  # characters (RFC 1035 2.3.4)
 # Who may say what touches others on the network.
@@ -112,19 +117,18 @@ WISH = mapping({}, {"subnet_id": or_none(uuid), "ip_address": or_none(ip)}, othe
 def wish(value: object) -> Wish:
     given = WISH(value)
     if not any(given.values()):
-        raise ValueError(f"'{value}' names neither ip_address nor subnet_id")
+        raise ValueError(f"{brief(value)} names neither ip_address nor subnet_id")
     return Wish(**given)
 
 
-WISHES = list_of(wish, unique=False)
+WISHES = list_of(wish, FIXED_IPS_MAX, unique=False)
 
 
 @says(schema_of(WISHES))
 def wishes(value: object) -> tuple[Wish, ...]:
     """Check what addresses are asked for: several of one subnet, but none twice."""
     asked: tuple[Wish, ...] = WISHES(value)
-    named = [one.ip_address for one in asked if one.ip_address]
-    if again := next((ip for ip in named if named.count(ip) > 1), None):
+    if again := duplicate(one.ip_address for one in asked if one.ip_address):
         raise ValueError(f"Duplicate items in the list: '{again}'")
     return asked
 
@@ -150,13 +154,14 @@ def line(longest: int) -> Check:
     def check(value: object) -> str:
         said: str = words(value)
         if not said.strip() or not said.isprintable():
-            raise ValueError(f"'{value}' should be one line, and not empty")
+            raise ValueError(f"{brief(value)} should be one line, and not empty")
         return said
 
     return check
 
 
-DHCP_OPTIONS = list_of(mapping({"opt_name": line(64), "opt_value": or_none(text(255))}, {"ip_version": integer(4, 6)}))
+OPTION = mapping({"opt_name": line(64), "opt_value": or_none(text(255))}, {"ip_version": integer(4, 6)})
+DHCP_OPTIONS = list_of(OPTION, OPTIONS_MAX)
 
 
 @says(schema_of(DHCP_OPTIONS))
@@ -168,8 +173,7 @@ def dhcp_options(value: object) -> tuple[DhcpOption, ...]:
             raise ValueError(f"'{option.ip_version}' is not in [4, 6]")
         if option.opt_value is not None and option.opt_name not in MAY_BE_EMPTY:
             line(255)(option.opt_value)
-    named = [(option.opt_name, option.ip_version) for option in options]
-    if again := next((name for name in named if named.count(name) > 1), None):
+    if again := duplicate((option.opt_name, option.ip_version) for option in options):
         raise ValueError(f"Duplicate items in the list: '{again[0]}' of IPv{again[1]}")
     return options
 
@@ -254,9 +258,16 @@ class Port(
             },
         ),
     ]
-    security_groups: Annotated[tuple[str, ...], attribute(list_of(uuid), sort=False)]
+    security_groups: Annotated[tuple[str, ...], attribute(list_of(uuid, GROUPS_MAX), sort=False)]
     allowed_address_pairs: Annotated[
-        tuple[Pair, ...], attribute(list_of(pair), default=(), filter=False, sort=False, set_by=OF_NETWORK)
+        tuple[Pair, ...],
+        attribute(
+            list_of(pair, PAIRS_MAX, type="AddressPairExhausted"),
+            default=(),
+            filter=False,
+            sort=False,
+            set_by=OF_NETWORK,
+        ),
     ] = ()
     extra_dhcp_opts: Annotated[
         tuple[DhcpOption, ...], attribute(dhcp_options, default=(), filter=False, sort=False)
@@ -275,7 +286,8 @@ class Port(
     vif_type: Annotated[str, told(see=OF_HOSTS)] = "unbound"
     vif_details: Annotated[dict[str, Any], told(see=OF_HOSTS, filter=False, sort=False)] = NOTHING
     tags: Annotated[
-        tuple[str, ...], attribute(list_of(text(255)), default=(), put=False, filter=False, sort=False)
+        tuple[str, ...],
+        attribute(list_of(text(255), TAGS_MAX, type="BadRequest"), default=(), put=False, filter=False, sort=False),
     ] = ()
     dns_name: Annotated[str, attribute(domain, default="")] = ""
     dns_domain: Annotated[str, attribute(domain, default="")] = ""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import integer, ip, or_none, says, text, uuid
+from crossway.model.check import brief, integer, ip, or_none, says, text, uuid
 from crossway.model.resource import Kind, Resource, attribute
 from crossway.model.who import PARENT_MEMBER, PARENT_READER
 
@@ -19,7 +19,7 @@ def protocol(value: Any) -> str:
     """Return a protocol's name in lower case."""
     named = value.lower() if isinstance(value, str) else value
     if named not in PROTOCOLS:
-        raise ValueError(f"'{value}' is not in {list(PROTOCOLS)}")
+        raise ValueError(f"{brief(value)} is not in {list(PROTOCOLS)}")
     return str(named)
 
 
@@ -35,11 +35,11 @@ def port_range(value: Any) -> str:
     """Return ports FIRST:LAST, both ends included; a lone port is a range of one."""
     parts = str(value).split(":")
     if isinstance(value, bool) or len(parts) > 2:
-        raise ValueError(f"'{value}' is not a range of ports; should be FIRST:LAST")
+        raise ValueError(f"{brief(value)} is not a range of ports; should be FIRST:LAST")
     check = integer(1, PORT_MAX)
     first, last = check(parts[0]), check(parts[-1])
     if first > last:
-        raise ValueError(f"the first port of '{value}' is greater than the last")
+        raise ValueError(f"the first port of {brief(value)} is greater than the last")
     return f"{first}:{last}"
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import boolean, integer, one_of, says
+from crossway.model.check import boolean, brief, integer, one_of, says
 from crossway.model.resource import Attribute, Kind, Resource, attribute, told
 from crossway.model.who import ANYONE, MANAGER, PARENT_MANAGER, PARENT_READER, READER, SHARED
 
@@ -21,7 +21,7 @@ STANDARD = ("project_id", "name", "description", "created_at", "updated_at", "re
 def dscp(value: Any) -> int:
     number: int = integer(0, MOST)(value)
     if number not in DSCP:
-        raise ValueError(f"'{value}' is not in {list(DSCP)}")
+        raise ValueError(f"{brief(value)} is not in {list(DSCP)}")
     return number
 
 

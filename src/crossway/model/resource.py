@@ -16,10 +16,12 @@ import msgspec
 from msgspec import UNSET
 
 from crossway.errors import Invalid
-from crossway.model.check import Check, Unlike, anything, boolean, integer, text
+from crossway.model.check import Check, Unlike, anything, boolean, brief, integer, text
 from crossway.model.check import name as name_of
 from crossway.model.who import MEMBER, READER, Who
 
+# Tags of one resource, as Neutron has it, and hints of where one should be.
+TAGS_MAX, HINTS_MAX = 50, 16
 REQUIRED: Any = msgspec.NODEFAULT
 # What was asked for: attributes by field name, checked; UNSET where nothing was said.
 Given = dict[str, Any]
@@ -161,7 +163,7 @@ class Kind(Generic[R]):
     def given(self, body: Any, update: bool = False) -> Given:
         """Check what POST, or PUT if *update*, was given; raise Invalid naming the attribute."""
         if not isinstance(body, dict):
-            raise Invalid(f"Invalid input for {self.name}. Reason: '{body}' is not a dictionary.")
+            raise Invalid(f"Invalid input for {self.name}. Reason: {brief(body)} is not a dictionary.")
         if body.get("tenant_id", body.get("project_id")) != body.get("project_id", body.get("tenant_id")):
             raise Invalid("'project_id' and 'tenant_id' do not match")
         given: Given = {} if update else dict(self._defaults)
@@ -171,7 +173,7 @@ class Kind(Generic[R]):
                 continue
             if declared is None:
                 raise Invalid(
-                    f"Unrecognized attribute(s) '{wire}'; {self.name} has {', '.join(sorted(self.attributes))}"
+                    f"Unrecognized attribute(s) {brief(wire)}; {self.name} has {', '.join(sorted(self.attributes))}"
                 )
             if not (declared.put if update else declared.post):
                 if update and (declared.post or declared.field in ("id", "tags")):

@@ -8,7 +8,7 @@ import msgspec
 
 from crossway.model.check import boolean, list_of, mapping, or_none, says, schema_of, text, uuid
 from crossway.model.port import FixedIp, Wish, wishes
-from crossway.model.resource import Kind, Resource, attribute, told
+from crossway.model.resource import HINTS_MAX, Kind, Resource, attribute, told
 from crossway.model.subnet import Route, route
 from crossway.model.who import ADMIN
 
@@ -42,6 +42,10 @@ class GatewayWish(msgspec.Struct, frozen=True, gc=False):
     enable_snat: bool = True
     external_fixed_ips: tuple[Wish, ...] = ()
     qos_policy_id: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+# What a router may have at most, whatever the quota says: each route is looked at with each of its subnets.
+ROUTES_MAX, GATEWAYS_MAX = 1024, 64
 
 
 OPTIONAL = {"enable_snat": boolean, "external_fixed_ips": wishes, "qos_policy_id": or_none(uuid)}
@@ -82,7 +86,9 @@ class Router(Resource, frozen=True, kw_only=True, gc=False, rename={"gateway": "
             parts=GATEWAY_PARTS,
         ),
     ] = None
-    routes: Annotated[tuple[Route, ...], attribute(list_of(route), post=False, filter=False, sort=False)] = ()
+    routes: Annotated[
+        tuple[Route, ...], attribute(list_of(route, ROUTES_MAX), post=False, filter=False, sort=False)
+    ] = ()
     distributed: Annotated[bool, flag] = False
     ha: Annotated[bool, flag] = False
     flavor_id: Annotated[str | None, attribute(or_none(uuid), put=False, default=None)] = None
@@ -90,7 +96,7 @@ class Router(Resource, frozen=True, kw_only=True, gc=False, rename={"gateway": "
     enable_default_route_ecmp: Annotated[bool, attribute(boolean, default=False, set_by=ADMIN)] = False
     enable_default_route_bfd: Annotated[bool, attribute(boolean, default=False, set_by=ADMIN)] = False
     availability_zone_hints: Annotated[
-        tuple[str, ...], attribute(list_of(text(255)), put=False, default=(), filter=False, sort=False)
+        tuple[str, ...], attribute(list_of(text(255), HINTS_MAX), put=False, default=(), filter=False, sort=False)
     ] = ()
 
     @property

@@ -140,8 +140,7 @@ class Asked(NamedTuple):
 class SightingKind(IntEnum):
     HELD = 1
     SOUGHT = 2
-    ANSWERED = 3
-    WISHED = 4
+    WISHED = 3
 
 
 class Sighting(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import Unlike, as_prefix, cidr, ip_or_cidr, one_of, or_none, says, schema_of, text
+from crossway.model.check import Unlike, as_prefix, brief, cidr, ip_or_cidr, one_of, or_none, says, schema_of, text
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import MEMBER, PARENT_MEMBER, PARENT_READER, READER
 
@@ -58,7 +58,7 @@ def protocol(value: Any) -> str | None:
     if named in PROTOCOLS or (named.isascii() and named.isdecimal() and int(named) <= 255):
         return named
     raise Unlike(
-        f"'{value}' is not a protocol: should be a number from 0 to 255 or one of {sorted(PROTOCOLS)}",
+        f"{brief(value)} is not a protocol: should be a number from 0 to 255 or one of {sorted(PROTOCOLS)}",
         "SecurityGroupRuleInvalidProtocol",
     )
 
@@ -75,7 +75,7 @@ def ethertype(value: Any) -> str:
     for known in (IPV4, IPV6):
         if isinstance(value, str) and value.lower() == known.lower():
             return known
-    raise Unlike(f"'{value}' is not in ['{IPV4}', '{IPV6}']", "SecurityGroupRuleInvalidEtherType")
+    raise Unlike(f"{brief(value)} is not in ['{IPV4}', '{IPV6}']", "SecurityGroupRuleInvalidEtherType")
 
 
 @says({"anyOf": [{"type": "integer", "minimum": 0, "maximum": 65535}, {"type": "null"}]})
@@ -86,7 +86,7 @@ def port_value(value: Any) -> int | None:
     try:
         number = int(value)
     except (TypeError, ValueError):
-        raise Unlike(f"'{value}' is not an integer", INVALID_PORT) from None
+        raise Unlike(f"{brief(value)} is not an integer", INVALID_PORT) from None
     if isinstance(value, bool) or not 0 <= number <= 65535:
         raise Unlike(f"Invalid value for port {value}: should be from 0 to 65535", INVALID_PORT)
     return number

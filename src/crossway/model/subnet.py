@@ -42,6 +42,9 @@ MODES = one_of(SLAAC, STATEFUL, STATELESS, None)
 OWNER = re.compile(r"[^\s:]+:\S*")
 # What stands for a pool where prefixes would be delegated.
 DELEGATED = "prefix_delegation"
+# What a subnet may have at most: name servers and routes as many as Neutron takes, which fit into an answer of DHCP.
+DNS_MAX, ROUTES_MAX = 5, 20
+POOLS_MAX, SERVICES_MAX = 256, 64
 
 
 class Pool(msgspec.Struct, frozen=True, gc=False):
@@ -90,15 +93,25 @@ class Subnet(Resource, frozen=True, kw_only=True, gc=False):
     ip_version: Annotated[int, attribute(ip_version, put=False, default=msgspec.NODEFAULT)]
     cidr: Annotated[str, attribute(or_none(cidr), put=False)]
     gateway_ip: Annotated[str | None, attribute(or_none(ip))]
-    allocation_pools: Annotated[tuple[Pool, ...], attribute(list_of(pool, unique=False), filter=False, sort=False)]
-    dns_nameservers: Annotated[tuple[str, ...], attribute(list_of(ip), default=(), filter=False, sort=False)] = ()
-    host_routes: Annotated[tuple[Route, ...], attribute(list_of(route), default=(), filter=False, sort=False)] = ()
+    allocation_pools: Annotated[
+        tuple[Pool, ...], attribute(list_of(pool, POOLS_MAX, unique=False), filter=False, sort=False)
+    ]
+    dns_nameservers: Annotated[
+        tuple[str, ...],
+        attribute(list_of(ip, DNS_MAX, type="DNSNameServersExhausted"), default=(), filter=False, sort=False),
+    ] = ()
+    host_routes: Annotated[
+        tuple[Route, ...],
+        attribute(list_of(route, ROUTES_MAX, type="HostRoutesExhausted"), default=(), filter=False, sort=False),
+    ] = ()
     enable_dhcp: Annotated[bool, attribute(boolean, default=True)] = True
     ipv6_ra_mode: Annotated[str | None, attribute(MODES, put=False, default=None)] = None
     ipv6_address_mode: Annotated[str | None, attribute(MODES, put=False, default=None)] = None
     subnetpool_id: Annotated[str | None, attribute(pool_named, put=False)] = None
     segment_id: Annotated[str | None, attribute(or_none(uuid), default=None, set_by=ADMIN, see=ADMIN)] = None
-    service_types: Annotated[tuple[str, ...], attribute(list_of(service), default=(), filter=False, sort=False)] = ()
+    service_types: Annotated[
+        tuple[str, ...], attribute(list_of(service, SERVICES_MAX), default=(), filter=False, sort=False)
+    ] = ()
     dns_publish_fixed_ip: Annotated[bool, attribute(boolean, default=False, filter=False, sort=False)] = False
     # Words of the request: how long a prefix is to be cut of a pool, and of which.
     prefixlen: Annotated[int, attribute(integer(0, 128), put=False, filter=False, sort=False, shown=False)] = 0

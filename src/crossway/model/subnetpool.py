@@ -6,11 +6,13 @@ from typing import Annotated
 
 import msgspec
 
-from crossway.model.check import boolean, cidr, integer, list_of, name, or_none, says, schema_of, uuid
+from crossway.model.check import boolean, brief, cidr, integer, list_of, name, or_none, says, schema_of, uuid
 from crossway.model.resource import Kind, Resource, attribute, told
 from crossway.model.who import ADMIN, READER, SHARED
 
-PREFIXES = list_of(cidr)
+# Prefixes of one pool: each is compared with those of the other pools of its scope.
+PREFIXES_MAX = 128
+PREFIXES = list_of(cidr, PREFIXES_MAX)
 LENGTH = integer(0, 128)
 # How long a prefix may be that is cut without a word of it: at least, at most.
 BOUNDS = {4: (8, 32), 6: (64, 128)}
@@ -21,7 +23,7 @@ QUOTA_MAX = (1 << 63) - 1
 def named(value: object) -> str:
     said: str = name(255)(value)
     if not said:
-        raise ValueError(f"'{value}' is blank")
+        raise ValueError(f"{brief(value)} is blank")
     return said
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import boolean, list_of, mapping, says, schema_of, text, uuid
+from crossway.model.check import boolean, brief, duplicate, list_of, mapping, says, schema_of, text, uuid
 from crossway.model.resource import REQUIRED, Kind, Resource, attribute, told
 
 VLAN, INHERIT = "vlan", "inherit"
@@ -20,10 +20,14 @@ class SubPort(msgspec.Struct, frozen=True, gc=False):
     port_id: str
 
 
+# Of one request; a trunk has as many as there are VLANs. Each is looked at with its network.
+SUB_PORTS_MAX = 512
+
+
 @says({"type": "integer", "minimum": 1, "maximum": 4094})
 def _number(value: Any) -> Any:
     if not isinstance(value, int | str) or isinstance(value, bool):
-        raise ValueError(f"segmentation_id '{value}' is not an integer")
+        raise ValueError(f"segmentation_id {brief(value)} is not an integer")
     return value
 
 
@@ -37,23 +41,22 @@ def sub_port(value: Any) -> dict[str, Any]:
     return given
 
 
-@says(schema_of(list_of(sub_port)))
+@says(schema_of(list_of(sub_port, SUB_PORTS_MAX)))
 def sub_ports(value: Any) -> tuple[dict[str, Any], ...]:
     """Check several: no port twice, no tag twice."""
-    given: tuple[dict[str, Any], ...] = list_of(sub_port, unique=False)(value)
+    given: tuple[dict[str, Any], ...] = list_of(sub_port, SUB_PORTS_MAX, unique=False)(value)
     for said, one in zip(value, given, strict=True) if value else ():
         missing = not one.get("segmentation_type") or one.get("segmentation_id") is None
         # Who says more than the port must say all of the tag.
         if missing and len(said) > 1 and one.get("segmentation_type") != INHERIT:
             raise ValueError(
-                f"Invalid subport details '{said}': missing segmentation information. Must specify both "
+                f"Invalid subport details {brief(said)}: missing segmentation information. Must specify both "
                 "segmentation_id and segmentation_type"
             )
-    ports = [one["port_id"] for one in given]
-    if again := next((port for port in ports if ports.count(port) > 1), None):
+    if again := duplicate(one["port_id"] for one in given):
         raise ValueError(f"Duplicate items in the list: port_id '{again}'")
-    tags = [(one.get("segmentation_type"), one.get("segmentation_id")) for one in given if "segmentation_id" in one]
-    if same := next((tag for tag in tags if tags.count(tag) > 1), None):
+    tags = ((one.get("segmentation_type"), one.get("segmentation_id")) for one in given if "segmentation_id" in one)
+    if same := duplicate(tags):
         raise ValueError(f"segmentation ID '{same[1]}' for '{same[0]}' is not unique")
     return given
 

@@ -8,13 +8,11 @@ the rows of those identities up to date, as far as it is allowed to go at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from crossway.model import rows as r
-from crossway.model.port_range import port_prefixes
 from crossway.plan import view
-from crossway.plan.address import MAPPED_BITS, cidr
+from crossway.plan.address import MAPPED_BITS, Cidr, cidr
 from crossway.plan.ledger import Ledger
 from crossway.plan.rows import ADDRESS_AT, POLICY, PORTS_AT, Rows
 from crossway.plan.space import ADDRESS_BITS, PortSet, Prefix, Space, known
@@ -44,30 +42,17 @@ class Rule(NamedTuple):
         return self.way, self.family, self.ports, self.remote, self.prefixes is None
 
 
-class Named:
-    """The prefixes of the address groups that a group's rules name, by family: each made once, however many name it."""
-
-    def __init__(self, addresses: Mapping[str, Iterable[str]]) -> None:
-        self._addresses = addresses
-        self._made: dict[tuple[str, int], frozenset[Prefix]] = {}
-
-    def of(self, id: str, family: int) -> frozenset[Prefix]:
-        if (id, family) not in self._made:
-            self._made[id, family] = _prefixes(self._addresses.get(id, ()), family)
-        return self._made[id, family]
-
-
-def rule_of(rule: view.Rule, group: str, stateful: bool, named: Named) -> Rule:
-    """Return a rule as rows need it."""
+def rule_of(rule: view.Rule, group: str, stateful: bool, addresses: Mapping[str, Iterable[str]]) -> Rule:
+    """Return a rule as rows need it; *addresses* are the prefixes of the address groups that rules name."""
     family = r.Family.IPV4 if rule.family == 4 else r.Family.IPV6
     prefixes: frozenset[Prefix] | None = None
     if rule.addresses is not None:
-        prefixes = named.of(rule.addresses, rule.family)
+        prefixes = _prefixes(map(cidr, addresses.get(rule.addresses, ())), rule.family)
     elif rule.prefix is not None:
         one = cidr(rule.prefix)
         # All of a family is any remote.
         if one.bits != (MAPPED_BITS if family == r.Family.IPV4 else 0):
-            prefixes = _prefixes((rule.prefix,), rule.family)
+            prefixes = _prefixes((one,), rule.family)
     return Rule(
         id=rule.id,
         group=group,
@@ -79,16 +64,9 @@ def rule_of(rule: view.Rule, group: str, stateful: bool, named: Named) -> Rule:
     )
 
 
-def _prefixes(texts: Iterable[str], family: int) -> frozenset[Prefix]:
+def _prefixes(prefixes: Iterable[Cidr], family: int) -> frozenset[Prefix]:
     """Return those of a family: no packet can match the others."""
-    return frozenset(prefix for of, prefix in map(_prefix, texts) if of == family)
-
-
-@lru_cache(1 << 18)
-def _prefix(text: str) -> tuple[int, Prefix]:
-    """Return the family of a prefix, and the prefix."""
-    made = cidr(text)
-    return 4 if made.mapped else 6, Prefix(int.from_bytes(made.ip, "big"), made.bits)
+    return frozenset(Prefix(int.from_bytes(p.ip, "big"), p.bits) for p in prefixes if p.mapped == (family == 4))
 
 
 def matches_of(rule: view.Rule) -> Iterator[Prefix]:
@@ -123,6 +101,18 @@ def _match(proto: int, port: int = 0, bits: int = 0) -> Prefix:
     return Prefix(proto << 16 | port, WITH_PROTO + bits)
 
 
+def port_prefixes(low: int, high: int) -> Iterator[tuple[int, int]]:
+    """Yield the fewest prefixes (first port, bits of 16) that hold low … high and nothing else."""
+    if not 0 <= low <= high <= 0xFFFF:
+        raise ValueError(f"{low} to {high} is no range of ports")
+    while low <= high:
+        size = low & -low or 0x10000
+        while size > high - low + 1:
+            size >>= 1
+        yield low, 17 - size.bit_length()
+        low += size
+
+
 class _Done(NamedTuple):
     """A rule as an identity's rows have it, and the identities of the remote group that they have."""
 
@@ -140,10 +130,7 @@ class _Identity:
         self.marked: dict[str, set[int] | None] = {}
         self.starved: set[str] = set()  # rules for which no number is free
         self.work: Iterator[None] | None = None
-        self.since = 0  # the revision of which all is in the tables
-        self.until = 0  # that of which all will be, with what is under way
-        self.written = False  # the tables have its policy, as it is or as it was before what is under way
-        self.local = False  # ports here had it when the work began, and since
+        self.written = False  # the tables have held its rows, all of them, once
         self.touched: dict[str, set[r.Key]] = {}
 
 
@@ -165,18 +152,6 @@ class Policy:
         self._queue: dict[int, None] = {}  # identities to be settled, in turn
         self._settled: dict[int, None] = {}  # those whose rows wait for being written
         self._writing: set[int] = set()
-        self.revision = 0  # of the view that was taken in; whoever takes it in sets it afterwards
-
-    @property
-    def pending(self) -> bool:
-        """Whether the tables lack anything."""
-        return bool(self._queue or self._settled or self._writing)
-
-    @property
-    def applied(self) -> int:
-        """The last revision of which the tables have all."""
-        pending = {*self._queue, *self._settled, *self._writing}
-        return min((self._identities[i].since for i in pending), default=self.revision)
 
     # What comes from the view.
 
@@ -186,10 +161,9 @@ class Policy:
         new: dict[str, Rule] = {}
         if group is not None:
             self._stateful[id] = group.stateful
-            named = Named(group.addresses)
             for rule in (*group.rules, *group.named):
                 try:
-                    new[rule.id] = rule_of(rule, id, group.stateful, named)
+                    new[rule.id] = rule_of(rule, id, group.stateful, group.addresses)
                 except ValueError as fault:
                     faults[rule.id] = str(fault)
         else:
@@ -209,7 +183,7 @@ class Policy:
         new = None
         try:
             if rule is not None and rule.group_id in self._stateful:
-                new = rule_of(rule, rule.group_id, self._stateful[rule.group_id], Named({}))
+                new = rule_of(rule, rule.group_id, self._stateful[rule.group_id], {})
         finally:
             self._change(self._rule.get(id), new)
 
@@ -239,10 +213,7 @@ class Policy:
             one = self._identities.setdefault(identity, _Identity())
             for id in (*self._rules_in(self._groups.get(identity, ())), *one.done):
                 self._mark(identity, id, None)
-            # What has no policy at all goes first: a port waits for it.
-            self._enqueue(identity)
-            del self._queue[identity]
-            self._queue = {identity: None, **self._queue}
+            self._queue.setdefault(identity)
 
     def leave(self, identity: int) -> None:
         """Count one port of this host less; the last takes the policy away."""
@@ -251,10 +222,9 @@ class Policy:
             return
         del self._local[identity]
         one = self._identities[identity]
-        one.written = one.local = False
         for id in {**one.done, **one.marked}:
             self._mark(identity, id, None)
-        self._enqueue(identity)
+        self._queue.setdefault(identity)
 
     def knows(self, identity: int) -> bool:
         """Return whether it is known which groups an identity stands for."""
@@ -310,15 +280,7 @@ class Policy:
             marked[rule] = None
         else:
             marked[rule] |= remotes  # type: ignore[operator]
-        self._enqueue(identity)
-
-    def _enqueue(self, identity: int) -> None:
-        """Have the rows of an identity brought up to date."""
-        one = self._identities[identity]
-        if identity not in self._queue:
-            self._queue[identity] = None
-            if identity not in self._settled and identity not in self._writing:
-                one.since = self.revision
+        self._queue.setdefault(identity)
 
     # Rows.
 
@@ -343,12 +305,12 @@ class Policy:
 
         With *steps*, those wait whose rows are being written.
         """
-        while (identity := self._next(besides=steps is not None)) is not None:
+        for identity in list(self._queue):
+            if steps is not None and (identity in self._writing or identity in self._settled):
+                continue
             one = self._identities[identity]
             del self._queue[identity]
-            if one.work is None:
-                one.until, one.local = self.revision, identity in self._local
-                one.work = self._work(identity, one)
+            one.work = one.work or self._work(identity, one)
             for _ in one.work:
                 if steps is not None:
                     steps -= 1
@@ -357,15 +319,7 @@ class Policy:
                         return False
             one.work = None
             self._settled[identity] = None
-            if one.marked:
-                self._queue[identity] = None
         return True
-
-    def _next(self, *, besides: bool) -> int | None:
-        """Return whose rows are to be brought up to date next, *besides* those that are being written."""
-        return next(
-            (i for i in self._queue if not besides or (i not in self._writing and i not in self._settled)), None
-        )
 
     def finished(self) -> tuple[int, dict[str, set[r.Key]]] | None:
         """Return an identity whose rows are as they should be, and which of them were touched.
@@ -392,8 +346,7 @@ class Policy:
         one = self._identities.get(identity)
         if one is None:
             return
-        one.written = one.local
-        one.since = one.until
+        one.written = True
         for where, space in list(one.spaces.items()):
             freed = space.numbers.written()
             if freed and one.starved:
@@ -411,15 +364,15 @@ class Policy:
         return one is not None and one.written
 
     def _work(self, identity: int, one: _Identity) -> Iterator[None]:
-        """Bring the rows of an identity up to date; yield after every few hundred.
-
-        What is marked meanwhile is for the next time, so that there is an end.
-        """
-        marked, one.marked = one.marked, {}
-        for id, remotes in marked.items():
-            yield from self._redo(identity, one, id, remotes)
-        for where, space in one.spaces.items():
-            yield from self._write(identity, one, where, space)
+        """Bring the rows of an identity up to date; yield after every few hundred."""
+        while True:
+            while one.marked:
+                id = next(iter(one.marked))
+                yield from self._redo(identity, one, id, one.marked.pop(id))
+            for where, space in one.spaces.items():
+                yield from self._write(identity, one, where, space)
+            if not one.marked:
+                return
 
     def _redo(self, identity: int, one: _Identity, id: str, remotes: set[int] | None) -> Iterator[None]:
         """Have an identity's rows say what a rule says now."""

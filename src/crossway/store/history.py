@@ -14,13 +14,16 @@ class History:
     def __init__(self, revision: int, limit: int = 100_000, size: int = 64 << 20) -> None:
         self.revision = revision
         self._changes: list[Change] = []
+        self._sizes: list[int] = []
         self._limit, self._size = limit, size
         self._held = 0
         self._woken: set[asyncio.Event] = set()
 
     def append(self, changes: list[Change]) -> None:
         self._changes += changes
-        self._held += sum(map(_size, changes))
+        sizes = list(map(_size, changes))
+        self._sizes += sizes
+        self._held += sum(sizes)
         self.revision = changes[-1].revision
         if len(self._changes) > self._limit or self._held > self._size:
             # Half at once, so that trimming costs nothing on the average.
@@ -31,8 +34,8 @@ class History:
     def compact(self, revision: int) -> None:
         """Forget all changes up to *revision*."""
         count = max(0, revision - self._floor())
-        self._held -= sum(map(_size, self._changes[:count]))
-        del self._changes[:count]
+        self._held -= sum(self._sizes[:count])
+        del self._changes[:count], self._sizes[:count]
 
     async def watch(self, after: int) -> AsyncIterator[list[Change]]:
         event = asyncio.Event()

@@ -10,13 +10,16 @@ interpreter's lock. What is answered is on the disk (WAL, synchronous=FULL).
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path
 
 from crossway.errors import Unavailable
+from crossway.portions import Portions
 from crossway.store.history import History
 from crossway.store.interface import Change, Entry, Stale, Transaction, after_prefix
 
@@ -45,6 +48,8 @@ COMMIT;
 CHECKPOINT = 4000
 # Transactions in one SQLite transaction: more would keep the first ones waiting.
 GROUP = 256
+# Rows that are looked at or written without a pause, and of a transaction that is written alone, with pauses.
+ROWS, LARGE = 200, 2000
 
 Waiting = tuple[Transaction, "asyncio.Future[int]"]
 
@@ -54,6 +59,7 @@ class SqliteStore:
         with ExitStack() as undo:
             try:
                 Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _make_private(Path(path))
                 self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
                 undo.callback(self._db.close)
                 revision = self._open()
@@ -64,6 +70,7 @@ class SqliteStore:
         self.history = History(revision)
         self._waiting: list[Waiting] = []
         self._writing = False
+        self._long: asyncio.Task[None] | None = None
         self._closed: asyncio.Future[None] | None = None
         self._disk = ThreadPoolExecutor(1, "store")
 
@@ -122,16 +129,39 @@ class SqliteStore:
         self._db.close()
 
     def _write(self) -> None:
-        """Write those that wait, and leave the commit to the thread."""
-        group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+        """Write those that wait, and leave the commit to the thread; a large one alone, in portions."""
+        count, rows = 0, 0
+        for transaction, _ in self._waiting[:GROUP]:
+            rows += _rows(transaction)
+            if count and rows > LARGE:
+                break
+            count += 1
+        group, self._waiting = self._waiting[:count], self._waiting[count:]
+        if rows > LARGE and count == 1:
+            self._long = asyncio.get_running_loop().create_task(self._write_long(group))
+            return
+        writing = self._write_group(group)
+        for _ in writing:
+            pass
+
+    async def _write_long(self, group: list[Waiting]) -> None:
+        portions = Portions()
+        for _ in self._write_group(group):
+            if portions.due:
+                await portions.turn()
+
+    def _write_group(self, group: list[Waiting]) -> Iterator[None]:
+        """Write a group, with a pause for others between some rows and the next."""
         revision = self.history.revision
         changes: list[Change] = []
         answers: list[int | Stale] = []
         try:
             self._db.execute("BEGIN IMMEDIATE")
             for transaction, _ in group:
-                if not self._apply(transaction, revision + 1):
-                    answers.append(Stale(self._stale(transaction), revision))
+                done = yield from self._apply(transaction, revision + 1)
+                if not done:
+                    stale = yield from self._stale(transaction)
+                    answers.append(Stale(stale, revision))
                     continue
                 revision += 1
                 changes.append(Change(revision, transaction.events()))
@@ -140,8 +170,8 @@ class SqliteStore:
         except sqlite3.Error as error:
             self._fail(group, error)
             return
-        done = asyncio.get_running_loop().run_in_executor(self._disk, self._db.execute, "COMMIT")
-        done.add_done_callback(lambda future: self._written(group, changes, answers, future.exception()))
+        done_with = asyncio.get_running_loop().run_in_executor(self._disk, self._db.execute, "COMMIT")
+        done_with.add_done_callback(lambda future: self._written(group, changes, answers, future.exception()))
 
     def _written(
         self, group: list[Waiting], changes: list[Change], answers: list[int | Stale], error: BaseException | None
@@ -177,49 +207,92 @@ class SqliteStore:
         if self._closed:
             self._closed.set_result(None)
 
-    def _apply(self, transaction: Transaction, revision: int) -> bool:
+    def _apply(self, transaction: Transaction, revision: int) -> Generator[None, None, bool]:
         """Do it; False if something that it relies on is not so, and then nothing has happened."""
         # Keys that must be absent and are put are tried at once: looking first would cost as much again.
         fresh = [key for key, known in transaction.same.items() if known == 0 and key in transaction.puts]
-        if self._stale(transaction, but=fresh):
+        if (yield from self._stale(transaction, but=fresh)):
             return False
         fresh.sort()
-        if fresh:
+        for first in range(0, len(fresh), ROWS):
+            some = fresh[first : first + ROWS]
             done = self._db.executemany(
                 "INSERT INTO entries (key, value, modified) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING",
-                [(key, transaction.puts[key], revision) for key in fresh],
+                [(key, transaction.puts[key], revision) for key in some],
             )
-            if done.rowcount < len(fresh):
-                undo = [(key, revision) for key in fresh]
-                self._db.executemany("DELETE FROM entries WHERE key = ? AND modified = ?", undo)
+            if done.rowcount < len(some):
+                for begin in range(0, first + len(some), ROWS):
+                    undo = [(key, revision) for key in fresh[begin : begin + ROWS]]
+                    self._db.executemany("DELETE FROM entries WHERE key = ? AND modified = ?", undo)
+                    yield
                 return False
-        if transaction.deletes:
-            self._db.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in transaction.deletes])
+            yield
+        for keys in _some(transaction.deletes):
+            self._db.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in keys])
+            yield
         if len(fresh) < len(transaction.puts):
             known = set(fresh)
-            self._db.executemany(
-                "INSERT INTO entries (key, value, modified) VALUES (?, ?, ?) "
-                "ON CONFLICT (key) DO UPDATE SET value = excluded.value, modified = excluded.modified",
-                [(key, value, revision) for key, value in transaction.puts.items() if key not in known],
-            )
+            for keys in _some(key for key in transaction.puts if key not in known):
+                self._db.executemany(
+                    "INSERT INTO entries (key, value, modified) VALUES (?, ?, ?) "
+                    "ON CONFLICT (key) DO UPDATE SET value = excluded.value, modified = excluded.modified",
+                    [(key, transaction.puts[key], revision) for key in keys],
+                )
+                yield
         return True
 
-    def _stale(self, transaction: Transaction, but: Collection[str] = ()) -> list[str]:
+    def _stale(self, transaction: Transaction, but: Collection[str] = ()) -> Generator[None, None, list[str]]:
         """Return what is not as a transaction relies on it, *but* for some keys that must be absent."""
         tried = frozenset(but)
-        return [
-            *(k for k, revision in transaction.same.items() if k not in tried and self._modified(k) != revision),
-            *(key for key in transaction.exists if not self._modified(key)),
-            *(
+        stale: list[str] = []
+        for keys in _some(key for key in transaction.same if key not in tried):
+            stale += [key for key in keys if self._modified(key) != transaction.same[key]]
+            yield
+        for keys in _some(transaction.exists):
+            stale += [key for key in keys if not self._modified(key)]
+            yield
+        for prefixes in _some(transaction.quiet):
+            stale += [
                 prefix
-                for prefix, revision in transaction.quiet.items()
+                for prefix in prefixes
                 if self._db.execute(
                     "SELECT 1 FROM entries WHERE key >= ? AND key < ? AND modified > ? LIMIT 1",
-                    (prefix, after_prefix(prefix), revision),
+                    (prefix, after_prefix(prefix), transaction.quiet[prefix]),
                 ).fetchone()
-            ),
-        ]
+            ]
+            yield
+        return stale
 
     def _modified(self, key: str) -> int:
         row = self._db.execute("SELECT modified FROM entries WHERE key = ?", (key,)).fetchone()
         return row[0] if row else 0
+
+
+def _make_private(path: Path) -> None:
+    """Have the file there, and what SQLite keeps beside it, for nobody but its owner."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    # Older versions made them readable for all; what SQLite makes anew takes after the file.
+    for one in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal"))):
+        with suppress(FileNotFoundError):
+            mode = one.stat().st_mode
+            if mode & 0o077:
+                one.chmod(mode & 0o700)
+
+
+def _rows(transaction: Transaction) -> int:
+    """Return how many rows a transaction looks at or writes."""
+    return (
+        len(transaction.same)
+        + len(transaction.exists)
+        + len(transaction.quiet)
+        + len(transaction.puts)
+        + len(transaction.deletes)
+    )
+
+
+def _some(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Return keys, some at a time."""
+    left = iter(keys)
+    while some := list(islice(left, ROWS)):
+        yield some

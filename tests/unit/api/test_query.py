@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -56,6 +58,17 @@ logs = st.builds(
     enabled=st.booleans(),
     updated_at=TIMES,
 )
+
+
+@pytest.fixture(autouse=True, params=[(50, 2000), (2, 2)], ids=["", "in small steps"], scope="module")
+def steps(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Find all in the steps of every day, and in such that the few objects here are many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(query, "LOOKED", request.param[0])
+        patch.setattr(query, "SORTED", request.param[1])
+        yield
+
+
 ORDERS = st.lists(st.tuples(st.sampled_from(["id", "name", "project_id"]), st.booleans()), max_size=3)
 
 
@@ -272,3 +285,79 @@ def test_every_sort_key_sorts_or_is_refused(rows: list[Group], key: str) -> None
     else:
         with pytest.raises(Invalid):
             ask(cloud, GROUPS, [("sort_key", key)])
+
+
+MANY = [Group(id=f"{n:08x}-0000-4000-8000-000000000000", project_id="alice", name=f"n{-n % 7}") for n in range(300)]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        [],
+        [("sort_key", "name"), ("sort_dir", "desc")],
+        [("sort_key", "name"), ("limit", "100")],
+        [("limit", "100"), ("marker", MANY[50].id)],
+        [("limit", "100"), ("page_reverse", "True")],
+        [("sort_key", "name"), ("limit", "40"), ("marker", MANY[50].id)],
+        [("description", "nobody")],
+        [("name", "n3"), ("limit", "200")],
+    ],
+    ids=str,
+)
+def test_others_have_their_turn_while_many_are_looked_at(
+    params: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud, now, turns = cloud_of(MANY), 0.0, 0
+    wanted = ids(ask(cloud, GROUPS, params))
+
+    def clock() -> float:
+        nonlocal now
+        now += 1
+        return now
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def run() -> list[Any]:
+        task = asyncio.create_task(others())
+        found = await query.run_in_portions(cloud, GROUPS, ADMIN, query.read(GROUPS, params, ADMIN))
+        task.cancel()
+        return found
+
+    monkeypatch.setattr("crossway.portions.time.perf_counter", clock)
+    assert ids(asyncio.run(run())) == wanted
+    if params:
+        # Those that are looked at, or put in order, are so few in each step.
+        assert turns >= min(100 // query.LOOKED, 300 // query.SORTED) or turns > 1
+
+
+def test_a_page_goes_on_where_it_was_though_the_index_has_changed() -> None:
+    cloud = cloud_of(MANY)
+    table = cloud.of(Group)
+    asked = query.read(GROUPS, [("limit", "250"), ("sort_key", "id")], ADMIN)
+    steps = query._steps(cloud, GROUPS, ADMIN, asked, "")
+    next(steps)
+    for gone in MANY[::3]:
+        table.delete(gone.id)
+    for late in MANY[::6]:
+        table.put(late.id, msgspec.json.encode(late), 2)
+    found: list[Any] = []
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found = done.value
+            break
+    first = ids(MANY[: query.LOOKED])
+    assert ids(found) == first + [id for id in sorted(table.rows) if id > first[-1]][: 250 - len(first)]
+
+
+def test_what_is_said_again_and_again_is_done_once() -> None:
+    params = [("sort_key", "name"), ("sort_key", "id")] * 1000 + [("fields", "id"), ("name", "a")] * 1000
+    asked = query.read(GROUPS, params, ADMIN)
+    assert asked.order == [("name", False), ("id", False)]
+    assert asked.fields == ["id"]
+    assert asked.filters == {"name": ["a"]}

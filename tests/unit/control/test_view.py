@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from clouds import ADMIN, Listener, World
 from crossway.control import port as port_verbs
 from crossway.control.cloud import Cloud
+from crossway.control.decision import decide
 from crossway.control.view import shape
 from crossway.model.port import PORT, ROUTER_INTERFACE, Port
 from crossway.model.router import Router
@@ -322,6 +323,34 @@ def test_resets_of_many_hosts_encode_each_object_once(crowd: World) -> None:
         Listener(crowd, f"h{i}")
     # Hosts, networks, subnets, ports, one identity, one group.
     assert crowd.views.encoded == 200 + 10 + 10 + 200 + 1 + 1
+
+
+def test_what_changes_while_a_host_hears_everything_is_heard_after_it(crowd: World, monkeypatch: Any) -> None:
+    """Others have their turn between two lines of a reset; the host ends up knowing what there is."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1
+        return now
+
+    monkeypatch.setattr("crossway.portions.time.perf_counter", clock)
+    network = named(crowd, "network", "n0")
+    gone = next(port for port in crowd.cloud.ports.by("network_id", network.id) if port.host != "h0")
+
+    async def changes() -> None:
+        await decide(crowd.cloud, lambda d: port_verbs.delete(d, ADMIN, gone.id))
+        body = {"network_id": network.id, "binding:host_id": "h10"}
+        await decide(crowd.cloud, lambda d: port_verbs.create(d, ADMIN, PORT.given(body)))
+
+    changing = crowd.runner.get_loop().create_task(changes())
+    listener = Listener(crowd, "h0")
+    assert changing.done()
+    assert not listener.told, "the changes are made while it still waits for its first line"
+    while listener.bookmark < crowd.cloud.revision:
+        crowd.settle()
+    assert listener.objects == business(crowd.cloud, "h0")
+    assert ("port", gone.id) not in listener.objects
 
 
 def test_one_who_is_away_for_too_long_starts_over(two: tuple[World, Listener, Listener]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 from collections.abc import Collection, Sequence
 from typing import Protocol
@@ -14,8 +15,13 @@ from crossway.api.answer import fault
 from crossway.api.bucket import TooMany
 from crossway.control.caller import Caller
 from crossway.errors import Fault, Forbidden, Unauthorized
+from crossway.settings import NAMES
 
+# A name or an address, and maybe a port.
+HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?", re.ASCII)
 CALLER = "crossway.caller"
+# How a connection hears that who asks by it is known.
+KNOWN = "crossway.known"
 # What may be known without a word on who asks: which versions there are.
 OPEN = frozenset({"/"})
 
@@ -72,6 +78,8 @@ class Authenticated:
             return
         # What nobody vouched for never counts: a caller without roles may do nothing.
         scope[CALLER] = found or NOBODY
+        if found is not None:
+            known(scope)
         try:
             await self.app(scope, receive, self._while_known(scope, send, found))
         except Revoked:
@@ -107,31 +115,74 @@ class Authenticated:
 
 
 class Believing:
-    """Where everyone is believed, believe no web page of another site: its visitor's browser would ask for it."""
+    """Where everyone is believed, believe no web page of another site: its visitor's browser would ask for it.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Nor one whose name was made to lead here: such a request says that name as its Host, of which only the
+    server's own *names* are known beside addresses, which nobody can make lead elsewhere.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str] = ()) -> None:
         self.app = app
+        self.names = frozenset(name.lower().removesuffix(".") for name in ("localhost", *names) if name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and any(key == b"origin" for key, _ in scope["headers"]):
-            origin, host = header(scope, b"origin"), header(scope, b"host")
-            if origin is None or host is None or not is_own(origin, host):
-                await fault(Forbidden(f"Web pages of {origin} may not ask this server"), scope["path"])(
-                    scope, receive, send
-                )
+        if scope["type"] == "http":
+            refused = self._refused(scope)
+            if refused is not None:
+                await fault(refused, scope["path"])(scope, receive, send)
                 return
+        known(scope)
         await self.app(scope, receive, send)
 
+    def _refused(self, scope: Scope) -> Fault | None:
+        origin, host = header(scope, b"origin"), header(scope, b"host")
+        own = host is not None and is_own(host, self.names)
+        asked = any(key == b"origin" for key, _ in scope["headers"])
+        if asked and (not own or origin is None or netloc_of(origin) != host):
+            return Forbidden(f"Web pages of {origin} may not ask this server")
+        # No browser speaks to a unix socket, nor HTTP/1.0 without a Host.
+        local = scope.get("server") and scope["server"][1] is None
+        if own or local or (scope["http_version"] == "1.0" and all(key != b"host" for key, _ in scope["headers"])):
+            return None
+        return Misdirected(
+            f"Host '{host}' is no name of this server: with auth none it answers to addresses, to localhost and to "
+            f"the names of {NAMES.variable}"
+        )
 
-def is_own(origin: str, host: str) -> bool:
-    """Return whether a page is the server's own; names may be made to lead anywhere, addresses not."""
+
+class Misdirected(Fault):
+    """The request is for another server, by the name that it says."""
+
+    status = 421
+
+
+def is_own(host: str, names: Collection[str]) -> bool:
+    """Return whether a Host is an address, or one of the server's own names."""
+    found = HOST.fullmatch(host)
+    if found is None:
+        return False
+    name = found[1].lower().removesuffix(".")
+    if name in names:
+        return True
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name != "localhost":
-            ipaddress.ip_address(name)
-        return urlsplit(origin).netloc == host
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
+    return True
+
+
+def netloc_of(origin: str) -> str | None:
+    """Return the host and port of an origin; None if it has none that can be read."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
+def known(scope: Scope) -> None:
+    """Tell the connection that its caller is known."""
+    if (hears := scope.get(KNOWN)) is not None:
+        hears(scope)
 
 
 NOBODY = Caller(project="", roles=frozenset())
@@ -146,12 +197,15 @@ def header(scope: Scope, name: bytes) -> str | None:
 def address(scope: Scope) -> str:
     """Return where a request comes from, as far as one sender can be told from another: a /64 of IPv6 is one."""
     client = scope.get("client")
-    if not client:
-        return "local"
+    return address_of(client[0]) if client else "local"
+
+
+def address_of(text: str) -> str:
+    """Return as whose an address counts."""
     try:
-        ip = ipaddress.ip_address(client[0])
+        ip = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return str(client[0])
+        return text
     if ip.version == 6:
         if ip.ipv4_mapped:
             return str(ip.ipv4_mapped)
