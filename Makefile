@@ -7,7 +7,7 @@ PROBE := src/crossway/lab/battery/probe
 CFLAGS := -target bpf -mcpu=v3 -O2 -g -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -Ibpf/include -Ibpf \
 	-isystem /usr/include/$(shell uname -m)-linux-gnu
 
-.PHONY: battery probe cflags cni libvirt cycles demo test check fuzz bench bench-api bench-attach bench-move bench-neighbours bpf setup lock tempest schemathesis
+.PHONY: battery probe cflags cni libvirt cycles demo test check fuzz bench bench-api bench-bodies bench-attach bench-move bench-neighbours bpf setup lock tempest schemathesis
 
 setup:
 	@scripts/setup
@@ -72,6 +72,10 @@ bench: setup
 # The API with 1,000, 10,000 and 100,000 ports, beside Neutron: make bench-api ARGS='--sizes 1000 --repeats 3'
 bench-api: setup
 	@$(PY) -m bench.api $(ARGS)
+
+# How long others wait while a server works on the largest bodies that it takes: make bench-bodies ARGS='--only port'
+bench-bodies: setup
+	@$(PY) -m bench.bodies $(ARGS)
 
 # CNI ADD beside Debian's bridge plugin: make bench-attach ARGS='--repeats 20 --burst 0'
 bench-attach: setup
