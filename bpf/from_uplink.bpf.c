@@ -8,7 +8,8 @@
 //                  ├─ from_workload, if the tag is a bare-metal server's
 //                  ├─ arrive ──> a port
 //                  ├─ flood ──> ports of this host, and the host
-//                  └─ publish ──> a port, or the host
+//                  ├─ publish ──> a port, or the host
+//                  └─ DROP_SPOOFED_HOST
 #pragma once
 #include "include/stage.h"
 #include "stages/deliver.h"
@@ -51,6 +52,15 @@ int from_uplink(struct __sk_buff *skb)
 			return drop(p, DROP_SPOOFED_VLAN);
 		remember(p);
 		return arrive(skb, p);
+	}
+	if (is_stray(skb, p)) {
+		p->port = (struct port_key){};
+		p->flags = PACKET_UPLINK;
+		p->network = 0;
+		p->identity = 0;
+		p->place.identity = 0;
+		parse(skb, p);
+		return drop(p, DROP_SPOOFED_HOST);
 	}
 	if (skb->vlan_present) {
 		uplink.vlan = skb->vlan_tci & 0xfff;

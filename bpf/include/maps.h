@@ -42,7 +42,7 @@ TABLE(next_hops, LPM_TRIE, struct next_hop_key, struct route, 65536, BPF_F_NO_PR
 // Agent writes; route reads.
 TABLE(interfaces, HASH, struct interface_key, struct interface, 131072, BPF_F_NO_PREALLOC);
 
-// Underlay address -> host. Agent writes; from_overlay reads.
+// Underlay address -> host. Agent writes; from_overlay and from_uplink read.
 TABLE(hosts, HASH, struct addr, struct host, 65536, BPF_F_NO_PREALLOC);
 
 // Agent writes; from_uplink reads. Gives the network's number.
@@ -145,6 +145,10 @@ TABLE(refreshed, ARRAY, __u32, __u64, 256, 0);
 
 // The way to a host of the underlay, one in each 256th. Wrap writes and reads.
 TABLE(ways, PERCPU_ARRAY, __u32, struct underlay_way, 256, 0);
+
+// By which links hosts of the underlay may come, one in each 256th. Unwrap and
+// is_stray write and read.
+TABLE(arrivals, PERCPU_ARRAY, __u32, struct arrival, 256, 0);
 
 // What a packet is to be fragmented into. Split writes and reads.
 TABLE(pieces, PERCPU_ARRAY, __u32, struct piece, 64, 0);

@@ -39,6 +39,14 @@ struct {
 	},
 };
 
+enum { LOOPBACK = 1 };  // the device, in every network namespace
+
+// The overlay's, and that by which hosts speak to each other.
+static __always_inline bool is_hosts_port(__u8 proto, __be16 port)
+{
+	return proto == IPPROTO_UDP && (port == cfg.vxlan_port || port == cfg.peer_port);
+}
+
 static __always_inline bool is_no_router(const struct place *place)
 {
 	return place->kind == PLACE_ROUTER && place->router == NO_ROUTER;

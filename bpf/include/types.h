@@ -448,6 +448,7 @@ enum drop {
 	DROP_REVERSE_PATH,    // a router has no way back to its source by the network that it came from
 	DROP_SPOOFED_CLIENT,  // who comes to a published port has an address of the port's own side, or a host's tunnel port
 	DROP_PUNT_SHARE,      // asks for the same as NO_SERVICE, and its port's share of what may wait for the agent is full
+	DROP_SPOOFED_HOST,    // what hosts say to each other, by a link by which the host that it names is not reached
 	DROP_MAX,
 };
 
@@ -551,6 +552,14 @@ struct underlay_way {
 	__u32 ifindex;
 	__u32 mtu;
 	__u8 macs[12];   // the neighbour's, and the device's own
+};
+
+// Whether a host of the underlay is reached by a link, as it was a moment ago.
+struct arrival {
+	__u64 until;        // bpf_ktime_get_coarse_ns: then the kernel is asked again
+	struct addr host;
+	__u32 ifindex;
+	__u32 good;
 };
 
 // What policy is asked.

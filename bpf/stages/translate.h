@@ -5,17 +5,9 @@
 #include "../include/stage.h"
 #include "firewall.h"
 
-enum { LOOPBACK = 1 };  // the device, in every network namespace
-
 static __always_inline bool is_published_proto(__u8 proto)
 {
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP;
-}
-
-// The overlay's, and that by which hosts speak to each other.
-static __always_inline bool is_hosts_port(__u8 proto, __be16 port)
-{
-	return proto == IPPROTO_UDP && (port == cfg.vxlan_port || port == cfg.peer_port);
 }
 
 // Find who a client is, be it within its port's share or borrowed.

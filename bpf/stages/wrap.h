@@ -4,11 +4,12 @@
 // way; all else goes by the VXLAN device, which can do everything.
 //
 //     wrap ── route and neighbour known, and it fits ──> the underlay
-//     unwrap ── plain, from a known host, for a veth here ──> arrive
+//     unwrap ── plain, from a known host that is reached by this link, for a veth here ──> arrive
 #pragma once
 #include <linux/udp.h>
 #include "../include/checksum.h"
 #include "../include/stage.h"
+#include "reach.h"
 
 enum {
 	VXLAN_GROUP = 0x80,  // the packet carries an identity
@@ -205,7 +206,7 @@ __noinline int unwrap(struct __sk_buff *skb, struct packet *p)
 	inner = w->inner;
 	place = bpf_map_lookup_elem(&macs, &mac);
 	if (!place || place->kind != PLACE_LOCAL || place->body != BODY_VETH ||
-	    !bpf_map_lookup_elem(&hosts, &underlay))
+	    arrived(skb, &underlay, bpf_ktime_get_coarse_ns()) != FROM_HOST)
 		return 0;
 	if (bpf_skb_adjust_room(skb, -WRAPPING, BPF_ADJ_ROOM_MAC, flags))
 		return 0;

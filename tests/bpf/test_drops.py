@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,7 @@ from bpf.world import (
     frame_to,
     gateway,
     world,
+    wrapped,
 )
 from crossway.kernel.bpf import REDIRECT, SHOT, lib
 from crossway.model import rows as r
@@ -143,6 +145,15 @@ def from_a_neighbour(w: World) -> Sent:
     return come(w, 4, UDP, udp(FROM, AT), B.ip4)
 
 
+def by_a_link_that_leads_elsewhere(w: World) -> Sent:
+    asks = Path("/proc/sys/net/ipv4/conf/vxlan/forwarding")
+    asks.write_text("1")
+    try:
+        return w.run("from_uplink", wrapped(frame(FAR, A, UDP, udp(1, 2)), device="dd"), "dd")
+    finally:
+        asks.write_text("0")
+
+
 REASONS: dict[str, Callable[[World], Sent]] = {
     "SHORT": lambda w: w.send(frame(A, B, UDP, b"\0\1")),
     "MALFORMED": lambda w: w.send(from_a(b"\x55" * 40)),
@@ -180,6 +191,7 @@ REASONS: dict[str, Callable[[World], Sent]] = {
     "UNTRACKED": without_room,
     "REVERSE_PATH": from_nowhere,
     "SPOOFED_CLIENT": from_a_neighbour,
+    "SPOOFED_HOST": by_a_link_that_leads_elsewhere,
     "LINK_LOCAL": lambda w: w.send(eth(GATEWAY.mac, A.mac, IPV6, ip(A.ip6, D.ip6, ICMPV6, icmp(130)))),
 }
 

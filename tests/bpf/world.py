@@ -433,14 +433,14 @@ def own_mac(device: str = "uplink") -> bytes:
 def wrapped(
     inner: bytes, src: str = THERE, dst: str = HERE, port: int = VXLAN_PORT, flags: int = 0x88, identity: int = 3,
     network: int = RED, sum: int = 0, fragment: int = 0, version: int = 0x45, short: int = 0, kind: int = UDP,
-    more: int = 0, last: int = 0, id: bytes = b"id", port_from: bytes = b"\x9c\x40",
+    more: int = 0, last: int = 0, id: bytes = b"id", port_from: bytes = b"\x9c\x40", device: str = "uplink",
 ) -> bytes:  # fmt: skip
     """Return a frame in VXLAN as it comes from another host."""
     vxlan = struct.pack("!BBHI", flags, more, identity, network << 8 | last) + inner
     packet = port_from + struct.pack("!HHH", port, 8 + len(vxlan) - short, sum) + vxlan
     head = struct.pack("!BBH2sHBBH", version, 0, 20 + len(packet), id, fragment, 64, kind, 0) + raw(src) + raw(dst)
     head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
-    return eth(own_mac(), NEIGHBOUR, IPV4, head + packet)
+    return eth(own_mac(device), NEIGHBOUR, IPV4, head + packet)
 
 
 class Ears:

@@ -1116,6 +1116,10 @@ class Agent:
         """Return the link by which an address is reached."""
         return self.links.toward(address)
 
+    def leading(self, address: str) -> set[int]:
+        """Return the links by which an address is reached."""
+        return self.links.leading(address)
+
     def device_of(self, port: str) -> str | None:
         """Return the device by which a bare-metal server is reached."""
         record = self._named.get(port)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PORT = 9697  # UDP, on the underlay's addresses
+IP_PKTINFO = 8  # linux/in.h
 BEAT_SECONDS, QUIET_SECONDS = 0.025, 0.5
 MISSED = 4  # echoes in a row that a host does not answer when it is taken for dead
 DOUBTED = 2  # when others are asked whether they hear it
@@ -84,11 +85,22 @@ class Carrier(Protocol):
     def listen(self, port: str) -> None: ...
     def link(self, name: str) -> Link | None: ...
     def toward(self, address: str) -> Link | None: ...
+    def leading(self, address: str) -> set[int]: ...
     def device_of(self, port: str) -> str | None: ...
     def bring(self, port: str) -> None: ...
     def hand_in(self, port: str, flows: bytes) -> None: ...
     def sought(self, network: str, address: str) -> None: ...
     async def flows(self, ports: Mapping[str, r.PortKey]) -> dict[str, dict[r.FlowKey, r.Flow]]: ...
+
+
+def arrival(extra: Iterable[tuple[int, int, bytes]]) -> int:
+    """Return the link by which a datagram came, of what the kernel says beside it; 0 if it does not."""
+    for level, kind, data in extra:
+        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
+            return int(struct.unpack_from("=i", data)[0])
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+            return int(struct.unpack_from("=I", data, 16)[0])
+    return 0
 
 
 class Pulse:
@@ -200,6 +212,10 @@ class Edges:
         family = socket.AF_INET6 if ":" in self._agent.underlay else socket.AF_INET
         door = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
+            if family == socket.AF_INET:
+                door.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            else:
+                door.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
             door.bind((self._agent.underlay, PORT))
         except OSError as fault:
             door.close()
@@ -440,12 +456,13 @@ class Edges:
         assert self._socket is not None
         for _ in range(64):
             try:
-                raw, (source, *_) = self._socket.recvfrom(2048)
+                raw, extra, _, (source, port, *_) = self._socket.recvmsg(2048, 128)
             except OSError:
                 return
             name = next((name for name, address in self._hosts().items() if address == source), None)
-            if name is None:
-                continue  # nobody whose packets the overlay would take
+            # Nobody whose packets the overlay would take, no agent, or somebody who only says that he is that host.
+            if name is None or port != PORT or arrival(extra) not in self._agent.leading(source):
+                continue
             try:
                 self._heard(name, source, msgspec.msgpack.decode(raw, type=Said))
             except (msgspec.DecodeError, struct.error) as fault:

@@ -33,6 +33,7 @@ IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR, IFF_TUN_EXCL = 0x0002, 0x0100
 IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_UDP_CSUM, IFLA_VXLAN_GBP = 7, 15, 18, 23
 IFLA_VXLAN_UDP_ZERO_CSUM6_TX, IFLA_VXLAN_UDP_ZERO_CSUM6_RX, IFLA_VXLAN_COLLECT_METADATA = 19, 20, 25
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS, IFA_F_NODAD = 1, 2, 8, 2
+RTM_F_FIB_MATCH = 0x2000  # linux/rtnetlink.h
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH = 1, 4, 5, 6, 9
 METRIC6_FIRST = 512  # before routes of IPv6 that are given no metric: those have 1024
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTN_UNICAST = 254, 4, 0, 253, 1
@@ -193,6 +194,26 @@ class Links:
         there = self._netlink.get(nl.RTM_GETLINK, _info(struct.unpack("=i", told[RTA_OIF])[0]) + _no_stats())
         link = decode(there.body) if there else None
         return link if link is not None and link.name != "lo" else None
+
+    def leading(self, address: str) -> set[int]:
+        """Return the links by which an address is reached: all of a route over several; none if it is not."""
+        ip = ip_address(address)
+        family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+        body = struct.pack("=BBBBBBBBI", family, ip.max_prefixlen, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
+        try:
+            found = self._netlink.get(nl.RTM_GETROUTE, body + attr(RTA_DST, ip.packed))
+        except OSError as fault:
+            if fault.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
+                return set()
+            raise
+        told = attrs(found.body[12:]) if found else {}
+        links = {struct.unpack("=i", told[RTA_OIF])[0]} if RTA_OIF in told else set()
+        legs, at = told.get(RTA_MULTIPATH, b""), 0
+        while at + 8 <= len(legs):  # struct rtnexthop, linux/rtnetlink.h
+            size, _, _, index = struct.unpack_from("=HBBi", legs, at)
+            links.add(index)
+            at += max(8, size + 3 & ~3)
+        return links
 
     def hooks(self, ifindex: int) -> list[Hook]:
         """Return our programs on a link's clsact hook, by their names."""

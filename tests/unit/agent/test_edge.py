@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,6 +66,9 @@ class Agent:
 
     def toward(self, address: str) -> Link | None:
         return self.link("under0")
+
+    def leading(self, address: str) -> set[int]:
+        return {1}
 
     def device_of(self, port: str) -> str | None:
         return "eth1"
@@ -303,3 +308,48 @@ def test_who_was_silent_before_does_not_tell_who_is_cut_off(monkeypatch: pytest.
         assert pulse.alone(True) is False
     finally:
         pulse.close()
+
+
+@pytest.mark.parametrize(
+    ("source", "other_port", "link", "is_heard"),
+    [
+        ("127.0.0.2", False, 1, True),
+        ("127.0.0.3", False, 1, False),
+        ("127.0.0.2", True, 1, False),
+        ("127.0.0.2", False, 99, False),
+    ],
+    ids=["a host", "a stranger", "another program of the host", "by a link that does not lead there"],
+)
+def test_only_an_agent_is_heard_by_the_links_that_lead_to_it(
+    monkeypatch: pytest.MonkeyPatch, source: str, other_port: bool, link: int, is_heard: bool
+) -> None:
+    monkeypatch.setattr(edge, "PORT", free_port())
+    one = One("h2")
+    one.agent.underlay = "127.0.0.1"
+    monkeypatch.setattr(one.edges, "_hosts", lambda: {"h1": "127.0.0.2"})
+    monkeypatch.setattr(one.agent, "leading", lambda address: {link} if address == "127.0.0.2" else {1})
+    heard: list[tuple[str, str]] = []
+    monkeypatch.setattr(one.edges, "_heard", lambda name, source, said: heard.append((name, said.port)))
+
+    async def hear() -> None:
+        one.edges.open()
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+                out.bind((source, free_port() if other_port else edge.PORT))
+                out.sendto(msgspec.msgpack.encode(Said("p", ask=True)), ("127.0.0.1", edge.PORT))
+            for _ in range(20 if not is_heard else 500):
+                await asyncio.sleep(0.01)
+                if heard:
+                    break
+        finally:
+            one.edges._pulse = None
+            one.edges.close()
+
+    asyncio.run(hear())
+    assert heard == ([("h1", "p")] if is_heard else [])
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
