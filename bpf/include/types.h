@@ -449,6 +449,7 @@ enum drop {
 	DROP_SPOOFED_CLIENT,  // who comes to a published port has an address of the port's own side, or a host's tunnel port
 	DROP_PUNT_SHARE,      // asks for the same as NO_SERVICE, and its port's share of what may wait for the agent is full
 	DROP_SPOOFED_HOST,    // what hosts say to each other, by a link by which the host that it names is not reached
+	DROP_FLOOD_RATE,      // more copies for all of a network than a port may cause, or outsiders and other hosts
 	DROP_MAX,
 };
 

@@ -1,17 +1,26 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 // To all of a network: a clone for each port of this host and, for what began
-// here, for each other host and the uplink.
+// here, for each other host and the uplink. Each copy costs who causes it: a port
+// of this host, or all others of the network together.
 //
-//     flood ── each member ─┬─ LOCAL ── firewall(ingress) ──> clone
+//     flood ─┬─ DROP_FLOOD_RATE
+//            └─ each member ─┬─ LOCAL ── firewall(ingress) ──> clone
 //                           ├─ REMOTE ──> clone to the overlay
 //                           └─ UPLINK ──> clone to the uplink
 #pragma once
 #include "../include/stage.h"
 #include "deliver.h"
 
+enum {
+	FLOOD_BURST = 2,    // seconds' worth of copies at once
+	FLOOD_LEAST = 25,   // packets a second that pass, however many members there are
+	COPY = 8,           // a copy costs as much as so many members that get none
+};
+
 struct flooding {
 	struct __sk_buff *skb;
 	__u32 network;
+	__u32 cost;
 	__u32 uplink;
 	__u16 uplink_vlan;
 };
@@ -41,32 +50,66 @@ static __always_inline bool is_of(const struct packet *p, __u64 port)
 	return place && place->kind == PLACE_LOCAL && port_number(&place->port) == port;
 }
 
-static __always_inline void flood_port(struct __sk_buff *skb, struct packet *p, const struct port_key *key)
+// Find until when what the sender of a packet has caused is paid for: in the future,
+// if it must wait. NULL if it need not pay.
+static __always_inline __s64 *flood_account(const struct packet *p)
+{
+	const __s64 now = p->now, earliest = now - FLOOD_BURST * SECOND;
+	struct port_key who = p->port;
+	__s64 *paid_until, first = earliest;
+
+	if (!cfg.flood_copies)
+		return NULL;
+	if (!(p->flags & PACKET_LOCAL))
+		who = (struct port_key){ .ifindex = p->network, .pad = 1 };
+	paid_until = bpf_map_lookup_elem(&flooded, &who);
+	if (!paid_until) {
+		bpf_map_update_elem(&flooded, &who, &first, BPF_NOEXIST);
+		return bpf_map_lookup_elem(&flooded, &who);
+	}
+	first = *(volatile __s64 *)paid_until;
+	if (first < earliest)
+		__sync_val_compare_and_swap(paid_until, first, earliest);
+	return paid_until;
+}
+
+// Return how many nanoseconds of its sender's rate a flood has cost.
+static __always_inline __s64 flood_price(__u32 cost)
+{
+	const __u64 most = SECOND / FLOOD_LEAST;
+	__u64 price = cost * (SECOND / COPY / (cfg.flood_copies ?: 1));
+
+	return price < most ? price : most;
+}
+
+// Give a port its copy: whether it has cost one.
+static __always_inline bool flood_port(struct __sk_buff *skb, struct packet *p, const struct port_key *key)
 {
 	__u64 number = port_number(key);
 	struct port *to;
 	enum drop why;
 
 	if (p->flags & PACKET_LOCAL ? number == port_number(&p->port) : is_of(p, number))
-		return;
+		return false;
 	to = bpf_map_lookup_elem(&ports, key);
 	if (!to)
-		return;  // its row in the flood list is about to go, too
+		return false;  // its row in the flood list is about to go, too
 	if (to->flags & PORT_SECURED) {
 		if (!may_be_at(p, key))
-			return;
+			return false;
 		why = pass_firewall(skb, p, number, WAY_IN, to->identity, p->identity);
 		if (why) {
 			drop_at(p, number, why, to->identity);
-			return;
+			return false;
 		}
 	}
 	if (to->flags & PORT_LIMITED && !within_rate(skb, number, WAY_IN)) {
 		drop_at(p, number, DROP_RATE, to->identity);
-		return;
+		return false;
 	}
 	if (clone(skb, key->ifindex, to->body == BODY_VLAN ? key->vlan : 0))
 		drop_at(p, number, DROP_ERROR, to->identity);
+	return true;
 }
 
 static long flood_member(__u32 slot, struct flooding *f)
@@ -78,13 +121,16 @@ static long flood_member(__u32 slot, struct flooding *f)
 
 	if (!place || !p)
 		return 0;
+	f->cost++;
 	if (place->kind == PLACE_LOCAL) {
 		port = place->port;
-		flood_port(f->skb, p, &port);
+		if (flood_port(f->skb, p, &port))
+			f->cost += COPY;
 		return 0;
 	}
 	if (!(p->flags & PACKET_LOCAL))
 		return 0;
+	f->cost += COPY;
 	if (place->kind == PLACE_REMOTE) {
 		if (set_tunnel(f->skb, p, &place->underlay) || clone(f->skb, cfg.overlay, 0))
 			drop(p, DROP_ERROR);
@@ -101,6 +147,7 @@ int flood(struct __sk_buff *skb)
 	struct packet *p = packet_in_flight();
 	struct flooding f = { .skb = skb };
 	struct network *net;
+	__s64 *paid_until;
 
 	if (!p)
 		return TC_ACT_SHOT;
@@ -110,7 +157,16 @@ int flood(struct __sk_buff *skb)
 	f.network = p->network;
 	f.uplink = net->uplink;
 	f.uplink_vlan = net->uplink_vlan;
+	paid_until = flood_account(p);
+	if (paid_until && *(volatile __s64 *)paid_until > (__s64)p->now) {
+		if (!(p->flags & PACKET_UPLINK))
+			return drop(p, DROP_FLOOD_RATE);
+		count(p, 0, DROP_FLOOD_RATE, p->identity, 0);
+		return to_host(skb, p);
+	}
 	bpf_loop(net->members, flood_member, &f, 0);
+	if (paid_until)
+		__sync_fetch_and_add(paid_until, flood_price(f.cost));
 	if (!(p->flags & PACKET_UPLINK))
 		return TC_ACT_STOLEN;
 	return to_host(skb, p);  // which may want it as well

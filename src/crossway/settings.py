@@ -68,6 +68,13 @@ RESOLVERS = Setting(
 )
 OBJECT = Setting("object", "", "path of another build of the data plane than the one that the package carries")
 DIRECT = Setting("direct", "1", "0: every packet between hosts passes the host's own stack (its IPsec, its firewall)")
+FLOOD_RATE = Setting(
+    "flood_rate",
+    "20000",
+    "copies a second that one port's broadcasts, multicasts and frames to unknown addresses may cause on its host, "
+    "and on another one, or from a provider network, those of a whole network; 25 packets a second always pass; "
+    "0 is no limit",
+)
 
 # Who asks, and who may.
 AUTH = Setting("auth", "none", "how the server tells who asks: none, basic[:FILE], keystone:URL; several with spaces")
@@ -175,6 +182,7 @@ ALL = (
     RESOLVERS,
     OBJECT,
     DIRECT,
+    FLOOD_RATE,
     *ACCESS,
     *KEYSTONE,
     IDENTITIES,

@@ -154,6 +154,17 @@ def by_a_link_that_leads_elsewhere(w: World) -> Sent:
         asks.write_text("0")
 
 
+def shouts_too_often(w: World) -> Sent:
+    w.network(RED, [A.place] * 2000)  # to look at costs, too
+    sent = eth(BROADCAST, A.mac, IPV4, ip(A.ip4, "255.255.255.255", UDP, udp(1, 2)))
+    done = w.send(sent)
+    for _ in range(1000):
+        if done.drop:
+            break
+        done = w.send(sent)
+    return done
+
+
 REASONS: dict[str, Callable[[World], Sent]] = {
     "SHORT": lambda w: w.send(frame(A, B, UDP, b"\0\1")),
     "MALFORMED": lambda w: w.send(from_a(b"\x55" * 40)),
@@ -192,6 +203,7 @@ REASONS: dict[str, Callable[[World], Sent]] = {
     "REVERSE_PATH": from_nowhere,
     "SPOOFED_CLIENT": from_a_neighbour,
     "SPOOFED_HOST": by_a_link_that_leads_elsewhere,
+    "FLOOD_RATE": shouts_too_often,
     "LINK_LOCAL": lambda w: w.send(eth(GATEWAY.mac, A.mac, IPV6, ip(A.ip6, D.ip6, ICMPV6, icmp(130)))),
 }
 

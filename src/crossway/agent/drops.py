@@ -49,6 +49,7 @@ WORDS = {
     "REVERSE_PATH": "a router has no way back to its source address by the network that it came from",
     "SPOOFED_CLIENT": "its source is no client of a published port: an address of the port's own side, or a tunnel's",
     "SPOOFED_HOST": "it says that it is from another host, which is not reached by the link that it came by",
+    "FLOOD_RATE": "its sender has more copied to all of a network than CROSSWAY_FLOOD_RATE lets it",
 }
 
 

@@ -10,21 +10,30 @@ from pathlib import Path
 
 from crossway.agent.edge import PORT as PEER_PORT
 from crossway.agent.hooks import Hooks
+from crossway.errors import Invalid
 from crossway.kernel import bpffs
 from crossway.kernel.bpf import Object, hidden, schemas
 from crossway.kernel.links import Link, Links
 from crossway.kernel.ring import Ring
 from crossway.model.rows import MAPPED, Asked, PortKey, Sighting, pack_ip, unpack_ip
-from crossway.settings import DIRECT
+from crossway.settings import DIRECT, FLOOD_RATE
 
 log = logging.getLogger(__name__)
 
+MOST_COPIES = 100_000_000
 WORKLOAD, OVERLAY, UPLINK = "from_workload", "from_overlay", "from_uplink"
 
 
 def _be16(port: int) -> int:
     """Return a port's number as the programs compare it, in the order of the wire."""
     return int.from_bytes(port.to_bytes(2, "big"), "little")
+
+
+def flood_copies(said: str) -> int:
+    """Return how many copies a second a port may cause, as the setting says it."""
+    if not said.isdecimal() or int(said) > MOST_COPIES:
+        raise Invalid(f"{FLOOD_RATE.variable} is {said!r}: a number of copies a second up to {MOST_COPIES}, or 0")
+    return int(said)
 
 
 class Plane:
@@ -50,6 +59,7 @@ class Plane:
             "vxlan_port": _be16(vxlan_port),
             "peer_port": _be16(PEER_PORT),
             "direct": self._direct,
+            "flood_copies": flood_copies(FLOOD_RATE.value()),
         }
         # The programs ask for routes as a packet from this device would. None ever leaves it for the host's stack.
         for family in ("ipv4", "ipv6"):
