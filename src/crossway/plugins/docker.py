@@ -381,8 +381,10 @@ class Docker:
             raise Invalid(f"-o {MTU}={mtu}: a network with IPv6 has an MTU of at least {MTU6_MIN}")
         fresh = [*made, *(one for pool in self._fresh.values() for one in pool)]
         if ("network", network["id"]) in fresh:
-            await self._host.ask("PUT", path_of("network", network["id"]), {"network": {"mtu": mtu}})
-        elif mtu > network["mtu"]:
+            with suppress(Forbidden):  # a host's own credential changes no network: then its containers' MTU alone
+                path = path_of("network", network["id"])
+                network = (await self._host.ask("PUT", path, {"network": {"mtu": mtu}}))["network"]
+        if mtu > network["mtu"]:
             raise Invalid(f"-o {MTU}={mtu}: network {network['name'] or network['id']} has an MTU of {network['mtu']}")
 
     async def _subnets(self, network: Object, name: str, wanted: Iterable[str], made: Made) -> dict[str, str]:

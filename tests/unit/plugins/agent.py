@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from crossway.client import Object
-from crossway.errors import Conflict, Fault, Unavailable
+from crossway.errors import Conflict, Fault, Forbidden, Unavailable
 
 NETWORK = "3f1f3c3e-0000-4000-8000-000000000001"
 SUBNET = "3f1f3c3e-0000-4000-8000-000000000002"
@@ -49,6 +49,8 @@ class Agent:
         kind, _, id = url.path.removeprefix("/v2.0/").partition("/")
         if method == "POST":
             return {"port": self._made(body["port"])}
+        if kind == "networks" and method in ("PUT", "DELETE"):
+            raise Forbidden("a host changes no network")
         if method == "PUT":
             self.ports[id].update(body["port"])
             return {"port": self.ports[id]}

@@ -14,7 +14,7 @@ import pytest
 from crossway.client import Object
 from crossway.errors import Unavailable
 from crossway.plugins.docker import GENERIC, IDLE_SECONDS, LOOK_SECONDS, Docker, far_name, labelled
-from unit.plugins.agent import MAC, SUBNET, Agent
+from unit.plugins.agent import MAC, NETWORK, SUBNET, Agent
 
 
 class Engine:
@@ -248,6 +248,15 @@ def test_an_option_of_a_network_is_served_or_refused(engine: Engine, options: di
         assert told == {}
     else:
         assert told["Err"].startswith(why)
+
+
+def test_a_host_that_may_not_change_networks_gives_its_containers_the_mtu(engine: Engine) -> None:
+    engine.docker._fresh[SUBNET] = [("network", NETWORK)]
+    options = {GENERIC: {"network": "blue", MTU: "1300"}}
+    engine.say("NetworkDriver.CreateNetwork", NetworkID="m", Options=options)
+    assert f"PUT /v2.0/networks/{NETWORK}" in engine.agent.asked
+    engine.say("NetworkDriver.CreateEndpoint", NetworkID="m", EndpointID="e", Interface={})
+    assert [wish["mtu"] for wish in engine.agent.wishes] == [1300]
 
 
 def test_a_networks_options_are_its_containers(engine: Engine) -> None:
