@@ -370,6 +370,7 @@ struct asked {
 enum sighting_kind {
 	SIGHTING_HELD = 1,  // a port says that it has an address
 	SIGHTING_SOUGHT,    // a router looks for one; all-zero: for the gateways of the network
+	SIGHTING_ANSWERED,  // a port answers a probe for one
 	SIGHTING_WISHED,    // a port asks whether one is free that it may have (RFC 5227, RFC 4862)
 };
 

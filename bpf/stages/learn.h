@@ -64,7 +64,7 @@ __noinline int note_holder(struct __sk_buff *skb, struct packet *p)
 	struct endpoint_key key = {};
 	struct endpoint *who;
 	struct arp arp = {};
-	bool probed, known;
+	bool probed, known, announced;
 
 	if (!p || p->bad || !has_unknown(p->network))
 		return 0;
@@ -75,6 +75,7 @@ __noinline int note_holder(struct __sk_buff *skb, struct packet *p)
 			return 0;
 		addr_from_arp(&key.ip, arp.sender_ip);
 		probed = probed && arp.operation == bpf_htons(ARP_REPLY);
+		announced = !__builtin_memcmp(arp.sender_ip, arp.target_ip, 4);
 		if (addr_is_unspecified(&key.ip)) {
 			kind = SIGHTING_WISHED;
 			addr_from_arp(&key.ip, arp.target_ip);
@@ -83,8 +84,9 @@ __noinline int note_holder(struct __sk_buff *skb, struct packet *p)
 		return 0;
 	} else if (p->rule_port == bpf_htons(ND_NS << 8) && !addr_is_unspecified(&p->src)) {
 		key.ip = p->src;
-		probed = false;
+		probed = announced = false;
 	} else {
+		announced = p->dst_mac[0] & 1;
 		if (p->rule_port == bpf_htons(ND_NS << 8))
 			kind = SIGHTING_WISHED;
 		if (bpf_skb_load_bytes(skb, p->l4 + 8, &key.ip, sizeof(key.ip)))
@@ -95,8 +97,11 @@ __noinline int note_holder(struct __sk_buff *skb, struct packet *p)
 	who = bpf_map_lookup_elem(&endpoints, &key);
 	if (who && !(who->place.flags & PORT_LEARNED) && !is_no_router(&who->place))
 		return 0;  // it is somebody's fixed one
+	// One that has several MACs says by announcements alone which the address has.
 	known = who && who->place.kind == PLACE_LOCAL && port_number(&who->place.port) == port_number(&p->port) &&
-		mac_equal(who->mac, p->src_mac);
+		(mac_equal(who->mac, p->src_mac) || !announced);
+	if (probed)
+		kind = SIGHTING_ANSWERED;
 	if ((!known || probed) && may_have(p, &key.ip))
 		tell_agent(p, &key, kind);
 	return probed;

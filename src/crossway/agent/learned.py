@@ -109,13 +109,16 @@ class Learner:
         if sighting.kind == r.SightingKind.WISHED:
             asyncio.get_running_loop().call_later(WISH_SECONDS, self._probe, port.id, sighting.ip)
         else:
-            self._held(port, network, sighting.ip, sighting.mac)
+            self._held(port, network, sighting)
 
-    def _held(self, port: view.Port, network: view.Network, address: bytes, at: bytes) -> None:
+    def _held(self, port: view.Port, network: view.Network, sighting: r.Sighting) -> None:
         """Have the server know that a port of this host has an address, if it may and the server does not."""
+        address, at = sighting.ip, sighting.mac
         text, own = r.unpack_ip(address), at.hex(":")
         known = self._agent.plan.learned(network.id, text)
-        if known is not None and (known.port, known.mac) == (port.id, own):
+        # One that has several MACs may answer a probe with any.
+        any_mac = sighting.kind == r.SightingKind.ANSWERED
+        if known is not None and known.port == port.id and (any_mac or known.mac == own):
             self._missed[port.id, text] = 0
             self._news.get(port.id, {}).pop(text, None)
         elif (
@@ -223,7 +226,10 @@ class Learner:
         return known.network if known is not None else ""
 
     async def verify(self) -> None:
-        """Probe what this host's ports have been seen to have; forget what they do not answer for."""
+        """Probe what this host's ports have been seen to have, and forget what they do not answer for.
+
+        Probe them for next hops that nobody has, too.
+        """
         await asyncio.sleep(VERIFY_SECONDS)
         plan, missed = self._agent.plan, {}
         for port in plan.local_bodies():
@@ -238,5 +244,9 @@ class Learner:
                 else:
                     self._agent.probe(port, ip(one.ip))
         self._missed = missed
+        # Of several next hops those that are known are used, and nobody looks for the others.
+        for hop in plan.next_hops_of_nobody():
+            if (network := plan.network_at(hop.network)) is not None:
+                self._probe_all(network, hop.ip)
         for turns in (self._told, self._told_of, self._seeks):
             turns.forget()

@@ -140,7 +140,8 @@ class Asked(NamedTuple):
 class SightingKind(IntEnum):
     HELD = 1
     SOUGHT = 2
-    WISHED = 3
+    ANSWERED = 3
+    WISHED = 4
 
 
 class Sighting(NamedTuple):

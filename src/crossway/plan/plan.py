@@ -275,6 +275,14 @@ class Plan:
         """Return what a port has been seen to have beside its fixed addresses."""
         return [one for id in self._port_learned.get(port, ()) if (one := self._one(view.Learned, id)) is not None]
 
+    def next_hops_of_nobody(self) -> set[r.EndpointKey]:
+        """Return next hops on networks whose ports may have addresses that no row tells, if no row tells of them."""
+        if not self._wide:
+            return set()
+        hops = [*self.rows["routes"].values(), *self.rows["next_hops"].values()]
+        wanted = {r.EndpointKey(hop.network, hop.via) for hop in hops if hop.kind == r.RouteKind.VIA}
+        return {key for key in wanted if key.network in self._wide and key not in self.rows["endpoints"]}
+
     def candidates_here(self, network: view.Network, address: bytes) -> list[str]:
         """Return the ports of this host that may have an address beside their fixed ones."""
         return [

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
 import pytest
 
 from bpf.packets import checksum
@@ -222,6 +223,25 @@ def test_who_asks_whether_an_address_is_free_is_asked_whether_he_has_it(monkeypa
     assert host.told == []
 
 
+def test_a_port_with_several_macs_answers_with_any() -> None:
+    host = Host()
+    pairs = (view.Pair(VIP), view.Pair(VIP, OTHER))
+    port = host.plan.port("p")
+    assert port is not None
+    host.take(Document("port", "p", msgspec.structs.replace(port, pairs=pairs)))
+    host.knows("p", MAC)
+    host.sees(at=OTHER, kind=r.SightingKind.ANSWERED)
+    run(telling(host))
+    assert host.told == []
+    host.sees(at=OTHER)
+    run(telling(host))
+    assert host.told == [("p", VIP, OTHER)]
+    host.knows("q", OTHER)
+    host.sees(kind=r.SightingKind.ANSWERED)
+    run(telling(host))
+    assert host.told[1:] == [("p", VIP, MAC)]
+
+
 def test_what_is_not_answered_for_is_forgotten(monkeypatch: Any) -> None:
     monkeypatch.setattr(learned, "VERIFY_SECONDS", 0)
     host = Host()
@@ -231,7 +251,7 @@ def test_what_is_not_answered_for_is_forgotten(monkeypatch: Any) -> None:
     async def story() -> None:
         for _ in range(learned.MISSED):
             await host.learner.verify()
-        host.sees()  # it answers
+        host.sees(kind=r.SightingKind.ANSWERED)
         for _ in range(learned.MISSED):
             await host.learner.verify()
         assert host.probed == [("p", VIP)] * 2 * learned.MISSED
@@ -240,6 +260,20 @@ def test_what_is_not_answered_for_is_forgotten(monkeypatch: Any) -> None:
 
     run(story())
     assert host.told == [("p", VIP, None)]
+
+
+def test_next_hops_that_nobody_has_are_looked_for(monkeypatch: Any) -> None:
+    monkeypatch.setattr(learned, "VERIFY_SECONDS", 0)
+    host = Host()
+    foot = view.Interface("rp", "n", "fa:16:3e:00:00:fe", (view.Prefixed("10.0.0.1", 24),))
+    hops = tuple(view.Hop("192.0.2.0/24", hop) for hop in ("10.0.0.6", VIP, "10.0.0.200"))
+    host.take(Document("router", "r", view.Router(id="r", number=3, interfaces=(foot,), routes=hops)))
+    run(host.learner.verify())
+    assert host.probed == [("p", VIP)]
+    host.knows("p", MAC)
+    host.probed.clear()
+    run(host.learner.verify())
+    assert host.probed == [("p", VIP)], "as one that is known"
 
 
 def test_probes_are_such_as_their_holder_answers() -> None:
