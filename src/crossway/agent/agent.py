@@ -67,6 +67,7 @@ MTU6_MIN = 1280  # RFC 8200
 ADVERTISE_SECONDS = 1.0
 ADVERTISE_PAUSE_SECONDS = 0.1  # between looks at what has changed
 PLUG_SECONDS = 30.0
+ENFORCE_STEPS = 12  # of at most 256 rows each, that policy goes on by at once
 REPORT_SECONDS = 0.02  # between reports at least: changes in a burst are reported together
 
 
@@ -94,6 +95,8 @@ class Agent:
         self._complete = False  # whether the plan has seen a whole view; before, nothing is written
         self._synced = False  # whether the tables differ from the plan in nothing but what it says is touched
         self._read = False  # whether the tables have just been read
+        self._enforcing: dict[int, Iterator[None]] = {}  # identity -> what is still to be written of its policy
+        self._behind = asyncio.Event()  # some policy is not in the tables yet
         self._pause = PAUSE_SECONDS[0]
         # Bodies: what was plugged, and what bindings name.
         self._records_kept = Records(run / "bodies")
@@ -176,7 +179,7 @@ class Agent:
                 os.write(ready_fd, b"\n")
                 os.close(ready_fd)
             async with asyncio.TaskGroup() as tasks:
-                own = (self._follow, self._tell, self._sweep, self._advertise)
+                own = (self._follow, self._catch_up, self._tell, self._sweep, self._advertise)
                 moves, edges = self._moves, self._edges
                 learning = (self._learner.tell, self._learner.verify)
                 for step in (*own, *ways.steps(), moves.hand_over, moves.fetch, edges.beat, edges.stream, *learning):
@@ -234,6 +237,7 @@ class Agent:
                 # The way out is the ordinary walk: everything again, compared with what the tables hold.
                 log.exception("the agent goes on from the beginning")
                 self.applied, self._synced = 0, False
+                self.plan.policy.revision = 0
                 await asyncio.sleep(self._pause)
 
     async def _follow(self) -> None:
@@ -273,6 +277,7 @@ class Agent:
             before = list(self.plan.objects["port"]) if whole else []
             ports = [d.id for d in documents if d.kind == "port"]
             self.plan.take(documents, whole=whole)
+            self.plan.policy.revision = revision
             self._consider(dict.fromkeys([*before, *ports]))
             self._moves.told(d.id for d in documents if d.kind == "handover" and d.object is not None)
             if whole:
@@ -289,7 +294,15 @@ class Agent:
             self._refurnish(documents)
             log.debug("revision %d: %d documents in %.1f ms", revision, len(batch), 1e3 * (time.perf_counter() - began))
             self._report.set()
-        self.applied = revision
+        self.plan.policy.revision = revision
+        self._note_applied()
+
+    def _note_applied(self) -> None:
+        """Note of which revision the tables have all."""
+        applied = min(self.plan.policy.applied, self.plan.policy.revision)
+        if applied != self.applied:
+            self.applied = applied
+            self._report.set()
 
     def _decoded(self, batch: list[Mapping[str, Any]]) -> list[Document]:
         documents = []
@@ -349,13 +362,30 @@ class Agent:
         """Bring the tables up to date with the plan, and say what came of it."""
         if not self._complete:
             return
+        while waited := self._apply_once():
+            self._judge |= waited
+        for kind, id in self.plan.faults.keys() - self._told_faults:
+            log.error("%s %s has no rows: %s", kind, id, self.plan.faults[kind, id])
+        self._told_faults = set(self.plan.faults)
+        doomed, self._doomed = self._doomed, {}
+        for record in doomed.values():
+            self._remove(record)
+        self._edges.after()
+        self._conclude()
+
+    def _apply_once(self) -> set[str]:
+        """Write what has changed, of policy as much as may be at once; return the ports that can follow it now."""
         synced, self._synced = self._synced, False
-        touched = self.plan.settle()
         if synced:
+            touched = self.plan.arrange()
             for table, keys in self.tables.failed.items():
                 touched.setdefault(table, set()).update(keys)
-        elif not self._read:
-            self.tables.read()
+        else:
+            # Everything is compared; what was under way is part of it.
+            self._enforcing.clear()
+            touched = self.plan.settle()
+            if not self._read:
+                self.tables.read()
         self._read = False
         failed = bool(self.tables.failed)
         change = changes(self.tables.have, self.plan.rows, touched if synced else None)
@@ -367,9 +397,9 @@ class Agent:
         )
         self.tables.apply(change)
         neighbours.tell()
-        self.plan.written()
         self.plane.toward(change.put.get("hosts", ()) if synced else self.tables.have["hosts"])
         if not synced:
+            self.plan.written()
             # Whoever wrote last may have died between policy and the call to judge anew.
             self.tables.judge_anew(self.plan.policy.locals())
             self.plane.filled()
@@ -377,14 +407,46 @@ class Agent:
         self._synced = True
         if failed or self.tables.failed:
             self._judge.update(self._states)
-        for kind, id in self.plan.faults.keys() - self._told_faults:
-            log.error("%s %s has no rows: %s", kind, id, self.plan.faults[kind, id])
-        self._told_faults = set(self.plan.faults)
-        doomed, self._doomed = self._doomed, {}
-        for record in doomed.values():
-            self._remove(record)
-        self._edges.after()
-        self._conclude()
+        return self._enforce()
+
+    def _enforce(self) -> set[str]:
+        """Bring policy up to date for a few milliseconds; return the ports that have waited for what is done."""
+        waited: set[str] = set()
+        for _ in range(ENFORCE_STEPS):
+            if not self._synced or not self.plan.policy.pending:
+                break
+            if (finished := self.plan.enforce()) is not None:
+                identity, touched = finished
+                change = changes(self.tables.have, self.plan.rows, touched)
+                self._enforcing[identity] = self.tables.enforce(identity, change)
+            if self._enforcing:
+                # Each in turn, so that a large one holds up no other.
+                identity = next(iter(self._enforcing))
+                steps = self._enforcing.pop(identity)
+                if next(steps, self) is self:
+                    waited |= self.plan.enforced(identity)
+                else:
+                    self._enforcing[identity] = steps
+        self._note_applied()
+        if self.plan.policy.pending:
+            self._behind.set()
+        return waited
+
+    async def _catch_up(self) -> None:
+        """Go on with policy that is more work than may be done at once; others have their turn in between."""
+        await self._behind.wait()
+        self._behind.clear()
+        if self._synced:
+            failed = {table: len(keys) for table, keys in self.tables.failed.items()}
+            waited = self._enforce()
+            self._judge |= waited
+            if failed != {table: len(keys) for table, keys in self.tables.failed.items()}:
+                self._judge.update(self._states)
+            if waited or self._told_faults != set(self.plan.faults):
+                self._apply()
+            else:
+                self._conclude()
+        await asyncio.sleep(0)
 
     def _conclude(self) -> None:
         """Find out which ports are up, tell the server what changed, wake who waits."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby, islice
 
 from crossway.agent.shares import HALVES, Shares
 from crossway.kernel.bpf import Object
@@ -12,6 +12,7 @@ from crossway.model import rows as r
 from crossway.model.rows import Key, Value
 from crossway.plan.rows import ORDER, POLICY, Change, Rows, Step, empty, policy_steps
 
+STEPS = 256  # rows that are written at a time
 LONGEST = ("port_sets", "prefixes")  # of policy, where the longest prefix counts
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Tables:
         if ports := change.put.get("ports"):
             self.shares.open(ports.keys(), len(ports.keys() | self.have["ports"].keys()))
         wider, narrower = policy_steps(self.have, change, self._lengths)
-        self.write(wider)
+        self.write(list(wider))
         for table in ORDER:
             if table not in POLICY and (rows := change.put.get(table)):
                 self._put(table, rows)
@@ -60,6 +61,16 @@ class Tables:
                 self._delete(table, keys)
         self.write(narrower)
         self.judge_anew(change.identities())
+
+    def enforce(self, identity: int, change: Change) -> Iterator[None]:
+        """Take the steps of a change of one identity's policy, some at a time; what passed by it is judged anew."""
+        wider, narrower = policy_steps(self.have, change, self._lengths)
+        for steps in (wider, iter(narrower)):
+            while some := list(islice(steps, STEPS)):
+                self.write(some)
+                yield
+        if change:
+            self.judge_anew({identity})
 
     def write(self, steps: Iterable[Step]) -> None:
         """Take some steps of a change, in their order."""

@@ -130,7 +130,10 @@ class _Identity:
         self.marked: dict[str, set[int] | None] = {}
         self.starved: set[str] = set()  # rules for which no number is free
         self.work: Iterator[None] | None = None
-        self.written = False  # the tables have held its rows, all of them, once
+        self.since = 0  # the revision of which all is in the tables
+        self.until = 0  # that of which all will be, with what is under way
+        self.written = False  # the tables have its policy, as it is or as it was before what is under way
+        self.local = False  # ports here had it when the work began, and since
         self.touched: dict[str, set[r.Key]] = {}
 
 
@@ -152,6 +155,18 @@ class Policy:
         self._queue: dict[int, None] = {}  # identities to be settled, in turn
         self._settled: dict[int, None] = {}  # those whose rows wait for being written
         self._writing: set[int] = set()
+        self.revision = 0  # of the view that was taken in; whoever takes it in sets it afterwards
+
+    @property
+    def pending(self) -> bool:
+        """Whether the tables lack anything."""
+        return bool(self._queue or self._settled or self._writing)
+
+    @property
+    def applied(self) -> int:
+        """The last revision of which the tables have all."""
+        pending = {*self._queue, *self._settled, *self._writing}
+        return min((self._identities[i].since for i in pending), default=self.revision)
 
     # What comes from the view.
 
@@ -213,7 +228,10 @@ class Policy:
             one = self._identities.setdefault(identity, _Identity())
             for id in (*self._rules_in(self._groups.get(identity, ())), *one.done):
                 self._mark(identity, id, None)
-            self._queue.setdefault(identity)
+            # What has no policy at all goes first: a port waits for it.
+            self._enqueue(identity)
+            del self._queue[identity]
+            self._queue = {identity: None, **self._queue}
 
     def leave(self, identity: int) -> None:
         """Count one port of this host less; the last takes the policy away."""
@@ -222,9 +240,10 @@ class Policy:
             return
         del self._local[identity]
         one = self._identities[identity]
+        one.written = one.local = False
         for id in {**one.done, **one.marked}:
             self._mark(identity, id, None)
-        self._queue.setdefault(identity)
+        self._enqueue(identity)
 
     def knows(self, identity: int) -> bool:
         """Return whether it is known which groups an identity stands for."""
@@ -280,7 +299,15 @@ class Policy:
             marked[rule] = None
         else:
             marked[rule] |= remotes  # type: ignore[operator]
-        self._queue.setdefault(identity)
+        self._enqueue(identity)
+
+    def _enqueue(self, identity: int) -> None:
+        """Have the rows of an identity brought up to date."""
+        one = self._identities[identity]
+        if identity not in self._queue:
+            self._queue[identity] = None
+            if identity not in self._settled and identity not in self._writing:
+                one.since = self.revision
 
     # Rows.
 
@@ -305,12 +332,12 @@ class Policy:
 
         With *steps*, those wait whose rows are being written.
         """
-        for identity in list(self._queue):
-            if steps is not None and (identity in self._writing or identity in self._settled):
-                continue
+        while (identity := self._next(besides=steps is not None)) is not None:
             one = self._identities[identity]
             del self._queue[identity]
-            one.work = one.work or self._work(identity, one)
+            if one.work is None:
+                one.until, one.local = self.revision, identity in self._local
+                one.work = self._work(identity, one)
             for _ in one.work:
                 if steps is not None:
                     steps -= 1
@@ -319,7 +346,15 @@ class Policy:
                         return False
             one.work = None
             self._settled[identity] = None
+            if one.marked:
+                self._queue[identity] = None
         return True
+
+    def _next(self, *, besides: bool) -> int | None:
+        """Return whose rows are to be brought up to date next, *besides* those that are being written."""
+        return next(
+            (i for i in self._queue if not besides or (i not in self._writing and i not in self._settled)), None
+        )
 
     def finished(self) -> tuple[int, dict[str, set[r.Key]]] | None:
         """Return an identity whose rows are as they should be, and which of them were touched.
@@ -346,7 +381,8 @@ class Policy:
         one = self._identities.get(identity)
         if one is None:
             return
-        one.written = True
+        one.written = one.local
+        one.since = one.until
         for where, space in list(one.spaces.items()):
             freed = space.numbers.written()
             if freed and one.starved:
@@ -364,15 +400,15 @@ class Policy:
         return one is not None and one.written
 
     def _work(self, identity: int, one: _Identity) -> Iterator[None]:
-        """Bring the rows of an identity up to date; yield after every few hundred."""
-        while True:
-            while one.marked:
-                id = next(iter(one.marked))
-                yield from self._redo(identity, one, id, one.marked.pop(id))
-            for where, space in one.spaces.items():
-                yield from self._write(identity, one, where, space)
-            if not one.marked:
-                return
+        """Bring the rows of an identity up to date; yield after every few hundred.
+
+        What is marked meanwhile is for the next time, so that there is an end.
+        """
+        marked, one.marked = one.marked, {}
+        for id, remotes in marked.items():
+            yield from self._redo(identity, one, id, remotes)
+        for where, space in one.spaces.items():
+            yield from self._write(identity, one, where, space)
 
     def _redo(self, identity: int, one: _Identity, id: str, remotes: set[int] | None) -> Iterator[None]:
         """Have an identity's rows say what a rule says now."""

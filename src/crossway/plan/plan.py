@@ -58,6 +58,8 @@ class Plan:
         self._placed: dict[str, str] = {}  # port -> the host that has taken it, of which the server has not heard
         self._seats: dict[str, Seat] = {}  # port -> its part in floods
         self._joined: dict[str, int] = {}  # port with a body here -> its identity
+        self._held: dict[str, int] = {}  # port that stays as it is -> the identity whose policy it waits for
+        self._at_once = True
         self._published: dict[str, tuple[Publication, ...]] = {}
         self._own: frozenset[str] = frozenset()  # addresses of this host, where something may be published
         self._outward: dict[str, int] = {}  # network with an uplink -> its number
@@ -178,13 +180,29 @@ class Plan:
 
         They are to be written as one change.
         """
-        touched = self.arrange()
+        touched = self.arrange(at_once=True)
         self.policy.settle()
         self._note_faults()
         while finished := self.policy.finished():
             for table, keys in finished[1].items():
                 touched.setdefault(table, set()).update(keys)
         return touched
+
+    def enforce(self) -> tuple[int, dict[str, set[r.Key]]] | None:
+        """Bring some rows of policy up to date; return an identity whose rows are, and those that were touched.
+
+        They are to be written, and `enforced` to be called; until then nothing of the identity is touched.
+        """
+        self.policy.settle(steps=1)
+        self._note_faults()
+        return self.policy.finished()
+
+    def enforced(self, identity: int) -> set[str]:
+        """Take in that an identity's policy is in the tables; return the ports that have waited for that."""
+        self.policy.written(identity)
+        ports = {port for port, of in self._held.items() if of == identity}
+        self._ports |= ports
+        return ports
 
     def _note_faults(self) -> None:
         """Note which rules an identity's rows lack."""
@@ -197,8 +215,14 @@ class Plan:
         """Take in that the tables hold the rows as of the last `settle`."""
         self.policy.written()
 
-    def arrange(self) -> dict[str, set[r.Key]]:
-        """Bring all rows but those of policy up to date; return the keys that were touched since the last call."""
+    def arrange(self, *, at_once: bool = False) -> dict[str, set[r.Key]]:
+        """Bring all rows but those of policy up to date; return the keys that were touched since the last call.
+
+        A port whose policy is not in the tables yet stays as it is, but *at_once*: if both are written together.
+        """
+        self._at_once = at_once
+        if at_once:
+            self._ports |= self._held.keys()
         for id in self._emptied(self._ports):
             self._attempt("port", id, self._settle_port)
             self._learned |= self._port_learned.get(id, set())
@@ -310,7 +334,7 @@ class Plan:
         """Return whether a port has its rows as a port of this host."""
         identity = self._joined.get(port)
         known = self.port(port)
-        if identity is None or known is None:
+        if identity is None or known is None or port in self._held:
             return False
         return identity == 0 or not known.secured or self.policy.knows(identity)
 
@@ -431,6 +455,8 @@ class Plan:
             if kind == "port":
                 self._sit(id, None)
                 self._join(id, None)
+                if (held := self._held.pop(id, None)) is not None:
+                    self.policy.leave(held)
 
     def _settle_host(self, id: str) -> None:
         host = self._one(view.Host, id)
@@ -449,6 +475,8 @@ class Plan:
         own = body = place = None
         if port is not None and network is not None:
             own, body, place = self._seen_at(port, network)
+            if body is not None and self._hold(id, port.identity if port.secured else 0):
+                return
         if port is None or network is None or place is None:
             rows: Rows = {}
             seat = None
@@ -458,6 +486,20 @@ class Plan:
         self.ledger.claim(("port", id), rows)
         self._sit(id, seat)
         self._join(id, port.identity if port is not None and own is not None else None)
+        if (held := self._held.pop(id, None)) is not None:
+            self.policy.leave(held)
+
+    def _hold(self, id: str, identity: int) -> bool:
+        """Return whether a port has to wait for its policy, which is being made."""
+        if self._at_once or not identity or self.policy.ready(identity):
+            return False
+        held = self._held.get(id)
+        if held != identity:
+            self._held[id] = identity
+            self.policy.join(identity)
+            if held is not None:
+                self.policy.leave(held)
+        return True
 
     def _seen_at(self, port: view.Port, network: view.Network) -> tuple[Body | None, Body | None, r.Place | None]:
         """Return a port's body here, that body if the port is here by now, and where it is to be reached."""
@@ -470,6 +512,8 @@ class Plan:
 
     def _settle_learned(self, id: str) -> None:
         learned = self._one(view.Learned, id)
+        if learned is not None and learned.port in self._held:
+            return  # what leads to a port waits as the port does
         port = self.port(learned.port) if learned is not None else None
         network = self.network(port.network) if port is not None else None
         rows: Rows = {}

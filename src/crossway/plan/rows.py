@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
 from crossway.model.rows import TABLES, Key, Value, pack_bits, unpack_bits
@@ -90,7 +89,7 @@ class Step(NamedTuple):
 Lengths = Mapping[tuple[str, int], Iterable[int]]
 
 
-def policy_steps(have: Rows, change: Change, lengths: Lengths) -> tuple[list[Step], list[Step]]:
+def policy_steps(have: Rows, change: Change, lengths: Lengths) -> tuple[Iterator[Step], list[Step]]:
     """Return how a change of policy is written so that no packet is judged worse on the way.
 
     First each row gets what it is to have, besides what it has; then it loses the
@@ -98,34 +97,40 @@ def policy_steps(have: Rows, change: Change, lengths: Lengths) -> tuple[list[Ste
     goes has got what the row has that will. So whatever the old and the new rows
     both allow passes at each moment, by whichever rule; and no step allows what
     neither do, since a number means one thing in both.
+
+    The second list is there when the first steps have been taken; *have* may
+    follow them.
     """
-    wider: list[Step] = []
     narrower: list[Step] = []
+    return _wider(have, change, lengths, narrower), narrower
+
+
+def _wider(have: Rows, change: Change, lengths: Lengths, narrower: list[Step]) -> Iterator[Step]:
     for table in POLICY:
         old, put, delete = have.get(table, {}), change.put.get(table, {}), change.delete.get(table, set())
-        after: dict[int, list[int]] = {}
-        for key in (*put, *delete):
-            if key.identity not in after:
-                after[key.identity] = sorted(lengths.get((table, key.identity), ()), reverse=True)
         # By identity: which lengths there are now, and which there are with what comes.
-        before = {identity: list(found) for identity, found in after.items()}
+        before: dict[int, list[int]] = {}
+        after: dict[int, set[int]] = {}
+        for key in (*put, *delete):
+            if key.identity not in before:
+                known = set(lengths.get((table, key.identity), ()))
+                before[key.identity], after[key.identity] = sorted(known, reverse=True), known
         for key in put if table != "policies" else ():
-            if key.prefixlen not in after[key.identity]:
-                insort(after[key.identity], key.prefixlen, key=lambda length: -length)
+            after[key.identity].add(key.prefixlen)
+        then = {identity: sorted(known, reverse=True) for identity, known in after.items()}
         for key, row in put.items():
             was = old.get(key) or _outer(table, key, before[key.identity], old)
             both = _both(was, row) if was is not None else row
-            if both != old.get(key):
-                wider.append(Step(table, key, both))
             if both != row:
                 narrower.append(Step(table, key, row))
+            if both != old.get(key):
+                yield Step(table, key, both)
         for key in delete:
-            will = _outer(table, key, after[key.identity], put, old, delete)
+            narrower.append(Step(table, key, None))
+            will = _outer(table, key, then[key.identity], put, old, delete)
             both = _both(old[key], will) if will is not None else old[key]
             if both != old[key]:
-                wider.append(Step(table, key, both))
-            narrower.append(Step(table, key, None))
-    return wider, narrower
+                yield Step(table, key, both)
 
 
 def _both(one: Value, other: Value) -> Value:

@@ -18,6 +18,7 @@ from crossway.agent.body import Record, Records
 from crossway.errors import Conflict, NotFound, Unavailable
 from crossway.kernel.links import ALIAS, Inside, Link, link_name
 from crossway.model import rows as r
+from crossway.plan.rows import POLICY
 from crossway.plan.service import SERVICE_MAC
 from unit.agent.test_tables import Kernel
 
@@ -504,3 +505,105 @@ def test_only_one_agent_has_a_directory(machine: Machine, tmp_path: Path) -> Non
         pass
     with second._alone():
         pass
+
+
+def rules_of(*prefixes: str, identity: int, group: str) -> list[tuple[str, str, Any]]:
+    """Return an identity whose group lets these addresses in."""
+    rule = {"id": f"{group}-rule", "number": 1, "way": "in", "family": 4, "proto": 6, "min": 1, "max": 65534}
+    told = {"id": group, "rules": [], "named": [{**rule, "addresses": "g"}], "addresses": {"g": prefixes}}
+    return [("group", group, told), ("identity", str(identity), {"id": str(identity), "groups": [group]})]
+
+
+def test_a_large_change_of_policy_holds_up_no_other_port(tell: Tell) -> None:
+    async def what(world: World) -> None:
+        agent = world.agent
+        many = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(50_000)]
+        world.servers.ports = {A: None, B: None}
+        world.servers.on_bind = lambda id, host: world.tell(a_port(id, host, identity={A: 1, B: 2}[id]))
+        world.tell(*rules_of(*many[:10], identity=1, group="a"), *rules_of(*many[:5], identity=2, group="b"))
+        await world.plug(A)
+        assert world.up(A) == "up"
+        before = agent.applied
+        assert before == world.revision
+        world.tell(*rules_of(*many, identity=1, group="a"))
+        assert len(world.rows["prefixes"]) < 10_000, "no more than a portion is done at once"
+        assert agent.applied == before
+        assert world.up(A) == "up", "its old policy holds meanwhile"
+        await world.plug(B)
+        assert world.up(B) == "up"
+        assert len([key for key in world.rows["prefixes"] if key.identity == 2]) == 5
+        assert len(world.rows["prefixes"]) < 20_000
+        await caught_up(world)
+        assert len([key for key in world.rows["prefixes"] if key.identity == 1]) == 50_000
+        assert agent.applied == world.revision
+        world.tell(("group", "a", None))
+        await caught_up(world)
+        assert not [key for table in POLICY for key in world.rows[table] if key.identity == 1]
+
+    tell(what)
+
+
+async def caught_up(world: World) -> None:
+    """Let the agent go on until no policy is behind; it is called as often as that takes, and no more."""
+    while world.agent.plan.policy.pending:
+        before = len(world.machine.kernel.done)
+        await world.agent._catch_up()
+        assert len(world.machine.kernel.done) - before <= 5_000
+
+
+def test_a_port_waits_for_its_policy_however_large_it_is(tell: Tell) -> None:
+    async def what(world: World) -> None:
+        many = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(20_000)]
+        world.servers.on_bind = lambda id, host: world.tell(a_port(id, host, identity=1))
+        world.tell(*rules_of(*many, identity=1, group="a"))
+        plugging = asyncio.ensure_future(world.plug(A))
+        seen = set()
+        for _ in range(1000):
+            await asyncio.sleep(0)
+            if world.agent.plan.policy.pending:
+                await world.agent._catch_up()
+            if world.rows["ports"]:
+                assert len(world.rows["prefixes"]) == 20_000, "no port before its policy"
+            seen.add((len(world.rows["prefixes"]) > 0, bool(world.rows["ports"]), world.up(A)))
+            if plugging.done():
+                break
+        await plugging
+        assert (True, False, "down") in seen, "there was a time between"
+        assert world.up(A) == "up"
+        # The groups of a port that is up change: it has its old policy until the new one is there.
+        world.tell(*rules_of(*many[:100], identity=2, group="b"))
+        world.tell(*rules_of(*many, identity=3, group="c"), a_port(A, "h1", identity=3))
+        (row,) = world.rows["ports"].values()
+        assert row.identity == 1
+        assert world.up(A) == "down"
+        assert [key for key in world.rows["prefixes"] if key.identity == 1]
+        await caught_up(world)
+        await caught_up(world)
+        (row,) = world.rows["ports"].values()
+        assert row.identity == 3
+        assert world.up(A) == "up"
+        assert {key.identity for key in world.rows["prefixes"]} == {3}
+
+    tell(what)
+
+
+def test_an_agent_that_failed_within_a_large_change_makes_all_of_it_good(tell: Tell) -> None:
+    async def what(world: World) -> None:
+        many = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(20_000)]
+        world.servers.on_bind = lambda id, host: world.tell(a_port(id, host, identity=1))
+        world.tell(*rules_of(*many[:10], identity=1, group="a"))
+        await world.plug(A)
+        world.tell(*rules_of(*many, identity=1, group="a"))
+        while len(world.rows["prefixes"]) == 10:
+            await world.agent._catch_up()
+        assert len(world.rows["prefixes"]) < 20_000
+        world.agent._synced = False
+        world.tell(*rules_of(*many[5:], identity=1, group="a"))
+        assert len(world.rows["prefixes"]) == 19_995
+        assert not world.agent.plan.policy.pending
+        world.begin()
+        world.tell(whole=True)
+        assert len(world.rows["prefixes"]) == 19_995
+        assert world.agent.applied == world.revision
+
+    tell(what)

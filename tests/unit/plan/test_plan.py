@@ -74,13 +74,19 @@ class Story:
             self.plan.uplinks(value)
         else:
             self.plan.take(self.everything(), whole=True)
-        change = changes(self.have, self.plan.rows, self.plan.settle())
+        self.settle()
+
+    def settle(self) -> None:
+        self.write(self.plan.settle())
+        self.plan.written()
+
+    def write(self, touched: dict[str, set[Any]]) -> None:
+        change = changes(self.have, self.plan.rows, touched)
         for table, rows in change.put.items():
             self.have[table].update(rows)
         for table, keys in change.delete.items():
             for key in keys:
                 del self.have[table][key]
-        self.plan.written()
 
     def _note(self, documents: list[Document]) -> None:
         """Keep which rules each group has: groups first, then single rules, as the protocol has it."""
@@ -139,6 +145,46 @@ def test_changes_one_by_one_give_the_rows_of_everything_at_once(steps: list[Any]
     plan.take([], whole=True)
     plan.settle()
     assert all(not of for of in plan.rows.values()), "what is gone leaves nothing"
+
+
+class Portions(Story):
+    """The same, with policy written some rows at a time, and others' changes in between."""
+
+    enough = 0
+
+    def settle(self) -> None:
+        self.write(self.plan.arrange())
+        self.enforce(self.enough)
+
+    def enforce(self, steps: int) -> None:
+        """Take so many steps of policy: of the identities that are finished, one is written in each."""
+        for _ in range(steps):
+            if (finished := self.plan.enforce()) is not None:
+                identity, touched = finished
+                self.write(touched)
+                self.plan.enforced(identity)
+                self.write(self.plan.arrange())
+            for row in self.have["ports"].values():
+                ready = self.plan.policy.ready(row.identity)
+                assert ready or not row.identity or not row.flags & r.PortFlag.SECURED, "no port before its policy"
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps, st.integers(0, 3))
+def test_portions_give_the_same_rows_and_no_port_before_its_policy(steps: list[Any], enough: int) -> None:
+    story = Portions()
+    story.enough = enough
+    for step in steps:
+        story.tell(*step)
+    while story.plan.policy.pending:
+        story.enforce(1)
+    assert story.have == story.plan.rows
+    assert canonical(story.plan.rows) == canonical(story.again(empty()).rows)
+    story.plan.take([], whole=True)
+    story.settle()
+    while story.plan.policy.pending:
+        story.enforce(1)
+    assert all(not of for of in story.have.values()), "what is gone leaves nothing"
 
 
 @settings(max_examples=100, deadline=None)
