@@ -165,6 +165,7 @@ QUOTAS = tuple(
         ("address_scope", "-1", "address scopes"),
         ("trunk", "-1", "trunks"),
         ("router_route", "30", "routes of one router"),
+        ("policy_row", "65536", "rows of policy for the sets of security groups in use (see decision 17)"),
     )
 )
 

@@ -207,6 +207,7 @@ class Cloud:
         self.identities_max = IDENTITIES_MAX
         # Ids of what a transaction makes that is taken in at present, in portions.
         self.coming: set[str] | None = None
+        self.policy_rows = self.usage.policy_rows
         self.addresses = Addresses()
         self.defaults: dict[str, str] = {}
         self.counters: dict[str, int] = {}
@@ -313,6 +314,7 @@ class Cloud:
                 self.usage.settle(kind, new.project_id, id)
         if old is None and new is None:
             return
+        self.policy_rows.step(kind, old, new)
         if table is self.ports:
             self.addresses.moved(old, new)
         elif table is self.subnets:

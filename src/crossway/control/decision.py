@@ -7,6 +7,7 @@ happened, and the verb decides anew on the newer state.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 
@@ -44,6 +45,7 @@ class Decision:
         self._claimed: dict[str, None] = {}
         # What counts as used of a quota: table, project, id.
         self._counted: list[tuple[str, str, str]] = []
+        self._rows: Counter[str] = Counter()  # of policy, by project, that are reserved
 
     def get(self, table: Table[S], id: str) -> S | None:
         """Look at an object without relying on it."""
@@ -215,6 +217,11 @@ class Decision:
         self.cloud.pending.difference_update(self._claimed)
         for table, project, id in self._counted:
             self.cloud.usage.settle(table, project, id)
+        self.cloud.policy_rows.release(self._rows)
+
+    def charge(self) -> None:
+        """Count the rows of policy that this decision makes; raise OverQuota if a project may not have so many."""
+        self._rows = self.cloud.policy_rows.charge(self)
 
 
 async def decide_in_portions(cloud: Cloud, verb: Callable[[Decision], Awaitable[T]]) -> T:
@@ -259,5 +266,6 @@ async def _try(cloud: Cloud, verb: Callable[[Decision], T]) -> T:
 
 
 async def _commit(decision: Decision) -> None:
+    decision.charge()
     if decision.transaction.puts or decision.transaction.deletes:
         await decision.cloud.reached(await decision.cloud.store.commit(decision.transaction))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from crossway.control.policy_rows import QUOTA as POLICY_ROWS
+from crossway.control.policy_rows import PolicyRows
 from crossway.errors import OverQuota
 from crossway.model.kinds import KINDS
 from crossway.model.quota import LIMITED, UNLIMITED, Quota
@@ -28,6 +30,7 @@ class Usage:
         self.limits = {name: limits.get(name, UNLIMITED) for name in LIMITED}
         self._tables = tables
         self._quotas: Mapping[str, Quota] = tables["quota"].rows
+        self.policy_rows = PolicyRows(tables, self)
         # Ids of what is being made, by table and project, until the copy has them or they are given up.
         self._making: dict[tuple[str, str], set[str]] = {}
 
@@ -40,10 +43,14 @@ class Usage:
     def used(self, name: str, project: str) -> int:
         """Return how many a project has."""
         table = TABLES.get(name)
+        if name == POLICY_ROWS:
+            return self.policy_rows.used(project)
         return 0 if table is None else len(self._tables[table].ids("project_id", project))
 
     def reserved(self, name: str, project: str) -> int:
         """Return how many of a project are being made."""
+        if name == POLICY_ROWS:
+            return self.policy_rows.reserved(project)
         return len(self._making.get((TABLES.get(name, ""), project), ()))
 
     def take(self, table: str, project: str, id: str, limited: bool) -> None:

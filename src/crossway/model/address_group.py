@@ -8,8 +8,8 @@ from crossway.model.check import list_of, prefix_as_said, text
 from crossway.model.resource import Kind, Resource, attribute
 from crossway.model.who import READER, SHARED
 
-# Addresses of one group: each is a row of every rule that names it.
-ADDRESSES_MAX = 8192
+# Addresses of one group: each is a row on the hosts of ports whose rules name it.
+ADDRESSES_MAX = 10_000
 ADDRESSES = list_of(prefix_as_said, ADDRESSES_MAX)
 
 

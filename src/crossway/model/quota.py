@@ -26,6 +26,8 @@ LIMITED = (
     "trunk",
     # Of each router, and not of them all.
     "router_route",
+    # That its ports take of what tenants of a host share.
+    "policy_row",
 )
 
 
@@ -55,6 +57,7 @@ class Quota(Resource, frozen=True, kw_only=True, gc=False):
     address_scope: Annotated[int | None, limit()] = None
     trunk: Annotated[int | None, limit()] = None
     router_route: Annotated[int | None, limit()] = None
+    policy_row: Annotated[int | None, limit()] = None
     # Set limits below what is used already.
     force: Annotated[bool, word()] = False
     # What older clients say for what is always done now.

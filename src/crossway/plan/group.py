@@ -8,11 +8,13 @@ the rows of those identities up to date, as far as it is allowed to go at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from crossway.model import rows as r
+from crossway.model.port_range import port_prefixes
 from crossway.plan import view
-from crossway.plan.address import MAPPED_BITS, Cidr, cidr
+from crossway.plan.address import MAPPED_BITS, cidr
 from crossway.plan.ledger import Ledger
 from crossway.plan.rows import ADDRESS_AT, POLICY, PORTS_AT, Rows
 from crossway.plan.space import ADDRESS_BITS, PortSet, Prefix, Space, known
@@ -42,17 +44,30 @@ class Rule(NamedTuple):
         return self.way, self.family, self.ports, self.remote, self.prefixes is None
 
 
-def rule_of(rule: view.Rule, group: str, stateful: bool, addresses: Mapping[str, Iterable[str]]) -> Rule:
-    """Return a rule as rows need it; *addresses* are the prefixes of the address groups that rules name."""
+class Named:
+    """The prefixes of the address groups that a group's rules name, by family: each made once, however many name it."""
+
+    def __init__(self, addresses: Mapping[str, Iterable[str]]) -> None:
+        self._addresses = addresses
+        self._made: dict[tuple[str, int], frozenset[Prefix]] = {}
+
+    def of(self, id: str, family: int) -> frozenset[Prefix]:
+        if (id, family) not in self._made:
+            self._made[id, family] = _prefixes(self._addresses.get(id, ()), family)
+        return self._made[id, family]
+
+
+def rule_of(rule: view.Rule, group: str, stateful: bool, named: Named) -> Rule:
+    """Return a rule as rows need it."""
     family = r.Family.IPV4 if rule.family == 4 else r.Family.IPV6
     prefixes: frozenset[Prefix] | None = None
     if rule.addresses is not None:
-        prefixes = _prefixes(map(cidr, addresses.get(rule.addresses, ())), rule.family)
+        prefixes = named.of(rule.addresses, rule.family)
     elif rule.prefix is not None:
         one = cidr(rule.prefix)
         # All of a family is any remote.
         if one.bits != (MAPPED_BITS if family == r.Family.IPV4 else 0):
-            prefixes = _prefixes((one,), rule.family)
+            prefixes = _prefixes((rule.prefix,), rule.family)
     return Rule(
         id=rule.id,
         group=group,
@@ -64,9 +79,16 @@ def rule_of(rule: view.Rule, group: str, stateful: bool, addresses: Mapping[str,
     )
 
 
-def _prefixes(prefixes: Iterable[Cidr], family: int) -> frozenset[Prefix]:
+def _prefixes(texts: Iterable[str], family: int) -> frozenset[Prefix]:
     """Return those of a family: no packet can match the others."""
-    return frozenset(Prefix(int.from_bytes(p.ip, "big"), p.bits) for p in prefixes if p.mapped == (family == 4))
+    return frozenset(prefix for of, prefix in map(_prefix, texts) if of == family)
+
+
+@lru_cache(1 << 18)
+def _prefix(text: str) -> tuple[int, Prefix]:
+    """Return the family of a prefix, and the prefix."""
+    made = cidr(text)
+    return 4 if made.mapped else 6, Prefix(int.from_bytes(made.ip, "big"), made.bits)
 
 
 def matches_of(rule: view.Rule) -> Iterator[Prefix]:
@@ -99,18 +121,6 @@ def matches_of(rule: view.Rule) -> Iterator[Prefix]:
 
 def _match(proto: int, port: int = 0, bits: int = 0) -> Prefix:
     return Prefix(proto << 16 | port, WITH_PROTO + bits)
-
-
-def port_prefixes(low: int, high: int) -> Iterator[tuple[int, int]]:
-    """Yield the fewest prefixes (first port, bits of 16) that hold low … high and nothing else."""
-    if not 0 <= low <= high <= 0xFFFF:
-        raise ValueError(f"{low} to {high} is no range of ports")
-    while low <= high:
-        size = low & -low or 0x10000
-        while size > high - low + 1:
-            size >>= 1
-        yield low, 17 - size.bit_length()
-        low += size
 
 
 class _Done(NamedTuple):
@@ -176,9 +186,10 @@ class Policy:
         new: dict[str, Rule] = {}
         if group is not None:
             self._stateful[id] = group.stateful
+            named = Named(group.addresses)
             for rule in (*group.rules, *group.named):
                 try:
-                    new[rule.id] = rule_of(rule, id, group.stateful, group.addresses)
+                    new[rule.id] = rule_of(rule, id, group.stateful, named)
                 except ValueError as fault:
                     faults[rule.id] = str(fault)
         else:
@@ -198,7 +209,7 @@ class Policy:
         new = None
         try:
             if rule is not None and rule.group_id in self._stateful:
-                new = rule_of(rule, rule.group_id, self._stateful[rule.group_id], {})
+                new = rule_of(rule, rule.group_id, self._stateful[rule.group_id], Named({}))
         finally:
             self._change(self._rule.get(id), new)
 

@@ -12,7 +12,7 @@ from crossway.control import address_group
 from crossway.control.address_group import ADDRESS_GROUPS
 from crossway.control.rbac import RBAC_POLICIES
 from crossway.errors import Fault, NotFound
-from crossway.plan.group import rule_of
+from crossway.plan.group import Named, rule_of
 from crossway.plan.view import Group, decode
 
 
@@ -78,7 +78,7 @@ def test_hosts_are_told_the_prefixes_once_and_a_rule_about_them_is_never_one_for
         # What an agent makes of it.
         known = decode("group", raw)
         assert isinstance(known, Group)
-        rules = [rule_of(rule, group.id, True, known.addresses) for rule in known.named]
+        rules = [rule_of(rule, group.id, True, Named(known.addresses)) for rule in known.named]
         assert all(rule.prefixes is not None and rule.ports.matches for rule in rules)
         return [{str(IPv4Network((p.start & 0xFFFFFFFF, p.bits - 96))) for p in rule.prefixes or ()} for rule in rules]
 

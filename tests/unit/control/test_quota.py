@@ -23,7 +23,7 @@ from crossway.store.memory import MemoryStore
 def limited() -> Iterator[World]:
     """A world whose projects may have two of each thing, but any number of rules."""
     with asyncio.Runner() as runner:
-        limits = {**dict.fromkeys(LIMITED, 2), "security_group_rule": -1}
+        limits = {**dict.fromkeys(LIMITED, 2), "security_group_rule": -1, "policy_row": -1}
         made = World(runner, MemoryStore(), limits)
         yield made
         made.stop()
@@ -161,6 +161,7 @@ def test_without_settings_only_those_who_say_who_they_are_are_limited(monkeypatc
         "address_scope": -1,
         "trunk": -1,
         "router_route": 30,
+        "policy_row": 65536,
     }
     monkeypatch.setenv("CROSSWAY_QUOTA_PORT", "7")
     assert defaults(unlimited=True)["port"] == defaults(unlimited=False)["port"] == 7

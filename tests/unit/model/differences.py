@@ -129,6 +129,7 @@ DIFFERENT: Different = {
     ("subnets", "prefixlen", "refuses"): ([1048576, "1048576"], PREFIX_LENGTH),
     ("quotas", "address_group", "there"): (True, "Address groups have a quota too."),
     ("quotas", "address_scope", "there"): (True, "Address scopes have a quota too."),
+    ("quotas", "policy_row", "there"): (True, "What a project's rules take of the tables of a host has a quota."),
     ("quotas", "project_id", "there"): (True, "Whose quota it is is told, which a list needs."),
     ("quotas", "tenant_id", "there"): (True, "Whose quota it is is told, which a list needs."),
 }

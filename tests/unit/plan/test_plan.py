@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from crossway.model import rows as r
+from crossway.model.port_range import port_prefixes
 from crossway.plan import view
 from crossway.plan.address import Cidr, cidr, ip, without_mapped
-from crossway.plan.group import port_prefixes
 from crossway.plan.plan import Document, Plan
 from crossway.plan.port import Body
 from crossway.plan.rows import POLICY, Rows, changes, empty
