@@ -16,6 +16,7 @@
 #include "include/stage.h"
 #include "stages/answer.h"
 #include "stages/flood.h"
+#include "stages/hold.h"
 #include "stages/publish.h"
 #include "stages/report.h"
 #include "stages/respond.h"

@@ -65,9 +65,10 @@ int from_overlay(struct __sk_buff *skb)
 		return drop(p, DROP_UNKNOWN_HOST);
 	if (p->bad == DROP_SPOOFED_VLAN || skb->vlan_present)
 		return drop(p, DROP_SPOOFED_VLAN);
-	remember(p);
-	if (p->dst_mac[0] & 1)
+	if (p->dst_mac[0] & 1) {
+		gather(p, others_of(p->network));
 		return go(skb, p, FLOOD);
+	}
 	mac.network = p->network;
 	mac_copy(mac.mac, p->dst_mac);
 	place = bpf_map_lookup_elem(&macs, &mac);
@@ -76,13 +77,17 @@ int from_overlay(struct __sk_buff *skb)
 
 		if (!net)
 			return drop(p, DROP_NO_NETWORK);
-		if (net->flags & NETWORK_FLOOD_UNKNOWN)
+		if (net->flags & NETWORK_FLOOD_UNKNOWN) {
+			gather(p, others_of(p->network));
 			return go(skb, p, FLOOD);
+		}
 		return drop(p, DROP_NO_MAC);
 	}
 	p->place = *place;
-	if (place->kind == PLACE_LOCAL)
+	if (place->kind == PLACE_LOCAL) {
+		gather(p, port_number(&p->place.port));
 		return arrive(skb, p);
+	}
 	if (place->kind != PLACE_REMOTE || !(place->flags & PORT_MOVED) || p->flags & PACKET_RELAYED)
 		return drop(p, DROP_LOOP);
 	p->flags |= PACKET_RELAYED;

@@ -50,7 +50,7 @@ int from_uplink(struct __sk_buff *skb)
 		parse(skb, p);
 		if (p->bad == DROP_SPOOFED_VLAN)
 			return drop(p, DROP_SPOOFED_VLAN);
-		remember(p);
+		gather(p, port_number(&p->place.port));
 		return arrive(skb, p);
 	}
 	if (is_stray(skb, p)) {
@@ -101,7 +101,7 @@ int from_uplink(struct __sk_buff *skb)
 	parse(skb, p);
 	if (owes_elsewhere(skb, p))
 		return drop(p, DROP_MALFORMED);
-	remember(p);
+	gather(p, p->place.kind ? port_number(&p->place.port) : others_of(p->network));
 	// A port elsewhere on the provider network is known by its address and its
 	// MAC: the wire carries no identity.
 	if (p->flags & PACKET_IP) {

@@ -4,6 +4,7 @@
 //     from_workload ── guard ─┬─ firewall(egress) ── forward ──> a port, the overlay, the uplink
 //           │            │    ├─ ask       DHCP, router solicitations, DNS ──> the agent
 //           │            │    │    └─ DROP_NO_SERVICE
+//           │            │    ├─ hold, release   fragments that come before their first one
 //           │            │    ├─ answer    ARP, neighbour solicitations; note_holder ──> the agent
 //           │            │    ├─ route     to a router
 //           │            │    ├─ respond   answers to clients of published ports
@@ -103,7 +104,13 @@ int from_workload(struct __sk_buff *skb)
 	}
 	if (is_question(p, port))
 		return go(skb, p, ASK);
-	remember(p);
+	if (p->flags & PACKET_FRAGMENT) {
+		gather(p, port_number(&p->port));
+		if (p->flags & PACKET_EARLY)
+			return go(skb, p, RELEASE);
+		if ((p->flags & (PACKET_UNSEEN | PACKET_SECURED)) == (PACKET_UNSEEN | PACKET_SECURED))
+			return go(skb, p, HOLD);
+	}
 	if (!(p->flags & PACKET_IP) || p->flags & PACKET_ND) {
 		if (note_holder(skb, p))
 			return TC_ACT_STOLEN;
@@ -127,6 +134,8 @@ int from_workload(struct __sk_buff *skb)
 				return go(skb, p, ROUTE);
 			if (place->kind == PLACE_LOCAL && port_number(&p->place.port) == port_number(&p->port))
 				return drop(p, DROP_LOOP);
+			if (p->flags & PACKET_UNSEEN && is_judged_here(p))
+				return go(skb, p, HOLD);
 		} else {
 			struct network *net = bpf_map_lookup_elem(&networks, &p->network);
 

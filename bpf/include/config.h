@@ -11,6 +11,7 @@ struct config {
 	__u32 flow_idle_udp;   // seconds an answered flow of another protocol may be silent
 	__u32 flow_idle_end;   // seconds a TCP flow lives on after FIN or RST
 	__u32 flood_copies;    // that a port may cause a second; 0: any number
+	__u32 fragment_wait;   // seconds a fragment waits for the first one of its datagram
 	__u8 tunnel_from_cb;   // packet tests: the tunnel's VNI and identity are in
 	                       // cb[0] and cb[1], the sender's IPv4 underlay address
 	                       // (network order) in cb[2]; a test run has no tunnel
@@ -29,4 +30,5 @@ const volatile struct config cfg = {
 	.flow_idle_udp = 180,
 	.flow_idle_end = 30,
 	.flood_copies = 20000,
+	.fragment_wait = 1,
 };

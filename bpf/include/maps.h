@@ -95,8 +95,14 @@ TABLE(shares, HASH, struct share_key, struct share, 262144, BPF_F_NO_PREALLOC);
 // reads it, and deletes it with the port.
 TABLE(charges, HASH, struct share_key, __u64, 262144, BPF_F_NO_PREALLOC);
 
-// Every stage that sees ports writes and reads; the least recently used give way.
-TABLE(fragments, LRU_HASH, struct fragment_key, struct fragment, 8192, 0);
+// Datagrams in fragments, each in a slot of its port's: the sender's, or of what comes
+// from elsewhere the receiver's. Every stage that sees ports writes and reads; agent
+// has the expired deleted.
+TABLE(fragments, HASH, struct slot_key, struct fragment, 131072, BPF_F_NO_PREALLOC);
+
+// Fragments that wait for their first one, each in a slot of that port's. hold writes;
+// release reads and deletes; agent has the expired deleted.
+TABLE(early_fragments, HASH, struct slot_key, struct early_fragment, 8192, BPF_F_NO_PREALLOC);
 
 // drop() writes; agent reads, and deletes with the port.
 TABLE(drops, HASH, struct drop_key, struct drop_record, 262144, BPF_F_NO_PREALLOC);
@@ -152,6 +158,12 @@ TABLE(arrivals, PERCPU_ARRAY, __u32, struct arrival, 256, 0);
 
 // What a packet is to be fragmented into. Split writes and reads.
 TABLE(pieces, PERCPU_ARRAY, __u32, struct piece, 64, 0);
+
+// A fragment on its way into its slot. hold writes and reads.
+TABLE(holding, PERCPU_ARRAY, __u32, struct early_fragment, 1, 0);
+
+// What of an expired fragment is counted. expire writes and reads.
+TABLE(expired, PERCPU_ARRAY, __u32, struct packet, 1, 0);
 
 // What is quoted in an ICMP answer, or the head of fragments, while the packet
 // is rebuilt.

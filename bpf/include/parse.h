@@ -500,68 +500,6 @@ __noinline int is_of_neighbours(struct __sk_buff *skb, struct packet *p)
 	return p->flags & PACKET_ND ? is_nd(skb, p, size) : is_mld(skb, p, size);
 }
 
-static __always_inline struct fragment_key fragment_key_of(const struct packet *p)
-{
-	return (struct fragment_key){
-		.network = p->network, .id = p->fragment_id, .src = p->src, .dst = p->dst, .proto = p->proto,
-	};
-}
-
-// Keep the ports of a first fragment for the others. To be called when the
-// source is known to be right, or one port could speak for another's packets.
-__noinline int remember_fragment(struct packet *p)
-{
-	struct fragment_key key;
-	struct fragment row = {};
-
-	if (!p)
-		return DROP_ERROR;
-	key = fragment_key_of(p);
-	row.seen = p->now;
-	row.src_port = p->src_port;
-	row.dst_port = p->dst_port;
-	row.rule_port = p->rule_port;
-	row.end = p->fragment_end;
-	bpf_map_update_elem(&fragments, &key, &row, BPF_ANY);
-	return 0;
-}
-
-static __always_inline void remember(struct packet *p)
-{
-	if ((p->flags & (PACKET_FRAGMENT | PACKET_LATER)) == PACKET_FRAGMENT && !p->bad)
-		remember_fragment(p);
-}
-
-// Give a later fragment the ports of its first. It must not lie over any of that
-// (RFC 5722): the headers that are judged are there.
-__noinline int recall_fragment(struct packet *p)
-{
-	const __u64 lifetime = 30000000000ull;
-	struct fragment_key key;
-	struct fragment *first;
-
-	if (!p)
-		return DROP_ERROR;
-	key = fragment_key_of(p);
-	first = bpf_map_lookup_elem(&fragments, &key);
-	if (!first || p->now - first->seen > lifetime) {
-		p->flags |= PACKET_UNSEEN;
-		return 0;
-	}
-	if (p->fragment_at < first->end) {
-		p->bad = DROP_MALFORMED;
-		return 0;
-	}
-	p->src_port = first->src_port;
-	p->dst_port = first->dst_port;
-	p->rule_port = first->rule_port;
-	if (!is_icmp(p))
-		p->flags |= PACKET_TRACKED;
-	else
-		p->flags |= icmp_flags(p->family, *(__u8 *)&p->rule_port) & ~(PACKET_ERROR | PACKET_ND | PACKET_MLD);
-	return 0;
-}
-
 // Fill the packet's record from its headers; what is wrong with them is `bad`.
 static __always_inline void parse(struct __sk_buff *skb, struct packet *p)
 {
@@ -577,7 +515,7 @@ static __always_inline void parse(struct __sk_buff *skb, struct packet *p)
 	p->bad = bad;
 	if (p->flags & (PACKET_LATER | PACKET_ND | PACKET_MLD)) {
 		if (p->flags & PACKET_LATER && !bad)
-			recall_fragment(p);
+			p->flags |= PACKET_UNSEEN;  // until its first one is looked for: fragment.h
 		if (p->flags & (PACKET_ND | PACKET_MLD) && (bad || !is_of_neighbours(skb, p)))
 			p->flags &= ~(PACKET_ND | PACKET_MLD);
 	}

@@ -3,6 +3,7 @@
 #pragma once
 #include <linux/pkt_cls.h>
 #include "config.h"
+#include "fragment.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -16,6 +17,8 @@ int publish(struct __sk_buff *skb);
 int publish_error(struct __sk_buff *skb);
 int respond(struct __sk_buff *skb);
 int respond_error(struct __sk_buff *skb);
+int hold(struct __sk_buff *skb);
+int release(struct __sk_buff *skb);
 int from_workload(struct __sk_buff *skb);
 
 struct {
@@ -36,6 +39,8 @@ struct {
 		[PUBLISH_ERROR] = (void *)&publish_error,
 		[RESPOND] = (void *)&respond,
 		[RESPOND_ERROR] = (void *)&respond_error,
+		[HOLD] = (void *)&hold,
+		[RELEASE] = (void *)&release,
 	},
 };
 

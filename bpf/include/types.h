@@ -333,6 +333,8 @@ struct translation {
 enum share_of {
 	SHARE_FLOWS = 1,
 	SHARE_TRANSLATIONS,
+	SHARE_FRAGMENTS,
+	SHARE_EARLY,
 };
 
 struct share_key {
@@ -344,7 +346,8 @@ struct share_key {
 // row that it adds. Rows that go give nothing back at once: the agent counts the
 // rows that there are and sets `until` anew, so nothing can drift.
 struct share {
-	__u64 until;  // its charge up to which a row is within the share
+	__u64 until;  // its charge up to which a row is within the share; of fragments, whose
+	              // rows replace each other: how many slots it has, a power of two
 };
 
 enum { QUESTION_MAX = 1514 };
@@ -400,12 +403,35 @@ struct fragment_key {
 	__u8 pad[3];
 };
 
+// One of the places that a port has for itself.
+struct slot_key {
+	struct port_key port;
+	__u32 slot;
+};
+
 struct fragment {
-	__u64 seen;
+	struct fragment_key of;
 	__be16 src_port;
 	__be16 dst_port;
 	__be16 rule_port;  // the port that policy asks for: dst_port, ICMP's type and code
-	__u16 end;         // bytes of the datagram that the first one has
+	__u16 end;         // bytes of the datagram that the first one has; 0: it has not come yet
+	__u32 pad;
+	__u64 seen;
+	__u64 early;       // slots of `early_fragments` of those that came before the first one
+};
+
+enum { EARLY_MAX = 2048, EARLY_SLOTS = 64 };
+
+// A fragment that came before the first one of its datagram, without VLAN tags.
+struct early_fragment {
+	struct port_key port;
+	__u64 charge;  // its own number of the port's
+	__u64 seen;
+	struct fragment_key of;
+	__u32 at;      // bytes of its datagram before it
+	__u32 length;
+	__u32 pad;
+	__u8 bytes[EARLY_MAX];
 };
 
 // Why a packet stopped. Each has a counter a port in `drops`.
@@ -430,7 +456,7 @@ enum drop {
 	DROP_TTL,             // hop limit reached
 	DROP_TOO_MANY_ROUTERS,  // more than 8 routers in a row
 	DROP_TOO_BIG,         // larger than the network's MTU
-	DROP_FRAGMENT,        // a fragment whose first one was not seen
+	DROP_FRAGMENT,        // a fragment whose first one did not come in time
 	DROP_POLICY_OUT,      // no egress rule allows it
 	DROP_POLICY_IN,       // no ingress rule allows it
 	DROP_UNKNOWN_HOST,    // overlay packet from an address that is no known host's
@@ -497,6 +523,7 @@ enum packet_flag {
 	PACKET_RELAYED = 65536,  // by a host that its destination has left; nobody sends it on once more
 	PACKET_SPLIT = 131072,   // larger than a network that it is routed into, but may be fragmented
 	PACKET_OWN = 262144,     // from a secured port, as its first address: the guard has seen to that
+	PACKET_EARLY = 524288,   // a first fragment for which others wait
 };
 
 // Zeroed by nobody: hook and parse() set what the stages read. One per CPU.
@@ -514,6 +541,7 @@ struct packet {
 	__u32 l4;              // offset of the transport header
 	__u32 head;            // bytes of IP and transport header
 	__u32 size;            // bytes of the IP packet, or of each that GSO makes of it
+	__u64 early;           // PACKET_EARLY: as in struct fragment
 	__u32 fragment_id;
 	__u32 fragment_at;     // bytes of its datagram before it
 	__u32 fragment_end;    // and with it
@@ -609,6 +637,8 @@ enum stage {
 	PUBLISH_ERROR,  // an ICMP error that may be about what one has answered
 	RESPOND,        // what a port answers to a client of a published port
 	RESPOND_ERROR,  // its ICMP error about what the client has sent
+	HOLD,           // a fragment whose first one has not come yet
+	RELEASE,        // a first fragment for which others wait
 	STAGE_MAX,
 };
 

@@ -2,7 +2,7 @@
 // The last step of a packet: into a port of this host, to another host through
 // the overlay, or out to the provider network.
 //
-//     forward ─┬─ LOCAL ── firewall(ingress) ──> deliver
+//     forward ─┬─ LOCAL ── firewall(ingress) ──> deliver, or hold, or release
 //              ├─ REMOTE ──> encap               └─ DROP_POLICY_IN, DROP_RATE
 //              ├─ UPLINK ──> leave
 //              └─ DROP_NO_UPLINK, DROP_ERROR
@@ -84,7 +84,7 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, struct packet *p, c
 // To another host.
 static __always_inline int encap(struct __sk_buff *skb, struct packet *p)
 {
-	// What is one datagram goes one way: a piece that overtook the first would be lost.
+	// What is one datagram goes one way: a piece that overtook the first would wait for it.
 	if (cfg.direct && addr_is_ipv4(&p->place.underlay) && !(p->flags & (PACKET_RELAYED | PACKET_SPLIT))) {
 		int device = wrap(skb, p);
 
@@ -135,14 +135,25 @@ static __always_inline enum drop enter_port(struct __sk_buff *skb, struct packet
 	return 0;
 }
 
+// Return whether the firewall of a port here judges the packet where it goes.
+static __always_inline bool is_judged_here(const struct packet *p)
+{
+	return p->place.kind == PLACE_LOCAL && p->place.flags & PORT_SECURED;
+}
+
 // To the port of this host at `place`, past its firewall.
 static __always_inline int arrive(struct __sk_buff *skb, struct packet *p)
 {
 	__u64 number = port_number(&p->place.port);
-	enum drop why = enter_port(skb, p, number);
+	enum drop why;
 
+	if ((p->flags & (PACKET_UNSEEN | PACKET_LOCAL)) == PACKET_UNSEEN && p->place.flags & PORT_SECURED)
+		return go(skb, p, HOLD);
+	why = enter_port(skb, p, number);
 	if (why)
 		return drop_at(p, number, why, p->place.identity);
+	if (p->flags & PACKET_EARLY)
+		return go(skb, p, RELEASE);
 	return deliver(skb, p, number, p->place.body);
 }
 

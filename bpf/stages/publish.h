@@ -134,11 +134,8 @@ static __always_inline enum drop let_in(struct __sk_buff *skb, struct packet *p,
 		why = admit(p, key, row->place.identity);
 	if (why)
 		return why;
-	if (!known)
-		return note_client(p, ifindex, key);
-	if (p->now - t->seen > SECOND)
-		t->seen = p->now;
-	return 0;
+	// A borrowed one may come into its port's share.
+	return !known || p->now - t->seen > SECOND ? note_client(p, ifindex, key) : 0;
 }
 
 // Into the port of `place`, which has let the packet in.
@@ -232,6 +229,8 @@ int publish(struct __sk_buff *skb)
 	p->place.kind = 0;
 	p->place.identity = 0;
 	parse(skb, p);
+	if (p->flags & PACKET_LATER)
+		gather(p, others_of(0));
 	// What is wrong, or cannot be answered, is the host's to judge.
 	if (p->bad || p->flags & (PACKET_UNSEEN | PACKET_GROUP) || addr_is_unspecified(&p->src) ||
 	    addr_is_group(&p->src) || addr_is_reserved(&p->src) || addr_is_link_local(&p->src) || owes_elsewhere(skb, p))
@@ -245,7 +244,7 @@ int publish(struct __sk_buff *skb)
 	row = find_published(&p->dst, p->dst_port, p->proto);
 	if (!row)
 		return TC_ACT_UNSPEC;
-	remember(p);
+	gather(p, others_of(0));
 	p->place = row->place;
 	number = port_number(&p->place.port);
 	client = seen_client(&p->src, row);

@@ -312,6 +312,8 @@ int route(struct __sk_buff *skb)
 	why = leave_port(skb, p);
 	if (why)
 		return drop(p, why);
+	if (p->flags & PACKET_UNSEEN && is_judged_here(p))
+		return go(skb, p, HOLD);
 	p->network = p->exit;
 	if (rewrite(skb, p))
 		return drop(p, DROP_ERROR);

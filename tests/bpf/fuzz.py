@@ -328,7 +328,7 @@ def callers() -> list[bytes]:
 
 
 FATES = {"from_workload": {SHOT, REDIRECT, STOLEN}, "from_overlay": {SHOT, REDIRECT, STOLEN},
-         "from_uplink": {UNSPEC, SHOT, REDIRECT}}  # fmt: skip
+         "from_uplink": {UNSPEC, SHOT, REDIRECT, STOLEN}}  # fmt: skip
 
 
 @dataclass
@@ -398,6 +398,10 @@ class Fuzz:
             frame = frame[: rng.choice((len(frame), len(frame), len(frame), rng.randrange(34, 80)))]
         else:
             hook, device = "from_uplink", "uplink"
+            if rng.random() < 0.3:  # in any order: some wait for the first one of their datagram
+                part, id = rng.choice((MF, 2, 2 | MF, 4)), rng.randrange(1 << 16)
+                frame = eth(PUBLIC.mac, frame[6:12], IPV4, ip("192.168.7.20", PUBLIC.ip4, UDP, udp(1, 2, bytes(8)),
+                                                              id=id, fragment=part))  # fmt: skip
             frame = rng.choice((PUBLIC.mac, frame[:6])) + frame[6:12] + b"\x81\0\0\7" + frame[12:]
             if rng.random() < 0.4:  # for the host itself, where A has something published
                 frame, published = mutate(rng, self.callers), True

@@ -280,6 +280,19 @@ def test_where_the_kernel_shows_nothing_all_passes() -> None:
         assert len(ears.hear(lambda heard: bool(heard))["vxlan"]) == 1
 
 
+@pytest.mark.parametrize("way", SENDERS)
+def test_what_waits_for_a_first_fragment_has_not_its_checksum(w: World, ways: dict[str, int], way: str) -> None:
+    who = SENDERS[way]
+    w.bpf.attach("from_workload", GUEST.key.ifindex)
+    first = frame(who, FAR, UDP, udp(1, 2, bytes(40)), id=7, fragment=MF)
+    later = frame(who, FAR, UDP, b"\xff" * 64, id=7, fragment=6)
+    with Ears("vxlan") as ears:
+        write(ways[way], later)
+        write(ways[way], first, owed=(AT, 6))
+        ears.must_hear({"vxlan": [made(first, AT, 6), later]})
+    assert drops(w) == {}
+
+
 # ---- All there is.
 
 
@@ -331,8 +344,8 @@ some_case = st.builds(
 @given(case=some_case)
 def test_what_arrives_is_what_was_judged(w: World, ways: dict[str, int], case: Case) -> None:
     note(repr(case))
-    for key in w.bpf.table("drops").read():
-        w.delete("drops", key)
+    for table in ("drops", "fragments", "early_fragments"):
+        w.delete(table, *w.bpf.table(table).read())
     sent, judged = case_frame(case)
     with Ears(case.device) as ears:
         try:

@@ -534,6 +534,9 @@ SILENT = {
 
 @pytest.mark.parametrize(("v", "proto", "body", "options"), SILENT.values(), ids=SILENT)
 def test_what_must_not_be_answered_is_not(w: World, v: int, proto: int, body: bytes, options: dict[str, int]) -> None:
+    # Later fragments are judged when their first one is known.
+    w.send(routed(A, D, UDP, udp(1, 2, bytes(24)), 4, fragment=MF))
+    w.send(routed(A, D, 44, ipv6_fragment(UDP, 0, True, 1, udp(1, 2, bytes(24))), 6))
     done = w.send(routed(A, D, proto, body, v, ttl=1, **options))
     assert (done.verdict, done.drop) == (SHOT, "TTL")
 

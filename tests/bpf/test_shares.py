@@ -259,8 +259,13 @@ def test_a_borrowed_client_comes_into_the_share(small: World) -> None:
     assert come(small, 4, TCP, tcp(FROM, AT)).passed
     assert answer(small, 4, TCP, tcp(LISTENS, FROM, SYN | ACK)).passed
     small.share(A, r.ShareOf.TRANSLATIONS, 1)
-    assert come(small, 4, TCP, tcp(FROM, AT, ACK), device="lo").passed  # it comes by another device
+    assert come(small, 4, TCP, tcp(FROM, AT, ACK)).passed
+    assert small.bpf.table("translations_assured").read() == {}, "no more often than the time is noted"
+    rows = small.bpf.table("translations").read()
+    small.put("translations", {key: row._replace(seen=ago(row.seen, 2)) for key, row in rows.items()})
+    assert come(small, 4, TCP, tcp(FROM, AT, ACK)).passed
     assert small.bpf.table("translations").read() == {}
+    assert len(small.bpf.table("translations_assured").read()) == 1
     assert answer(small, 4, TCP, tcp(LISTENS, FROM, ACK)).passed
 
 

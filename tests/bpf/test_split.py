@@ -426,4 +426,6 @@ def test_fragments_that_fit_follow_those_that_do_not(wide: World) -> None:
 def test_a_later_fragment_that_is_too_large_needs_a_first(wide: World) -> None:
     narrow(wide, 1300)
     wide.policy(A.identity)
-    assert wide.send(to(AWAY, 1400, fragment=175)).drop == "FRAGMENT"
+    done = wide.send(to(AWAY, 1400, fragment=175))
+    assert (done.verdict, done.drops) == (STOLEN, {})
+    assert len(wide.bpf.table("early_fragments").read()) == 1

@@ -34,11 +34,12 @@ RED, BLUE, GREY, CLEAR = 10, 20, 30, 40
 ROUTER = 1
 MTU = 1450
 SHARE = 1000  # rows of each table that a port here has for itself
+SLOTS = {r.ShareOf.FRAGMENTS: 64, r.ShareOf.EARLY: 16}
 SIZES = {
     "ports": 64, "sources": 256, "networks": 1024, "members": 2048, "macs": 1024, "endpoints": 1024, "routes": 1024,
     "interfaces": 1024, "hosts": 64, "uplinks": 64, "port_sets": 4096, "policies": 4096, "prefixes": 1024,
-    "flows": 4096, "flows_assured": 4096, "fragments": 512, "drops": 1024, "published": 64, "gateways": 64,
-    "translations": 1024, "translations_assured": 1024, "shares": 128, "charges": 128, "rates": 64,
+    "flows": 4096, "flows_assured": 4096, "fragments": 1024, "early_fragments": 256, "drops": 1024, "published": 64,
+    "gateways": 64, "translations": 1024, "translations_assured": 1024, "shares": 128, "charges": 128, "rates": 64,
     "next_hops": 256,
 }  # fmt: skip
 PREFIX = {RED: ("10.0.0.", "fd00::"), BLUE: ("10.0.1.", "fd00:0:0:1::"), GREY: ("192.168.7.", "fd07::"),
@@ -250,7 +251,7 @@ class World:
             self.put("ports", {p.key: r.Port(p.network, p.identity, p.mac, p.body, p.flags, MTU, (ips[0], ips[1]))})
             self.put("sources", {r.SourceKey(256, p.key, p.mac, a): 1 for a in ips})
             for of in r.ShareOf:
-                self.share(p, of, SHARE)
+                self.share(p, of, SLOTS.get(of, SHARE))
         self.put("macs", {r.MacKey(p.network, p.mac): p.place})
         self.put("endpoints", {r.EndpointKey(p.network, a): r.Endpoint(p.place, p.mac) for a in ips})
 
@@ -259,7 +260,7 @@ class World:
         key = r.ShareKey(p.key, of)
         charged = self.bpf.table("charges").get(key) or 0
         self.put("charges", {key: charged})
-        self.put("shares", {key: r.Share(charged + rows)})
+        self.put("shares", {key: r.Share(rows if of in SLOTS else charged + rows)})
 
     def router(self, number: int, feet: Mapping[int, Who]) -> None:
         place = r.Place(r.PlaceKind.ROUTER, router=number)

@@ -1240,7 +1240,7 @@ class Agent:
     async def _sweep_once(self, idle: sweep.Idle, shape: sweep.Shape) -> None:
         shares, table = self.tables.shares, self.plane.object.table
         flows, translations = self._flows(), Halves(*map(table, HALVES[r.ShareOf.TRANSLATIONS]))
-        fragments, dropped = table("fragments"), table("drops")
+        dropped = table("drops")
         charged = shares.charged()
         await asyncio.sleep(SETTLE_SECONDS)
         raw = await asyncio.to_thread(flows.read_raw)
@@ -1256,13 +1256,13 @@ class Agent:
         for half, gone in zip(flows, swept.gone, strict=True):
             for start in range(0, len(gone), 1024):
                 await asyncio.to_thread(_delete, half, gone[start : start + 1024])
-        old = [key for key, row in fragments.read().items() if now - row.seen > sweep.FRAGMENT_SECONDS * sweep.SECOND]
-        fragments.delete(old)
+        await asyncio.to_thread(self.plane.object.run, "expire", bytes(64))  # fragments
         clients = await asyncio.to_thread(_clients, translations, flows, swept.left, live, idle, now)
         for half, over in zip(translations, clients.gone, strict=True):
             half.delete(over)
         ports = self.tables.have["ports"]
         here = ports.keys() | {body.key for body in self.plan.local_bodies().values()}
+        shares.resize(here)
         shares.settle(r.ShareOf.FLOWS, charged, swept.counted, here, len(here))
         published = sum(bool(port.flags & r.PortFlag.PUBLISHED) for port in ports.values())
         shares.settle(r.ShareOf.TRANSLATIONS, charged, clients.counted, here, published)

@@ -32,7 +32,7 @@ WORDS = {
     "TTL": "its hop limit was reached",
     "TOO_MANY_ROUTERS": "it would pass more than 8 routers",
     "TOO_BIG": "it is larger than the network's MTU",
-    "FRAGMENT": "it is a fragment whose first one was not seen",
+    "FRAGMENT": "it is a fragment whose first one did not come in time, or more of them waited than the port may have",
     "UNKNOWN_HOST": "it came over the overlay from an address that is no known host's",
     "NO_TUNNEL": "it came over the overlay without tunnel metadata",
     "ROUTER_SERVICE": "it was sent to a router's own address, which serves nothing of the kind",

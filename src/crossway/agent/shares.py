@@ -21,9 +21,14 @@ MOST = 4096  # rows that a port is assured, be it alone
 SETTLE_SECONDS = 0.05  # longer than a program runs: the row of a charge that was read is in its table
 
 # Of what: the table of rows within shares, and that of rows beyond them.
-HALVES = {
+HALVES: dict[r.ShareOf, tuple[str, str]] = {
     r.ShareOf.FLOWS: ("flows_assured", "flows"),
     r.ShareOf.TRANSLATIONS: ("translations_assured", "translations"),
+}
+# Tables in which each port has slots, whose rows replace each other: at most how many.
+SLOTS: dict[r.ShareOf, tuple[str, int]] = {
+    r.ShareOf.FRAGMENTS: ("fragments", 256),
+    r.ShareOf.EARLY: ("early_fragments", 64),
 }
 
 
@@ -34,13 +39,13 @@ class Tabled(Protocol):
         """Return one of them."""
 
 
-def fit(rows: int, ports: int) -> int:
-    """Return the largest power of two that a table of *rows* can hold for each of *ports*; MOST at most."""
+def fit(rows: int, ports: int, most: int = MOST) -> int:
+    """Return the largest power of two that a table of *rows* can hold for each of *ports*; *most* at most."""
     each = rows // max(1, ports)
-    return min(MOST, 1 << each.bit_length() - 1) if each else 0
+    return min(most, 1 << each.bit_length() - 1) if each else 0
 
 
-def size(rows: int, ports: int, before: int | None = None) -> int:
+def size(rows: int, ports: int, before: int | None = None, most: int = MOST) -> int:
     """Return how many rows each port is assured, of a table of *rows*.
 
     An eighth of the table stays free for those that come while others have more
@@ -48,10 +53,10 @@ def size(rows: int, ports: int, before: int | None = None) -> int:
     more ports would still have as much: *before* is what it was.
     """
     usable = rows - rows // 8
-    now = fit(usable, ports)
+    now = fit(usable, ports, most)
     if before is None or now < before:
         return now
-    return max(before, fit(usable, ports + ports // 4))
+    return max(before, fit(usable, ports + ports // 4, most))
 
 
 class Shares:
@@ -73,16 +78,22 @@ class Shares:
 
     def open(self, ports: Set[r.PortKey], among: int) -> None:
         """Give new ports their shares, before their first packet; *among*: so many ports there are."""
-        new = {key for port in ports for of in HALVES if (key := r.ShareKey(port, of)) not in self._until}
+        new = {key for port in ports for of in r.ShareOf if (key := r.ShareKey(port, of)) not in self._until}
         if not new:
             return
-        each = {of: self.sizes.get(of, MOST) for of in HALVES}
+        each = {of: self.sizes.get(of, MOST) for of in HALVES} | {of: self._slots(of, among) for of in SLOTS}
         flows = r.ShareOf.FLOWS
         each[flows] = min(each[flows], size(self._plane.table(HALVES[flows][0]).size, among))
         charges = self._plane.table("charges")
         charged = {key: charges.get(key) for key in new}
         charges.put({key: 0 for key, rows in charged.items() if rows is None})
-        self._write({key: (rows or 0) + each[r.ShareOf(key.of)] for key, rows in charged.items()})
+        of = {key: r.ShareOf(key.of) for key in new}
+        self._write({key: each[of[key]] + (0 if of[key] in SLOTS else charged[key] or 0) for key in new})
+
+    def _slots(self, of: r.ShareOf, ports: int) -> int:
+        table, most = SLOTS[of]
+        self.sizes[of] = size(self._plane.table(table).size, ports, self.sizes.get(of), most)
+        return self.sizes[of]
 
     def take(self, of: r.ShareOf, port: r.PortKey, rows: int) -> int:
         """Charge a port for rows that the agent puts; return how many of them are within its share."""
@@ -129,6 +140,17 @@ class Shares:
             # `until` is compared with the kernel's charge alone.
             new[key] = max(0, was - self._taken.get(key, 0) + each - rows)
         self._write({key: until for key, until in new.items() if self._until.get(key) != until})
+        self._close(gone)
+
+    def resize(self, ports: Set[r.PortKey]) -> None:
+        """Set how many slots each port has, now that so many are here."""
+        each = {of: self._slots(of, len(ports)) for of in SLOTS}
+        keys = [key for key in self._until if key.of in SLOTS]
+        want = {key: each[r.ShareOf(key.of)] for key in keys if key.port in ports}
+        self._write({key: slots for key, slots in want.items() if self._until[key] != slots})
+        self._close([key for key in keys if key.port not in ports])
+
+    def _close(self, gone: list[r.ShareKey]) -> None:
         # The share first: without it nothing is charged.
         for name in ("shares", "charges"):
             self._plane.table(name).delete(gone)

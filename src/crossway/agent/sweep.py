@@ -13,7 +13,6 @@ from crossway.model.rows import FlowFlag, FlowKey, PortKey, Translation
 TCP = 6
 SECOND = 1_000_000_000
 FRESH_SECONDS = 5  # a client is put down before its flow
-FRAGMENT_SECONDS = 30  # longer than any host waits for the rest of a packet (RFC 791, RFC 8200)
 
 Raw = list[tuple[bytes, bytes]]
 T = TypeVar("T")

@@ -112,6 +112,8 @@ class FlowFlag(IntFlag):
 class ShareOf(IntEnum):
     FLOWS = 1
     TRANSLATIONS = 2
+    FRAGMENTS = 3
+    EARLY = 4
 
 
 class PortKey(NamedTuple):
@@ -348,12 +350,29 @@ class FragmentKey(NamedTuple):
     proto: int
 
 
+class SlotKey(NamedTuple):
+    port: PortKey
+    slot: int
+
+
 class Fragment(NamedTuple):
-    seen: int
+    of: FragmentKey
     src_port: int
     dst_port: int
     rule_port: int
-    end: int = 0
+    end: int
+    seen: int
+    early: int
+
+
+class EarlyFragment(NamedTuple):
+    port: PortKey
+    charge: int
+    seen: int
+    of: FragmentKey
+    at: int
+    length: int
+    bytes: bytes
 
 
 class DropKey(NamedTuple):
@@ -405,6 +424,7 @@ TABLES: dict[str, tuple[type, type]] = {
     "translations": (FlowKey, Translation),
     "shares": (ShareKey, Share),
     "charges": (ShareKey, int),
-    "fragments": (FragmentKey, Fragment),
+    "fragments": (SlotKey, Fragment),
+    "early_fragments": (SlotKey, EarlyFragment),
     "drops": (DropKey, DropRecord),
 }

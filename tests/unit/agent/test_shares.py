@@ -96,6 +96,22 @@ def test_a_share_goes_with_its_port_once_its_rows_have_gone(shares: Shares) -> N
     assert {key.port for key in keys if key.of == FLOWS} == {TWO}
 
 
+def slots(shares: Shares, of: r.ShareOf) -> dict[r.PortKey, int]:
+    return {key.port: row.until for key, row in shares._plane.table("shares").read().items() if key.of == of}
+
+
+def test_each_port_has_slots_for_fragments_and_fewer_among_many(shares: Shares) -> None:
+    assert slots(shares, r.ShareOf.FRAGMENTS) == {ONE: 256, TWO: 256}
+    assert slots(shares, r.ShareOf.EARLY) == {ONE: 64, TWO: 64}
+    many = {r.PortKey(n) for n in range(1, 2001)}
+    shares.open(many, 2000)
+    shares.resize(many)
+    assert set(slots(shares, r.ShareOf.FRAGMENTS).values()) == {64}
+    assert set(slots(shares, r.ShareOf.EARLY).values()) == {64}
+    shares.resize({TWO})
+    assert slots(shares, r.ShareOf.EARLY) == {TWO: 64}
+
+
 def test_an_agent_that_starts_goes_on_with_the_shares_that_there_are(shares: Shares) -> None:
     shares.take(FLOWS, ONE, 96)
     again = Shares(shares._plane)

@@ -65,7 +65,7 @@ def test_policy_is_there_before_the_port_and_the_port_before_who_leads_to_it(ker
     put = {"macs": {MAC: HERE}, "ports": {PORT: "port"}, "policies": {POLICY: ROW}, "sources": {1: 1}}
     Tables(kernel).apply(Change(put, {}))  # type: ignore[arg-type]
     rows = [table for _, table, _ in kernel.done]
-    assert rows == ["charges"] * 2 + ["shares"] * 2 + ["policies", "sources", "ports", "macs", "generations"]
+    assert rows == ["charges"] * 4 + ["shares"] * 4 + ["policies", "sources", "ports", "macs", "generations"]
 
 
 def test_deletes_go_the_other_way_and_after_puts(kernel: Kernel) -> None:
@@ -115,5 +115,5 @@ def test_a_row_that_the_kernel_refuses_keeps_no_other_out_and_is_tried_again(
 
 def test_all_tables_that_are_planned_have_their_turn() -> None:
     state = {"generations", "flows", "flows_assured", "translations", "translations_assured", "shares", "charges"}
-    state |= {"fragments", "drops"}
+    state |= {"fragments", "early_fragments", "drops"}
     assert sorted(ORDER) == sorted(r.TABLES.keys() - state)

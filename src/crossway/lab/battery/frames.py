@@ -47,15 +47,27 @@ def advertisement(target: str, target_mac: str) -> bytes:
     return struct.pack("!BBHI", NEIGHBOUR, 0, 0, 0x20000000) + packed(target) + b"\x02\x01" + mac(target_mac)
 
 
-def fragment(src_mac: str, dst_mac: str, src: str, dst: str, body: bytes, offset: int, number: int) -> bytes:
-    """Return a last fragment of a datagram of UDP, *offset* bytes from its beginning."""
+def fragment(
+    src_mac: str, dst_mac: str, src: str, dst: str, body: bytes, offset: int, number: int, *, more: bool = False
+) -> bytes:
+    """Return a fragment of a datagram of UDP, *offset* bytes from its beginning; by default the last one."""
     if ":" in src:
         head = struct.pack("!IHBB", 6 << 28, 8 + len(body), 44, 64) + packed(src) + packed(dst)
-        return ethernet(src_mac, dst_mac, 0x86DD, head + struct.pack("!BBHI", UDP, 0, offset, number) + body)
+        return ethernet(src_mac, dst_mac, 0x86DD, head + struct.pack("!BBHI", UDP, 0, offset | more, number) + body)
     ends = packed(src) + packed(dst)
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), number & 0xFFFF, offset // 8, 64, UDP, 0) + ends
+    where = offset // 8 | more << 13
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), number & 0xFFFF, where, 64, UDP, 0) + ends
     head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
     return ethernet(src_mac, dst_mac, 0x800, head + body)
+
+
+def fragments(src_mac: str, dst_mac: str, src: str, dst: str, body: bytes, port: int, number: int) -> list[bytes]:
+    """Return a datagram of UDP to a port in fragments of at most 1,000 bytes, the first one first."""
+    whole = udp(src_mac, dst_mac, src, dst, body, (port, port))[14 + (40 if ":" in src else 20) :]
+    return [
+        fragment(src_mac, dst_mac, src, dst, whole[at : at + 1000], at, number, more=at + 1000 < len(whole))
+        for at in range(0, len(whole), 1000)
+    ]
 
 
 def tagged(frame: bytes, vlan: int) -> bytes:

@@ -52,6 +52,21 @@ def policy(pair: Pair, family: int) -> None:
     )
 
 
+@case("fragments", "a datagram whose fragments come in the opposite order arrives whole", families=BOTH)
+def reversed_order(pair: Pair, family: int) -> None:
+    source, target = pair.source, pair.target
+    own, to = source.ip(family), target.ip(family)
+    with (
+        source.probe.socket("packet", source.device, "0x88b6") as raw,
+        target.probe.socket("udp", to, 5000) as ear,
+    ):
+        mark = token()
+        number = int.from_bytes(mark[-4:])
+        for one in reversed(frames.fragments(source.mac, target.mac, own, to, mark + bytes(3000), 5000, number)):
+            raw.send(one)
+        must(ear.find(lambda data: mark in data, PATIENCE), "it does not arrive")
+
+
 @case("fragments", "one whose first was not seen goes nowhere", families=BOTH)
 def orphan(pair: Pair, family: int) -> None:
     source, target = pair.source, pair.target
