@@ -211,6 +211,7 @@ class Agent:
         self.tables.read()
         self._read = True
         self.plan.adopt(self.tables.have)
+        self.plan.sizes({name: self.plane.object.table(name).size for name in TABLES})
         self._reasons = {
             number: name.removeprefix("DROP_") for name, number in self.plane.object.btf.enum("drop").items()
         }
@@ -364,6 +365,8 @@ class Agent:
             return
         while waited := self._apply_once():
             self._judge |= waited
+        # Of a port it says why it is down, or that nothing holds it back any more.
+        self._judge.update(id for kind, id in self.plan.faults.keys() ^ self._told_faults if kind == "port")
         for kind, id in self.plan.faults.keys() - self._told_faults:
             log.error("%s %s has no rows: %s", kind, id, self.plan.faults[kind, id])
         self._told_faults = set(self.plan.faults)
@@ -1090,6 +1093,7 @@ class Agent:
                     "vlan": record.vlan,
                     "network": port.network if port else None,
                     "up": self._states.get(record.port) == "up",
+                    "fault": self.plan.faults.get(("port", record.port)),
                     "published": self.published.of(record.port),
                 }
             )

@@ -16,6 +16,7 @@ from crossway.model.port_range import port_prefixes
 from crossway.plan import view
 from crossway.plan.address import MAPPED_BITS, cidr
 from crossway.plan.ledger import Ledger
+from crossway.plan.room import UNLIMITED, Room
 from crossway.plan.rows import ADDRESS_AT, POLICY, PORTS_AT, Rows
 from crossway.plan.space import ADDRESS_BITS, PortSet, Prefix, Space, known
 
@@ -144,6 +145,7 @@ class _Identity:
         self.until = 0  # that of which all will be, with what is under way
         self.written = False  # the tables have its policy, as it is or as it was before what is under way
         self.local = False  # ports here had it when the work began, and since
+        self.project = ""  # of the first port here that has it
         self.touched: dict[str, set[r.Key]] = {}
 
 
@@ -152,6 +154,7 @@ class Policy:
 
     def __init__(self, ledger: Ledger) -> None:
         self.faults: dict[str, str] = {}  # rule -> why an identity's rows lack it
+        self.room: Room[int] = Room(UNLIMITED)  # rows of policy, by identity
         self._rows = ledger.rows
         self._rules: dict[str, dict[str, Rule]] = {}  # group -> rule id -> rule
         self._rule: dict[str, Rule] = {}
@@ -216,6 +219,10 @@ class Policy:
     def identity(self, number: int, groups: Iterable[str] | None) -> None:
         """Take in which groups an identity stands for, or that it is gone."""
         old, new = self._groups.get(number, frozenset()), frozenset(groups or ())
+        if number not in self._groups and (one := self._identities.get(number)) is not None:
+            # Ports have had it before it was known what it stands for.
+            one.written = one.local = False
+            self._enqueue(number)
         if groups is None:
             self._groups.pop(number, None)
         else:
@@ -232,11 +239,12 @@ class Policy:
                 for user in self._users(self._rule[id].group):
                     self._mark(user, id, {number})
 
-    def join(self, identity: int) -> None:
-        """Count one more port of this host with an identity; the first brings its policy."""
+    def join(self, identity: int, project: str = "") -> None:
+        """Count one more port of this host with an identity; the first brings its policy, at its project's cost."""
         self._local[identity] = self._local.get(identity, 0) + 1
         if self._local[identity] == 1:
             one = self._identities.setdefault(identity, _Identity())
+            one.project = project
             for id in (*self._rules_in(self._groups.get(identity, ())), *one.done):
                 self._mark(identity, id, None)
             # What has no policy at all goes first: a port waits for it.
@@ -250,6 +258,7 @@ class Policy:
             self._local[identity] -= 1
             return
         del self._local[identity]
+        self.room.refused.pop(identity, None)
         one = self._identities[identity]
         one.written = one.local = False
         for id in {**one.done, **one.marked}:
@@ -285,6 +294,7 @@ class Policy:
             if old.remote is not None:
                 _discard(self._aimed, old.remote, old.id)
             for identity in self._users(old.group):
+                self._try_again(identity)
                 self._mark(identity, old.id, None)
         if new is not None:
             self._rule[new.id] = new
@@ -292,7 +302,13 @@ class Policy:
             if new.remote is not None:
                 self._aimed.setdefault(new.remote, set()).add(new.id)
             for identity in self._users(new.group):
+                self._try_again(identity)
                 self._mark(identity, new.id, None)
+
+    def _try_again(self, identity: int) -> None:
+        """Have an identity that goes without policy made anew: it may need less now."""
+        if self.room.refused.pop(identity, None) is not None:
+            self._redo_all(identity)
 
     def _users(self, group: str) -> list[int]:
         """Return the identities of this host's ports that have a group."""
@@ -356,10 +372,38 @@ class Policy:
                         self._queue[identity] = None
                         return False
             one.work = None
+            self._make_room(identity, one)
             self._settled[identity] = None
             if one.marked:
                 self._queue[identity] = None
         return True
+
+    def _make_room(self, identity: int, one: _Identity) -> None:
+        """Take note of how many rows an identity has; where that is too much, some identity goes without."""
+        wanted = sum(space.rows() for space in one.spaces.values())
+        if identity in self.room.refused and not wanted:
+            return
+        for other in self.room.want(identity, one.project, wanted):
+            if other in self._identities:
+                self._redo_all(other)
+
+    def _redo_all(self, identity: int) -> None:
+        """Have all that an identity's groups say looked at again."""
+        one = self._identities[identity]
+        for id in (*self._rules_in(self._groups.get(identity, ())), *one.done):
+            self._mark(identity, id, None)
+        self._enqueue(identity)
+
+    def refused(self, identity: int) -> str | None:
+        """Return why an identity goes without policy: nothing passes."""
+        if identity not in self.room.refused:
+            return None
+        project, wanted = self.room.refused[identity]
+        return (
+            f"its security groups need {wanted} rows of policy; {self.room.size - self.room.total} of "
+            f"{self.room.size} are free on this host, and project {project} has {self.room.used(project)}, "
+            f"where {self.room.share} are assured"
+        )
 
     def _next(self, *, besides: bool) -> int | None:
         """Return whose rows are to be brought up to date next, *besides* those that are being written."""
@@ -392,7 +436,7 @@ class Policy:
         one = self._identities.get(identity)
         if one is None:
             return
-        one.written = one.local
+        one.written = one.local and identity not in self.room.refused
         one.since = one.until
         for where, space in list(one.spaces.items()):
             freed = space.numbers.written()
@@ -408,7 +452,7 @@ class Policy:
     def ready(self, identity: int) -> bool:
         """Return whether the tables hold an identity's policy, as it is or as it was before a change under way."""
         one = self._identities.get(identity)
-        return one is not None and one.written
+        return one is not None and one.written and identity not in self.room.refused
 
     def _work(self, identity: int, one: _Identity) -> Iterator[None]:
         """Bring the rows of an identity up to date; yield after every few hundred.
@@ -428,6 +472,7 @@ class Policy:
         self.faults.pop(id, None)
         if rule is not None and (
             identity not in self._local
+            or identity in self.room.refused
             or rule.group not in self._groups.get(identity, ())
             or (rule.prefixes is not None and not rule.prefixes)
         ):

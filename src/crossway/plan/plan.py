@@ -20,9 +20,12 @@ from crossway.plan.names import Names
 from crossway.plan.network import UPLINK, Floods, network_rows
 from crossway.plan.port import Body, Seat, place_of, port_rows, seat_of, served
 from crossway.plan.published import Door, Publication, doors, published_rows
+from crossway.plan.room import Room
 from crossway.plan.router import feet_of, router_rows
-from crossway.plan.rows import Rows
+from crossway.plan.rows import POLICY, Rows
 from crossway.plan.service import service_rows
+
+SHARED = ("sources", "macs", "endpoints")  # tables of which a port may have many rows
 
 T = TypeVar("T", bound=view.Object)
 K = TypeVar("K", bound=Hashable)
@@ -60,6 +63,8 @@ class Plan:
         self._joined: dict[str, int] = {}  # port with a body here -> its identity
         self._held: dict[str, int] = {}  # port that stays as it is -> the identity whose policy it waits for
         self._at_once = True
+        self._without: set[int] = set()  # identities that go without policy
+        self._rooms: dict[str, Room[str]] = {}  # by table: rows that ports have
         self._published: dict[str, tuple[Publication, ...]] = {}
         self._own: frozenset[str] = frozenset()  # addresses of this host, where something may be published
         self._outward: dict[str, int] = {}  # network with an uplink -> its number
@@ -88,6 +93,11 @@ class Plan:
         """Begin with the order and the numbers that the kernel's rows have, so that a restart changes none."""
         self._floods.adopt(have.get("members", {}))
         self.policy.adopt(have)
+
+    def sizes(self, rows: Mapping[str, int]) -> None:
+        """Take in how many rows each table can hold. A part stays free, for what comes before what goes."""
+        self.policy.room.size = min(rows[table] for table in POLICY) * 15 // 16
+        self._rooms = {table: Room(rows[table] * 15 // 16) for table in SHARED}
 
     def forget_adopted(self) -> None:
         """Let go of what was adopted and nobody has claimed; to be called when the view is whole."""
@@ -199,10 +209,12 @@ class Plan:
 
     def enforced(self, identity: int) -> set[str]:
         """Take in that an identity's policy is in the tables; return the ports that have waited for that."""
+        before = self.policy.ready(identity)
         self.policy.written(identity)
-        ports = {port for port, of in self._held.items() if of == identity}
-        self._ports |= ports
-        return ports
+        if before or not self.policy.ready(identity):
+            return set()
+        self._ports |= {port for port, of in self._held.items() if of == identity}
+        return self._with_identity({identity})
 
     def _note_faults(self) -> None:
         """Note which rules an identity's rows lack."""
@@ -210,6 +222,17 @@ class Plan:
             self.faults.pop(("rule", id), None)
         self._starved = set(self.policy.faults)
         self.faults.update((("rule", id), why) for id, why in self.policy.faults.items())
+        refused = set(self.policy.room.refused)
+        if changed := refused ^ self._without:
+            self._without = refused
+            for port in self._with_identity(changed):
+                self.faults.pop(("port", port), None)
+                if (why := self._without_policy(port)) is not None:
+                    self.faults["port", port] = why
+
+    def _with_identity(self, identities: Set[int]) -> set[str]:
+        """Return the ports of this host that have one of these identities, or wait for it."""
+        return {port for of in (self._joined, self._held) for port, identity in of.items() if identity in identities}
 
     def written(self) -> None:
         """Take in that the tables hold the rows as of the last `settle`."""
@@ -223,9 +246,10 @@ class Plan:
         self._at_once = at_once
         if at_once:
             self._ports |= self._held.keys()
-        for id in self._emptied(self._ports):
-            self._attempt("port", id, self._settle_port)
-            self._learned |= self._port_learned.get(id, set())
+        while self._ports:  # some may make room for others
+            for id in self._emptied(self._ports):
+                self._attempt("port", id, self._settle_port)
+                self._learned |= self._port_learned.get(id, set())
         for id in self._emptied(self._learned):
             self._attempt("learned", id, self._settle_learned)
         for id in self._emptied(self._routers):
@@ -336,7 +360,9 @@ class Plan:
         known = self.port(port)
         if identity is None or known is None or port in self._held:
             return False
-        return identity == 0 or not known.secured or self.policy.knows(identity)
+        if identity == 0 or not known.secured:
+            return True
+        return self.policy.knows(identity) and self.policy.ready(identity)
 
     # Objects.
 
@@ -457,6 +483,14 @@ class Plan:
                 self._join(id, None)
                 if (held := self._held.pop(id, None)) is not None:
                     self.policy.leave(held)
+        else:
+            if kind == "port" and (why := self._without_policy(id)) is not None:
+                self.faults[kind, id] = why
+
+    def _without_policy(self, port: str) -> str | None:
+        """Return why a port of this host goes without policy, if it does."""
+        known, identity = self.port(port), self._held.get(port, self._joined.get(port))
+        return self.policy.refused(identity) if known is not None and known.secured and identity else None
 
     def _settle_host(self, id: str) -> None:
         host = self._one(view.Host, id)
@@ -483,11 +517,33 @@ class Plan:
         else:
             rows = self._rows_of(port, network, place, body)
             seat = seat_of(port, network, place)
+        if (why := self._refused(id, rows)) is not None:
+            raise ValueError(why)
         self.ledger.claim(("port", id), rows)
         self._sit(id, seat)
         self._join(id, port.identity if port is not None and own is not None else None)
         if (held := self._held.pop(id, None)) is not None:
             self.policy.leave(held)
+
+    def _project(self, port: str) -> str:
+        known = self.port(port)
+        return known.project if known is not None else ""
+
+    def _refused(self, id: str, rows: Rows) -> str | None:
+        """Return why a port goes without rows: its project has more than its share of a table that is full."""
+        for table, room in self._rooms.items():
+            wanted = len(rows.get(table, ()))
+            self._ports |= room.want(id, self._project(id), wanted) - {id}
+            if id in room.refused:
+                for other in self._rooms.values():
+                    if other is not room:
+                        self._ports |= other.want(id, "", 0) - {id}
+                project = self._project(id)
+                return (
+                    f"it needs {wanted} rows of the table {table}; {room.size - room.total} of {room.size} are free on "
+                    f"this host, and project {project} has {room.used(project)}, where {room.share} are assured"
+                )
+        return None
 
     def _hold(self, id: str, identity: int) -> bool:
         """Return whether a port has to wait for its policy, which is being made."""
@@ -496,7 +552,7 @@ class Plan:
         held = self._held.get(id)
         if held != identity:
             self._held[id] = identity
-            self.policy.join(identity)
+            self.policy.join(identity, self._project(id))
             if held is not None:
                 self.policy.leave(held)
         return True
@@ -581,7 +637,7 @@ class Plan:
             return
         if identity is not None:
             self._joined[port] = identity
-            self.policy.join(identity)
+            self.policy.join(identity, self._project(port))
         else:
             del self._joined[port]
         if old is not None:

@@ -20,7 +20,7 @@ from crossway.kernel.links import ALIAS, Inside, Link, link_name
 from crossway.model import rows as r
 from crossway.plan.rows import POLICY
 from crossway.plan.service import SERVICE_MAC
-from unit.agent.test_tables import Kernel
+from unit.agent.test_tables import Kernel, One
 
 A, B = "aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000002"
 
@@ -605,5 +605,34 @@ def test_an_agent_that_failed_within_a_large_change_makes_all_of_it_good(tell: T
         world.tell(whole=True)
         assert len(world.rows["prefixes"]) == 19_995
         assert world.agent.applied == world.revision
+
+    tell(what)
+
+
+def test_a_full_table_is_the_fault_of_who_has_more_than_its_share(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(One, "size", 320)  # a sixteenth stays free
+
+    async def what(world: World) -> None:
+        many = [f"10.{n}.0.0/16" for n in range(250)]
+        projects, identities = {A: "greedy", B: "modest"}, {A: 1, B: 2}
+        world.servers.ports = {A: None, B: None}
+        world.servers.on_bind = lambda id, host: world.tell(
+            a_port(id, host, identity=identities[id], project=projects[id])
+        )
+        world.tell(*rules_of(*many[:240], identity=1, group="a"), *rules_of(*many[:100], identity=2, group="b"))
+        await world.plug(A)
+        await world.plug(B)
+        await caught_up(world)
+        assert (world.up(A), world.up(B)) == ("down", "up")
+        assert {key.identity for table in POLICY for key in world.rows[table]} == {2}
+        status = {port["id"]: port["fault"] for port in (await world.agent._answer_status(b"", {}))["ports"]}
+        assert status[B] is None
+        assert "project greedy has 0, where 150 are assured" in status[A]
+        assert f"port {A} has no rows: its security groups need 270 rows of policy" in caplog.text
+        world.tell(*rules_of(*many[:50], identity=1, group="a"))
+        await caught_up(world)
+        assert (world.up(A), world.up(B)) == ("up", "up")
 
     tell(what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from ipaddress import ip_address, ip_network
 from itertools import pairwise
 from typing import Any
@@ -601,6 +602,8 @@ def test_a_port_whose_groups_are_not_known_is_not_carried() -> None:
     assert not plan.carries("p1")
     plan.take([Document("identity", "5", view.Identity(id="5", groups=("a",)))])
     plan.settle()
+    assert not plan.carries("p1"), "its policy is not in the tables yet"
+    plan.written()
     assert plan.carries("p1")
 
 
@@ -618,3 +621,87 @@ def test_a_provider_network_floods_to_its_uplink() -> None:
     assert plan.rows["networks"][20] == r.Network(1500, 0)
     assert not plan.rows["uplinks"]
     assert not plan.rows["members"]
+
+
+def sizes(rows: int) -> dict[str, int]:
+    """Return tables that have room for so many rows."""
+    return dict.fromkeys(r.TABLES, -(-rows * 16 // 15))
+
+
+def tenant(n: int, project: str, identity: int, rules: int, **more: Any) -> list[Document]:
+    """Return a port of a project, and its identity with so many rows of policy."""
+    made = tuple(
+        view.Rule(id=f"{identity}-{i}", number=i, way="in", family=4, proto=6, min=1, max=1, prefix=f"10.{i}.0.0/16")
+        for i in range(rules - 1)
+    )
+    return [
+        Document("group", f"g{identity}", view.Group(id=f"g{identity}", rules=made)),
+        Document("identity", str(identity), view.Identity(id=str(identity), groups=(f"g{identity}",))),
+        a_port(n, identity=identity, project=project, **more),
+    ]
+
+
+def held(plan: Plan) -> dict[int, int]:
+    """Return how many rows of policy each identity has."""
+    return dict(Counter(key.identity for table in POLICY for key in plan.rows[table]))
+
+
+def test_a_project_beyond_its_share_gives_back_what_another_wants() -> None:
+    plan = world()
+    plan.sizes(sizes(100))
+    plan.bodies({f"p{n}": Body(r.PortKey(n), r.Body.VETH) for n in range(1, 9)})
+
+    def told(*documents: Document) -> None:
+        plan.take(documents)
+        plan.settle()
+        plan.written()
+
+    told(*tenant(1, "greedy", 1, 45))
+    told(*tenant(2, "greedy", 2, 45))
+    assert held(plan) == {1: 45, 2: 45}
+    told(*tenant(3, "greedy", 3, 45))
+    assert held(plan) == {1: 45, 2: 45}
+    why = plan.faults["port", "p3"]
+    assert why == (
+        "its security groups need 45 rows of policy; 10 of 100 are free on this host, and project greedy has 90, "
+        "where 100 are assured"
+    )
+    assert not plan.carries("p3")
+    told(*tenant(4, "modest", 4, 50))
+    assert held(plan) == {1: 45, 4: 50}
+    assert plan.carries("p4")
+    assert {id for kind, id in plan.faults if kind == "port"} == {"p2", "p3"}
+    assert "project greedy has 45, where 50 are assured" in plan.faults["port", "p2"]
+    # It needs less now, and then the other has gone.
+    told(*tenant(3, "greedy", 3, 5))
+    assert held(plan) == {1: 45, 3: 5, 4: 50}
+    assert plan.carries("p3")
+    told(Document("port", "p4", None))
+    assert held(plan) == {1: 45, 3: 5, 2: 45}
+    assert plan.carries("p2")
+    assert not plan.faults
+
+
+def test_a_port_whose_addresses_fill_a_table_goes_without_and_says_so() -> None:
+    plan = world()
+    plan.sizes(sizes(100))
+    plan.bodies({f"p{n}": Body(r.PortKey(n), r.Body.VETH) for n in range(1, 9)})
+
+    def pairs(count: int) -> tuple[view.Pair, ...]:
+        return tuple(view.Pair(f"10.9.{n}.0/24") for n in range(count))
+
+    for n, count in ((1, 60), (2, 30)):
+        plan.take([a_port(n, project="greedy", pairs=pairs(count))])
+        plan.settle()
+    assert not plan.faults
+    plan.take([a_port(3, project="modest", pairs=pairs(30))])
+    plan.settle()
+    assert [id for kind, id in plan.faults if kind == "port"] == ["p2"]
+    assert "rows of the table sources" in plan.faults["port", "p2"]
+    assert "project greedy has 62, where 50 are assured" in plan.faults["port", "p2"]
+    assert {key.ifindex for key in plan.rows["ports"]} == {1, 3}
+    assert len(plan.rows["sources"]) == 62 + 32
+    plan.take([Document("port", "p1", None)])
+    plan.settle()
+    assert not plan.faults
+    assert {key.ifindex for key in plan.rows["ports"]} == {2, 3}
