@@ -10,10 +10,11 @@ from socket import if_nametoindex
 from statistics import median
 
 from bpf.packets import ACK, SYN, TCP, UDP, arp, tcp, udp
-from bpf.world import AWAY, BARE, CLEAR, FAR, RED, THERE, A, B, D, Who, World, frame, gateway, world
+from bpf.world import AWAY, BARE, CLEAR, FAR, RED, THERE, A, B, D, Who, World, frame, gateway, rule, world
 from crossway.model import rows as r
 
 ROUNDS = 15
+OUT = r.Way.OUT
 
 
 def ways(w: World) -> Iterator[tuple[str, str, bytes, str, tuple[int, ...], int]]:
@@ -29,6 +30,13 @@ def ways(w: World) -> Iterator[tuple[str, str, bytes, str, tuple[int, ...], int]
         for to, where in ((D, "same host"), (AWAY, "other host")):
             sent = frame(A, to, UDP, udp(1, 2), v, to=gateway(RED), ttl=255)
             yield f"established UDP through a router, {where}, IPv{v}", "from_workload", sent, "da", (), 1
+    numbers = range(20, 120)
+    w.policy(A.identity, *(rule(A.identity, OUT, proto=UDP, port=n, number=n, stateless=1) for n in numbers))
+    bits = r.pack_bits(sum(1 << n for n in numbers))
+    addresses = (r.pack_ip(ip) for ip in (FAR.ip4, *(f"10.5.{n >> 8}.{n & 255}" for n in range(900))))
+    w.put("prefixes", {r.PrefixKey(192, A.identity, OUT, r.Family.IPV4, ip): r.Prefix(bits) for ip in addresses})
+    yield "judged anew: 100 ports, 901 prefixes", "from_workload", frame(A, FAR, UDP, udp(1, 50)), "da", (), 99999
+    yield "refused: no rule has its port", "from_workload", frame(A, FAR, UDP, udp(1, 5)), "da", (), 99999
     peer = Who(CLEAR, 12, 0, "dc", secured=False)
     w.add(peer)
     yield "no security, same host", "from_workload", frame(BARE, peer, TCP, tcp(1, 2, ACK)), "du", (), 99999
