@@ -129,9 +129,10 @@ class World:
         made: Rule = self.make(rule.RULES, caller, **body)
         return made
 
-    def host(self, name: str, underlay: str = "") -> Host:
+    def host(self, name: str, underlay: str = "", *physnets: str) -> Host:
         underlay = underlay or f"192.0.2.{sum(name.encode()) % 250 + 1}"
-        return self.do(lambda d: host.register(d, Host(id=name, underlay=underlay)))
+        made = Host(id=name, underlay=underlay, physnets={physnet: f"nic-{physnet}" for physnet in physnets})
+        return self.do(lambda d: host.register(d, made))
 
     def change(self, what: Any, caller: Caller = ADMIN, **body: Any) -> Any:
         """PUT: check, policy, verb."""

@@ -143,6 +143,11 @@ KEYSTONE = (
     KEYSTONE_SECONDS,
 )
 
+SWITCH_PORTS = Setting(
+    "switch_ports",
+    "",
+    "file with a line SWITCH PORT PHYSNET VLAN for each port of a switch behind which Ironic has a server",
+)
 IDENTITIES = Setting(
     "identities",
     "4096",
@@ -186,6 +191,7 @@ ALL = (
     FLOOD_RATE,
     *ACCESS,
     *KEYSTONE,
+    SWITCH_PORTS,
     IDENTITIES,
     *QUOTAS,
 )

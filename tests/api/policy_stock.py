@@ -162,7 +162,8 @@ def _association(stock: Stock, project: str) -> Body:
 
 def _binding(stock: Stock, project: str) -> Body:
     port = stock.port(project, device_owner="compute:nova", **{"binding:host_id": "h1"})
-    return f"ports/{port}/bindings", {"host": f"h{stock.number() + 2}"}
+    host = Host(stock.admin, f"h{stock.number() + 2}").name
+    return f"ports/{port}/bindings", {"host": host}
 
 
 def _flavor(stock: Stock, project: str) -> Body:

@@ -8,7 +8,7 @@ import openstack
 import pytest
 from openstack.network.v2._proxy import Proxy
 
-from servers import Api, Server
+from servers import Api, Host, Server
 
 # The SDK warns of what it will drop itself.
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
@@ -40,6 +40,8 @@ def test_trunks(sdk: Proxy, api: Api) -> None:
 
 
 def test_bindings(sdk: Proxy, api: Api) -> None:
+    for name in ("bind1", "bind2"):
+        Host(api, name)
     network = sdk.create_network()
     port = sdk.create_port(network_id=network.id, binding_host_id="bind1", device_owner="compute:x", dns_name="www")
     made = sdk.create_port_binding(port, host="bind2", vnic_type="normal")

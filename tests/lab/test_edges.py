@@ -71,13 +71,13 @@ def test_a_server_is_on_the_network_by_its_ports_binding_alone(scene: Scene) -> 
         assert pings(server, peer.ip4)
         assert pings(peer, ip4)
         lab.client.update("port", port["id"], **{"binding:profile": {**RACK, "vlan": 7}})
-        assert not pings(peer, ip4)
+        assert wait_for(lambda: not pings(peer, ip4))
         lab.client.update("port", port["id"], **{"binding:profile": {**RACK, "vlan": 6}})
         lab.client.wait("port", port["id"])
         assert pings(server, peer.ip4)
     finally:
         lab.client.delete("port", port["id"])
-    assert not pings(server, peer.ip4)
+    assert wait_for(lambda: not pings(server, peer.ip4))
 
 
 def test_a_host_without_the_physical_network_does_not_serve_it(scene: Scene) -> None:

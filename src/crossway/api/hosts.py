@@ -113,6 +113,8 @@ class Hosts:
     async def register(self, request: Request) -> Response:
         host = checked(_named(request, "host"), await _told(request))
         await decide(self.cloud, lambda decision: verbs.register(decision, host))
+        # What is bound to it from now on is carried, though it has not reported yet.
+        self.status.heard(host.id)
         return answer(self._one(host.id))
 
     async def show(self, request: Request) -> Response:

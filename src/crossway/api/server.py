@@ -30,6 +30,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crossway import settings
 from crossway.api import openapi
 from crossway.api.answer import fault
 from crossway.api.auth import Authenticated, Believing, Scheme, schemes
@@ -39,6 +40,7 @@ from crossway.api.connection import Connections, Http, Listener, connections
 from crossway.api.hosts import Hosts, for_admins, for_hosts, for_itself, for_movers
 from crossway.api.limits import Limited
 from crossway.api.networking import Networking
+from crossway.api.switches import Switches
 from crossway.control import claims
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
@@ -302,6 +304,7 @@ async def serve(listen: Sequence[str], store: str, access: Access = OPEN) -> Asy
         stack.push_async_callback(opened.close)
         cloud = Cloud(opened, defaults(unlimited=not known))
         cloud.identities_max = identities()
+        cloud.switch_ports = Switches(settings.SWITCH_PORTS.value())
         stack.push_async_callback(cloud.stop)
         await cloud.start()
         for wrong in await claims.mend(cloud):

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from crossway.control import learned, link
+from crossway.control import learned, link, vif
 from crossway.control.caller import Caller
 from crossway.control.cloud import Cloud
 from crossway.control.collection import Action, Collection, change
@@ -34,10 +34,18 @@ def create(decision: Decision, caller: Caller, given: Given) -> Binding:
         raise Conflict(f"Port {port.id} is an interface of host {port.device_id} itself: it does not move.")
     if not host or "/" in host or not host.isprintable():
         raise Invalid(f"Invalid input for host. Reason: '{host}' should be the name of a host.")
-    if host == port.host or decision.get(decision.cloud.of(Binding), _id(port, host)):
+    if host == port.at or decision.get(decision.cloud.of(Binding), _id(port, host)):
         raise Conflict(f"Binding for port {port.id} on host {host} already exists.", type="PortBindingAlreadyExists")
     given = _standing_by(port, given)
-    binding = Binding(**{**given, "project_id": port.project_id, **_vif(host)}, id=_id(port, host), status=INACTIVE)
+    network = decision.cloud.networks.rows[port.network_id]
+    if not vif.can(decision.cloud, network, host, given["vnic_type"], given["profile"]):
+        raise Conflict(
+            f"Binding for port {port.id} on host {host} could not be created: no living host of that name can carry "
+            f"{given['vnic_type']} ports of its network.",
+            type="PortBindingError",
+        )
+    given = {**given, "project_id": port.project_id, **_vif(host, given["vnic_type"])}
+    binding = Binding(**given, id=_id(port, host), status=INACTIVE)
     decision.create(decision.cloud.of(Binding), binding)
     # The port may not go meanwhile, nor be bound there by another.
     decision.put(decision.cloud.ports, msgspec.structs.replace(port, waiting=(*port.waiting, host)))
@@ -46,8 +54,11 @@ def create(decision: Decision, caller: Caller, given: Given) -> Binding:
 
 def update(decision: Decision, caller: Caller, id: str, given: Given) -> Binding:
     port, host = _named(decision, id)
-    if host == port.host:
+    if host == port.at:
         new = changed(port, given)
+        network = decision.cloud.networks.rows[port.network_id]
+        bound = vif.bind(decision.cloud, network, port.host, new.vnic_type, new.profile, port.edge)
+        new = msgspec.structs.replace(new, **bound)
         link.hold(decision, port.id, port.link, new.vnic_type, new.profile)
         decision.put(decision.cloud.ports, new)
         return _active(new)
@@ -70,7 +81,7 @@ def _standing_by(port: Port, given: Given) -> Given:
 
 def delete(decision: Decision, caller: Caller, id: str) -> None:
     port, host = _named(decision, id)
-    if host == port.host:
+    if host == port.at:
         decision.put(decision.cloud.ports, changed(port, {**bound_as(""), "status": DOWN}))
     else:
         waiting = _end(decision, port, _waiting(decision, port, host))
@@ -81,26 +92,28 @@ def activate(decision: Decision, caller: Caller, id: str, body: Any) -> dict[str
     """Move a port to the host of a binding that waits; the one that it had waits from now on."""
     cloud = decision.cloud
     port, host = _named(decision, id)
-    if host == port.host:
+    if host == port.at:
         raise Conflict(f"Binding for port {port.id} on host {host} is already active.", type="PortBindingAlreadyActive")
     wanted = _waiting(decision, port, host)
     decision.delete(cloud.of(Binding), wanted.id)
-    if port.host:
+    if port.at:
         left = Binding(
-            id=_id(port, port.host),
+            id=_id(port, port.at),
             project_id=port.project_id,
             port_id=port.id,
-            host=port.host,
+            host=port.at,
             vif_type="unbound",
             vnic_type=port.vnic_type,
             profile=port.profile,
         )
         decision.create(cloud.of(Binding), left)
     own = {"vnic_type": wanted.vnic_type, "profile": wanted.profile}
-    moved = changed(port, {**bound_as(host), **own, "status": DOWN})
+    # What Ironic calls the server stays what the port is bound to, whichever host is before it.
+    bound = bound_as(port.host if port.edge else host, wanted.vnic_type, host if port.edge else "")
+    moved = changed(port, {**bound, **own, "status": DOWN})
     link.hold(decision, port.id, port.link, moved.vnic_type, moved.profile)
     # What others know is of a time when it was there.
-    _forget(decision, port.id, but=port.host)
+    _forget(decision, port.id, but=port.at)
     waiting = tuple(other for other in port.carriers if other not in ("", host))
     decision.put(cloud.ports, msgspec.structs.replace(moved, waiting=waiting))
     return BINDING.show(_active(moved))
@@ -115,7 +128,7 @@ async def take(cloud: Cloud, id: str) -> None:
 
 def follow(decision: Decision, port: Port, host: str) -> tuple[str, ...]:
     """Have a port be where it is said to be: a binding that waits there does no more. Return who still waits."""
-    there = decision.get(decision.cloud.of(Binding), _id(port, host)) if host != port.host else None
+    there = decision.get(decision.cloud.of(Binding), _id(port, host)) if host != port.at else None
     return _end(decision, port, there) if there else port.waiting
 
 
@@ -126,7 +139,7 @@ def hand_over(decision: Decision, host: str, id: str, flows: str) -> None:
     if port is None:
         raise NotFound("port", id)
     if host not in port.carriers:
-        raise Conflict(f"port {id} is on host {port.host or 'none'}, not on {host}")
+        raise Conflict(f"port {id} is on host {port.at or 'none'}, not on {host}")
     if port.waiting:
         told = Handover(id=f"{id}.{host}", by=host, flows=flows)
         if decision.read(cloud.handovers, told.id):
@@ -167,10 +180,10 @@ def _forget(decision: Decision, port: str, but: str | None = None) -> None:
 
 def _active(port: Port) -> Binding:
     return Binding(
-        id=_id(port, port.host),
+        id=_id(port, port.at),
         project_id=port.project_id,
         port_id=port.id,
-        host=port.host,
+        host=port.at,
         vif_type=port.vif_type,
         vif_details=port.vif_details,
         vnic_type=port.vnic_type,
@@ -179,8 +192,8 @@ def _active(port: Port) -> Binding:
     )
 
 
-def _vif(host: str) -> dict[str, Any]:
-    bound = bound_as(host)
+def _vif(host: str, vnic_type: str) -> dict[str, Any]:
+    bound = bound_as(host, vnic_type)
     return {"vif_type": bound["vif_type"], "vif_details": bound["vif_details"]}
 
 

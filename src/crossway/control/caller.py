@@ -139,7 +139,7 @@ def carries(host: str, port: Port) -> bool:
 def holds(host: str, port: Port) -> bool:
     """Say whether a port is an address that an engine on a host holds until it has a container for it."""
     reserved = port.device_id in (f"reserved {host}", f"kept {host}")
-    return reserved and not port.host and port.device_owner.startswith(CONTAINER)
+    return reserved and not port.at and port.device_owner.startswith(CONTAINER)
 
 
 def _is_on(cloud: Cloud, host: str, resource: Any) -> bool:

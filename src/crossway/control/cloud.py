@@ -19,6 +19,7 @@ from crossway.control.usage import NAMES, Usage
 from crossway.model.group import Group
 from crossway.model.host import Handover, Host, Identity, Learned
 from crossway.model.kinds import KINDS
+from crossway.model.link import Link
 from crossway.model.network import Network
 from crossway.model.port import Port
 from crossway.model.rbac import RbacPolicy
@@ -224,6 +225,8 @@ class Cloud:
         self.heard_at: Mapping[str, str] = {}
         # Registered hosts that have not applied a revision.
         self.behind: Callable[[int], list[str]] = lambda revision: list(self.hosts.rows)
+        # Where switches' ports lead, as the operator's table has it.
+        self.switch_ports: Callable[[], Mapping[tuple[str, str], Link]] = dict
         # Has a host begin to carry a port that is about to move there: whoever speaks to hosts says so.
         self.take: Callable[[str, str], Awaitable[None]] = _nobody
         self.turn = asyncio.Lock()

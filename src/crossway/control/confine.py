@@ -84,7 +84,7 @@ def update(decision: Decision, caller: Caller, kind: Kind[Any], old: Any, body: 
     port: Port = old
     if "binding:host_id" in body:
         _check_binding(decision.cloud, caller, port, body["binding:host_id"])
-    own = port.host == caller.host or holds(caller.host, port)
+    own = port.at == caller.host or holds(caller.host, port)
     container = own and _is_container(port.device_owner)
     words = _OF_CONTAINER if container else _OF_TENANT if own else {"binding:host_id"}
     _check_words(caller, "update_port", body, words)
@@ -106,16 +106,16 @@ def delete(decision: Decision, caller: Caller, kind: Kind[Any], old: Any) -> Non
         return
     if kind is not PORT or _as_other(decision.cloud, caller, kind.delete, old):
         return
-    if not (_is_container(old.device_owner) and (old.host == caller.host or holds(caller.host, old))):
+    if not (_is_container(old.device_owner) and (old.at == caller.host or holds(caller.host, old))):
         raise _refused(caller, "delete_port", "deletes ports of containers that are on it alone")
 
 
 def _check_binding(cloud: Cloud, caller: Caller, port: Port, wanted: Any) -> None:
     """Raise Forbidden or Conflict unless a host may say that a port is here, or is here no longer."""
     _check_host(caller, wanted, "update_port:binding:host_id")
-    if port.host == caller.host or (not port.host and (carries(caller.host, port) or wanted)):
+    if port.at == caller.host or (not port.at and (carries(caller.host, port) or wanted)):
         return
-    if not wanted or cloud.alive(port.host):
+    if not wanted or cloud.alive(port.at):
         raise Conflict(f"Port {port.id} is on another host than {caller.host}: it comes by a binding that waits there.")
 
 

@@ -388,7 +388,7 @@ def _essence(port: Port) -> tuple[object, ...]:
         port.allowed_address_pairs,
         port.port_security_enabled,
         port.admin_state_up,
-        port.host,
+        port.at,
         port.waiting,
         port.profile,
         port.vnic_type,

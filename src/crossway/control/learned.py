@@ -70,8 +70,8 @@ def _port(decision: Decision, host: str, id: str) -> Port:
     port = decision.rely(decision.cloud.ports, id)
     if port is None:
         raise NotFound("port", id)
-    if port.host != host:
-        raise Conflict(f"port {id} is on host {port.host or 'none'}, not on {host}")
+    if port.at != host:
+        raise Conflict(f"port {id} is on host {port.at or 'none'}, not on {host}")
     if not port.present:
         raise Invalid(f"port {id} is no workload's")
     return port

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from crossway.control import binding, group, identity, learned, link, log, outside, qos, trunk
+from crossway.control import binding, group, identity, learned, link, log, outside, qos, trunk, vif
 from crossway.control.address import by_mac
 from crossway.control.caller import Caller, project_of, seen
 from crossway.control.cloud import Cloud
@@ -34,7 +34,6 @@ from crossway.model.port import (
     Pair,
     Port,
     Wish,
-    bound_as,
     fixed_ips_filter,
 )
 from crossway.model.resource import Given, changed, new_id, now
@@ -61,6 +60,8 @@ def create(decision: Decision, caller: Caller, given: Given) -> Port:
     secured = given["port_security_enabled"]
     if secured is UNSET:
         secured = network.port_security_enabled and not given["device_owner"].startswith("network:")
+    profile = _profile(given["profile"], given["hardware_offload_type"], given["trusted"])
+    profile = vif.known(cloud, given["vnic_type"], profile)
     groups = given["security_groups"]
     if groups is UNSET:
         groups = (group.default(decision, project),) if secured else ()
@@ -75,9 +76,9 @@ def create(decision: Decision, caller: Caller, given: Given) -> Port:
             "port_security_enabled": secured,
             "security_groups": groups,
             "tags": _tags(given["tags"]),
-            "profile": _profile(given["profile"], given["hardware_offload_type"], given["trusted"]),
+            "profile": profile,
             "ip_allocation": NONE if given["fixed_ips"] == () else IMMEDIATE,
-            **bound_as(given["host"] or ""),
+            **vif.bind(cloud, network, given["host"] or "", given["vnic_type"], profile),
         },
     )
     qos.refer(decision, caller, port.id, None, port.qos_policy_id)
@@ -154,11 +155,18 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         _check_feet(old, new["fixed_ips"])
     if "fixed_ips" in new:
         outside.readdress(decision, old, new["fixed_ips"])
-    if "host" in given:
-        new.update(bound_as(given["host"] or ""))
-        waiting = binding.follow(decision, old, new["host"])
     if "trusted" in given:
         new["profile"] = _profile(given.get("profile", old.profile), None, given["trusted"])
+    if "profile" in new:
+        new["profile"] = vif.known(cloud, given.get("vnic_type", old.vnic_type), new["profile"])
+    bound = {"host": old.host, "vnic_type": old.vnic_type, "profile": old.profile}
+    binds = {**bound, **{name: new[name] for name in bound if name in new}}
+    binds["host"] = binds["host"] or ""
+    if binds != bound or (old.failed and old.host):
+        # One that failed is tried again with every change of the port, as Neutron does.
+        new.update(vif.bind(cloud, network, edge=old.edge, **binds))
+        if binds["host"] != old.host:
+            waiting = binding.follow(decision, old, binds["host"])
     if old.host and given.get("numa_affinity_policy", old.numa_affinity_policy) != old.numa_affinity_policy:
         raise Conflict(
             f"Unable to complete operation on port {id}, port is bound: its NUMA affinity policy cannot change.",
@@ -270,7 +278,8 @@ def remove(decision: Decision, port: Port) -> None:
 def places(port: Port) -> tuple[object, ...]:
     """Return what hosts must have applied before the port is ACTIVE."""
     return (
-        port.host,
+        port.at,
+        port.failed,
         port.fixed_ips,
         port.mac_address,
         port.identity,

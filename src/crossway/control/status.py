@@ -18,6 +18,7 @@ from crossway.control.cloud import Cloud, Step
 from crossway.control.decision import Decision, decide
 from crossway.control.interest import Interest
 from crossway.control.port import places
+from crossway.control.vif import bind
 from crossway.errors import Fault, NotFound
 from crossway.model.port import ACTIVE, DOWN, Port
 from crossway.model.resource import changed, now
@@ -31,6 +32,8 @@ TOGETHER = 500
 class Status:
     def __init__(self, cloud: Cloud, interest: Interest, clock: Callable[[], float] = time.monotonic) -> None:
         self.cloud, self.interest, self.clock = cloud, interest, clock
+        # Hosts that have come since ports that no host could carry were last looked at.
+        self._come: set[str] = set()
         # Living hosts by when they last reported, oldest first. At first all are held to live, or a
         # port could be ACTIVE before they had a chance to say what they have not applied.
         self.seen: dict[str, float] = dict.fromkeys(cloud.hosts.rows, clock())
@@ -61,9 +64,7 @@ class Status:
         """
         if host not in self.cloud.hosts.rows:
             raise NotFound("host", host)
-        revived = self.seen.pop(host, None) is None
-        self.seen[host] = self.clock()
-        self.seen_at[host] = now()
+        revived = self.heard(host)
         unknown = host not in self.up
         up = self.up.setdefault(host, set())
         # A revision of the future is one of another past: the store was put back to an older state.
@@ -84,11 +85,26 @@ class Status:
         for id in down:
             up.discard(id)
             port = self.cloud.ports.get(id)
-            if port and port.host == host and port.present:
+            if port and port.at == host and port.present:
                 self._forget(id)
                 if port.status == ACTIVE:
                     self._want(id, DOWN)
         return unknown and not whole
+
+    def heard(self, host: str) -> bool:
+        """Note that a host has spoken; return whether it did not live before."""
+        revived = self.seen.pop(host, None) is None
+        self.seen[host] = self.clock()
+        self.seen_at[host] = now()
+        if revived:
+            self._came(host)
+        return revived
+
+    def _came(self, host: str) -> None:
+        """Have ports be bound that a host which is there now can carry."""
+        if self.cloud.ports.ids("failed", True):
+            self._come.add(host)
+            self._woken.set()
 
     def behind(self, revision: int) -> list[str]:
         """Return the registered hosts that have not applied a revision, as far as is known."""
@@ -108,7 +124,7 @@ class Status:
                 break
             del self.seen[host]
             for id in list(self._blocks.get(host, ())):
-                if self.cloud.ports.rows[id].host == host:
+                if self.cloud.ports.rows[id].at == host:
                     # Others are not waited for; the port's own host must say so itself when it is back.
                     self._forget(id)
                 else:
@@ -119,6 +135,8 @@ class Status:
         while True:
             await self._woken.wait()
             self._woken.clear()
+            while self._come:
+                await self._bind_again(self._come.pop())
             while self._wanted:
                 some = dict(self._wanted.popitem() for _ in range(min(len(self._wanted), TOGETHER)))
                 await self._persist(partial(self._write, some=some))
@@ -131,6 +149,23 @@ class Status:
                 rested = [key for key, (since, _) in self.cloud.resting.items() if since <= floor]
                 for n in range(0, len(rested), TOGETHER):
                     await self._persist(partial(self._release, keys=rested[n : n + TOGETHER]))
+
+    async def _bind_again(self, host: str) -> None:
+        """Bind ports that failed: those that are to be on a host that has come, and those of its edge."""
+        ports = self.cloud.ports
+        ids = [id for id in ports.ids("failed", True) if (p := ports.get(id)) and (p.host == host or p.link)]
+        for n in range(0, len(ids), TOGETHER):
+            await self._persist(partial(self._bind, ids=ids[n : n + TOGETHER]))
+
+    def _bind(self, decision: Decision, ids: Iterable[str]) -> None:
+        for id in ids:
+            port = decision.get(self.cloud.ports, id)
+            network = self.cloud.networks.get(port.network_id) if port is not None else None
+            if port is None or network is None or not port.failed:
+                continue
+            bound = bind(self.cloud, network, port.host, port.vnic_type, port.profile)
+            if (new := changed(port, bound)) is not port:
+                decision.put(self.cloud.ports, new)
 
     async def _persist(self, verb: Callable[[Decision], None]) -> None:
         """Have it written, however long the store needs to get well again."""
@@ -149,17 +184,20 @@ class Status:
                         gone.pop(id, None)
                 elif old is None:
                     self.seen[id] = self.clock()
+                    self._came(id)
+                elif old.physnets != new.physnets:
+                    self._came(id)
             elif kind == "port":
                 self._port(revision, old, new)
                 if old and old.identity and (new is None or new.identity != old.identity):
                     self._note_unused(old, revision)
 
     def _port(self, revision: int, old: Port | None, new: Port | None) -> None:
-        if old and (new is None or new.host != old.host):
+        if old and (new is None or new.at != old.at):
             self.since.pop(old.id, None)
             self._forget(old.id)
-            if old.host in self.up:
-                self.up[old.host].discard(old.id)
+            if old.at in self.up:
+                self.up[old.at].discard(old.id)
         if new is None or not new.present:
             return
         if new.status == ACTIVE:
@@ -179,7 +217,7 @@ class Status:
         self._forget(id)
         if port is None or not port.present or port.status == ACTIVE:
             return
-        if port.host not in self.seen or id not in self.up.get(port.host, ()):
+        if port.at not in self.seen or id not in self.up.get(port.at, ()):
             return
         since = self.since[id]
         behind = {
@@ -225,7 +263,7 @@ class Status:
             if port is None or port.status == status:
                 continue
             # Decided anew each time: the port may have moved, or been reported down, since.
-            up = port.present and id in self.up.get(port.host, ())
+            up = port.present and id in self.up.get(port.at, ())
             if up == (status == ACTIVE) and id not in self._waiting:
                 decision.put(self.cloud.ports, changed(port, {"status": status}))
 

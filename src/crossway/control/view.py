@@ -304,7 +304,7 @@ def _port(port: Port, cloud: Cloud) -> Shape:
         "pairs": [{"ip": _prefix(pair.ip_address), "mac": pair.mac_address} for pair in port.allowed_address_pairs],
         "secured": port.port_security_enabled,
         "up": port.admin_state_up,
-        "host": port.host,
+        "host": port.at,
         "waiting": port.waiting,
         "device": port.device,
         "link": port.link,

@@ -30,7 +30,7 @@ from crossway.model.check import (
     text,
     uuid,
 )
-from crossway.model.link import Link, link_of
+from crossway.model.link import BAREMETAL, Link, link_of
 from crossway.model.resource import TAGS_MAX, Kind, Resource, attribute, told
 from crossway.model.who import (
     ADMIN,
@@ -51,6 +51,9 @@ ROUTER_INTERFACE = "network:router_interface"
 ATTACHED = "host:attached"  # an interface of a host itself
 GUEST = "compute:libvirt"  # of a domain that a host's libvirt runs
 ROUTER_GATEWAY = "network:router_gateway"
+# What a port is to be plugged into, and what it is plugged into: what the Networking API calls a VIF.
+NORMAL = "normal"
+UNBOUND, BINDING_FAILED, TAP, OTHER = "unbound", "binding_failed", "tap", "other"
 # How a port came by its addresses: it has some, or asked for none.
 IMMEDIATE, NONE = "immediate", "none"
 # Options that say "none" by being empty.
@@ -234,13 +237,15 @@ class Port(
 ):
     """*identity* is the number of its set of security groups; 0 if it has none.
 
-    *waiting* are the hosts of its bindings that wait.
+    *waiting* are the hosts of its bindings that wait. *edge* is the host before its bare-metal server, where *host*
+    is no host but what Ironic calls the server.
 
     *resource_request* is derived; it stands here so that it can be hidden.
     """
 
     identity: int = 0
     waiting: tuple[str, ...] = ()
+    edge: str = ""
     network_id: Annotated[str, attribute(uuid, put=False, default=msgspec.NODEFAULT)]
     mac_address: Annotated[
         str, attribute(or_none(mac), create=OF_NETWORK | HOST_OF_PROJECT, update=SERVICE | PARENT_MANAGER | HOST)
@@ -336,14 +341,24 @@ class Port(
             return None
 
     @property
+    def at(self) -> str:
+        """Return the host that carries it, or is to."""
+        return self.edge or self.host
+
+    @property
+    def failed(self) -> bool:
+        """Say whether no host could carry it when it was bound."""
+        return self.vif_type == BINDING_FAILED
+
+    @property
     def present(self) -> bool:
         """Say whether a host carries it; a router's own ports are carried by all."""
-        return bool(self.host) and self.device_owner not in (ROUTER_INTERFACE, ROUTER_GATEWAY)
+        return bool(self.at) and not self.failed and self.device_owner not in (ROUTER_INTERFACE, ROUTER_GATEWAY)
 
     @property
     def carriers(self) -> tuple[str, ...]:
         """Return the hosts that must know it as their own: where it is, may go, or was."""
-        return (self.host, *self.waiting)
+        return (self.at, *self.waiting)
 
 
 PORT = Kind(
@@ -360,7 +375,8 @@ PORT = Kind(
         "network_id": None,
         "device_id": None,
         "device_owner": None,
-        "host": None,
+        "host": lambda port: dict.fromkeys(host for host in (port.host, port.edge) if host),
+        "failed": lambda port: (True,) if port.failed else (),
         "waiting": None,
         "subnet_id": lambda port: {fixed.subnet_id: None for fixed in port.fixed_ips},
         "joined_subnet_id": lambda port: (
@@ -374,8 +390,19 @@ PORT = Kind(
 )
 
 
-def bound_as(host: str) -> Mapping[str, Any]:
-    """Return what follows from being bound to *host*, or to none."""
+def bound_as(host: str, vnic_type: str = NORMAL, edge: str = "") -> Mapping[str, Any]:
+    """Return what follows from being bound to *host*, by *edge* if it is no host itself; or to none."""
     if not host:
-        return {"host": "", "vif_type": "unbound", "vif_details": {}}
-    return {"host": host, "vif_type": "tap", "vif_details": {"port_filter": True, "connectivity": "l2"}}
+        return {"host": "", "edge": "", "vif_type": UNBOUND, "vif_details": {}}
+    vif_type = OTHER if vnic_type == BAREMETAL else TAP
+    return {
+        "host": host,
+        "edge": edge,
+        "vif_type": vif_type,
+        "vif_details": {"port_filter": True, "connectivity": "l2"},
+    }
+
+
+def not_bound(host: str) -> Mapping[str, Any]:
+    """Return what follows from being bound to *host* when no host can carry the port."""
+    return {"host": host, "edge": "", "vif_type": BINDING_FAILED, "vif_details": {}}

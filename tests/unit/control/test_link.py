@@ -35,7 +35,7 @@ def server(world: World, profile: dict[str, Any], **attrs: Any) -> Port:
     ids=["itself", "a link", "its switch", "in part", "as text as well"],
 )
 def test_hosts_are_told_where_a_server_is_plugged_in(world: World, profile: dict[str, Any]) -> None:
-    world.host("h1")
+    world.host("h1", "", "rack")
     told = Listener(world, "h1")
     port = server(world, profile, binding__host_id="h1")
     assert told.objects["port", port.id]["link"] == {"physnet": "rack", "vlan": 105}
@@ -92,7 +92,7 @@ def test_a_vlan_has_one_port_or_one_network(world: World) -> None:
 
 def test_a_standby_serves_the_same_place(world: World) -> None:
     for host in ("h1", "h2"):
-        world.host(host)
+        world.host(host, "", "rack")
     port = server(world, RACK, binding__host_id="h1")
     with pytest.raises(Invalid, match="plugged in at VLAN 105 of rack"):
         world.make(BINDINGS, NOVA, parent=port.id, host="h2", profile={**RACK, "vlan": 9})
@@ -104,7 +104,7 @@ def test_a_standby_serves_the_same_place(world: World) -> None:
 
 def test_a_standby_serves_wherever_the_server_is_now(world: World) -> None:
     told = {
-        host: (world.host(host, ip), Listener(world, host))[1]
+        host: (world.host(host, ip, "rack"), Listener(world, host))[1]
         for host, ip in (("h1", "192.0.2.1"), ("h2", "192.0.2.2"))
     }
     port = server(world, RACK, binding__host_id="h1")

@@ -423,6 +423,7 @@ def test_a_network_without_port_security_gives_it_to_its_ports(world: World) -> 
 
 
 def test_binding(world: World, net: Network) -> None:
+    world.host("h1")
     port = world.port(net, binding__host_id="h1", binding__profile={"device": "tap7"})
     assert (port.host, port.vif_type, port.device) == ("h1", "tap", "tap7")
     free = world.change(port, binding__host_id="")
