@@ -190,7 +190,7 @@ static __always_inline void forget_flow(const struct flow_key *key)
 
 // Write a new flow: in place of a former one within the share of its port, if there
 // was one (`former`), else within the share, else borrowed; 0 or -errno.
-__noinline int begin_flow(struct flow_key *key, struct flow *row, __u32 former)
+static __noinline int begin_flow(struct flow_key *key, struct flow *row, __u32 former)
 {
 	if (!key || !row)
 		return -1;
@@ -206,7 +206,7 @@ __noinline int begin_flow(struct flow_key *key, struct flow *row, __u32 former)
 
 // Bring a borrowed flow into its port's share, if there is room by now: whether it
 // is there.
-__noinline int promote_flow(struct flow_key *key, struct flow *borrowed)
+static __noinline int promote_flow(struct flow_key *key, struct flow *borrowed)
 {
 	struct flow row;
 
@@ -503,7 +503,7 @@ static __always_inline bool is_unpublished(const struct flow_key *key, __u64 now
 // Let a packet in that has come to a published port, and its answers out,
 // whatever policy says: publishing is the permission. 0, or why it cannot be: its
 // flow is there already, and did not begin at a published port.
-__noinline int admit(struct packet *p, struct flow_key *key, __u32 identity)
+static __noinline int admit(struct packet *p, struct flow_key *key, __u32 identity)
 {
 	__u32 generation = generation_of(identity);
 	struct flow *f;

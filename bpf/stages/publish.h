@@ -30,7 +30,7 @@ static __always_inline struct published *find_published(const struct addr *ip, _
 // Return whether the port reaches an address another way than by the host: on its
 // own network, or through its gateway on one that routers join, or by their routes,
 // default ones left out.
-__noinline int is_of_ports_side(struct published *row, struct addr *client)
+static __noinline int is_of_ports_side(struct published *row, struct addr *client)
 {
 	struct port *port = row ? bpf_map_lookup_elem(&ports, &row->place.port) : NULL;
 	struct route_key key = { .prefixlen = 32 + 128 };
@@ -77,7 +77,7 @@ static __always_inline bool is_same_client(const struct translation *t, const st
 // Return why somebody must not become a client of this flow, or 0. Answers go to
 // whom the first packet says that it is from, by the link by which it came: neither
 // another one nor another link takes them over while the flow goes on.
-__noinline int refuse_client(struct __sk_buff *skb, struct packet *p, struct published *row, struct flow_key *key,
+static __noinline int refuse_client(struct __sk_buff *skb, struct packet *p, struct published *row, struct flow_key *key,
 			     __u32 ifindex)
 {
 	struct translation *t;

@@ -83,7 +83,7 @@ enum arrived { FROM_STRANGER, FROM_HOST, FROM_ELSEWHERE };
 // Ask whether an address is a known host's, and a packet from it may come by this link:
 // enum arrived. A link of a bridge or bond is none that routes tell of; what comes
 // by it is judged where it goes on, by the kernel.
-__noinline int ask_arrival(struct __sk_buff *skb, struct addr *from, struct arrival *row)
+static __noinline int ask_arrival(struct __sk_buff *skb, struct addr *from, struct arrival *row)
 {
 	const __u64 lifetime = 100000000;
 	__u32 ifindex = skb->ifindex;
