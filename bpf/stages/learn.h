@@ -23,11 +23,12 @@ const struct sighting *const sighting_layout SEC(".rodata") = 0;
 
 static __always_inline int tell_agent(struct packet *p, const struct endpoint_key *at, enum sighting_kind kind)
 {
+	struct port_key port = p->port;  // on the stack, as in seek()
 	struct sighting *s;
 
-	if (!has_budget(&sighting_budgets, &p->port, p->now, SIGHTINGS, SIGHTINGS_PER_SECOND))
+	if (!has_budget(&sighting_budgets, &port, p->now, SIGHTINGS, SIGHTINGS_PER_SECOND))
 		return 0;
-	if (!may_wait(&sightings, &sightings_waiting, &p->port, sizeof(*s)))
+	if (!may_wait(&sightings, &sightings_waiting, &port, sizeof(*s)))
 		return 0;
 	s = bpf_ringbuf_reserve(&sightings, sizeof(*s), 0);
 	if (!s)
@@ -112,18 +113,20 @@ __noinline int note_holder(struct __sk_buff *skb, struct packet *p)
 __noinline int seek(struct packet *p)
 {
 	struct search first, *search;
+	struct endpoint_key key;
 
 	if (!p || !has_unknown(p->sought.network))
 		return 0;
-	search = bpf_map_lookup_elem(&sought, &p->sought);
+	key = p->sought;  // on the stack: kernel 6.1 takes no other key here
+	search = bpf_map_lookup_elem(&sought, &key);
 	if (!search || p->now - search->last > 3 * SECOND) {
-		if (!tell_agent(p, &p->sought, SIGHTING_SOUGHT))
+		if (!tell_agent(p, &key, SIGHTING_SOUGHT))
 			return 0;
 		first.began = first.last = p->now;
-		bpf_map_update_elem(&sought, &p->sought, &first, BPF_ANY);
+		bpf_map_update_elem(&sought, &key, &first, BPF_ANY);
 		return 1;
 	}
-	if (p->now - search->last > SECOND && tell_agent(p, &p->sought, SIGHTING_SOUGHT))
+	if (p->now - search->last > SECOND && tell_agent(p, &key, SIGHTING_SOUGHT))
 		search->last = p->now;
 	return p->now - search->began < SECOND;
 }

@@ -47,7 +47,11 @@ static __always_inline bool leads_by(const struct packet *p, struct route *first
 	struct next_hop_key key = { .prefixlen = 64 + 128, .router = p->router, .dst = p->src };
 	struct route *route;
 
-	for (key.number = 1; key.number < MAX_NEXT_HOPS && key.number <= first->others; key.number++) {
+	// Counted apart from the key: kernel 6.1 follows no counter that is part of one.
+	for (__u32 number = 1; number < MAX_NEXT_HOPS; number++) {
+		if (number > first->others)
+			break;
+		key.number = number;
 		route = bpf_map_lookup_elem(&next_hops, &key);
 		if (route && route->network == network)
 			return true;
