@@ -188,6 +188,9 @@ static __always_inline void forget_flow(const struct flow_key *key)
 	bpf_map_delete_elem(&flows, key);
 }
 
+// Static, as others that look up what they are given: before kernel 6.2 a function
+// that is verified by itself may not.
+//
 // Write a new flow: in place of a former one within the share of its port, if there
 // was one (`former`), else within the share, else borrowed; 0 or -errno.
 static __noinline int begin_flow(struct flow_key *key, struct flow *row, __u32 former)
