@@ -55,7 +55,8 @@ static __always_inline struct fragment *find_datagram(const struct packet *p, __
 		struct slot_key one = { .port = key.port, .slot = (at ^ i) & (slots - 1) };
 		struct fragment *row = bpf_map_lookup_elem(&fragments, &one);
 
-		if (row && is_of_datagram(&row->of, p) && p->now - row->seen <= FRAGMENT_LIFE) {
+		// A clock behind `seen` is that of another CPU.
+		if (row && is_of_datagram(&row->of, p) && (__s64)(p->now - row->seen) <= (__s64)FRAGMENT_LIFE) {
 			slot->slot = one.slot;
 			return row;
 		}

@@ -111,7 +111,7 @@ static __always_inline int make_of(struct __sk_buff *skb, struct packet *p, cons
 	__u64 charge;
 
 	*why = DROP_NONE;
-	if (!e || !is_of_datagram(&e->of, p) || p->now - e->seen > cfg.fragment_wait * SECOND)
+	if (!e || !is_of_datagram(&e->of, p) || (__s64)(p->now - e->seen) > (__s64)(cfg.fragment_wait * SECOND))
 		return -1;
 	charge = e->charge;
 	length = e->length;
