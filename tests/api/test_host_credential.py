@@ -90,6 +90,7 @@ V1 = [
     ("POST", "/status", {"applied": 1, "ports": {}}),
     ("POST", "/handover", {"port": "p", "flows": ""}),
     ("POST", "/taken", {"port": "p"}),
+    ("POST", "/learned", {"port": "p", "ip": "10.0.0.1", "mac": "02:00:00:00:00:01"}),
     ("DELETE", "", None),
 ]
 

@@ -135,7 +135,8 @@ def follow(decision: Decision, port: Port, host: str) -> tuple[str, ...]:
 def hand_over(decision: Decision, host: str, id: str, flows: str) -> None:
     """Tell those where a port may go on, or already does, of its connections."""
     cloud = decision.cloud
-    port = decision.rely(cloud.ports, id)
+    # As it is now: when nobody waits any more, what was told of its connections goes, and nothing comes after.
+    port = decision.read(cloud.ports, id)
     if port is None:
         raise NotFound("port", id)
     if host not in port.carriers:
