@@ -270,7 +270,7 @@ def test_a_dropped_packet_is_told_in_one_line(last: dict[str, Any], text: str) -
 
 def test_policy_is_a_table_of_who_may_do_what(crossway: Crossway) -> None:
     rows = {row["operation"]: row["who"] for row in crossway.json("policy")}
-    assert rows["create_network"] == "admin or member of its project"
+    assert rows["create_network"] == "admin or host of its project or member of its project"
     assert rows["create_network:shared"] == "admin"
     assert rows["create_policy_bandwidth_limit_rule"] == "admin or manager of its parent's project"
     assert "add_router_interface" in crossway.ok("policy", "router")
