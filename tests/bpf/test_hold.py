@@ -256,7 +256,7 @@ def young(w: World) -> None:
 def test_the_known_firsts_of_a_port_stand_whatever_others_send(w: World) -> None:
     first, later, _ = parts(4, A, FAR)
     w.send(first)
-    for i in range(2000):
+    for i in range(5 * SLOTS[r.ShareOf.FRAGMENTS]):
         w.send(parts(4, B, FAR, id=i)[0], B)
     assert w.send(later).to == "vxlan"
 
