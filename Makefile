@@ -47,14 +47,14 @@ battery: setup
 	@scripts/guest
 	@$(PY) -m crossway.lab.battery $(if $(PAGE),--page docs/battery.md) $(ARGS)
 
-# What needs no hosts runs on all cores, a file a core; the stories of the lab, which watch the clock, one after another.
-QUICK := tests/unit tests/store tests/bpf tests/api tests/docs
+# What does not watch the clock runs on all cores, a file a core; servers under load and the stories of the lab one after another.
+QUICK := tests/unit tests/store tests/bpf tests/docs
 
 test: setup
 ifdef ARGS
 	@$(PY) -m pytest $(ARGS)
 else
-	@status=0; $(PY) -m pytest -n auto --dist loadfile $(QUICK) || status=$$?; $(PY) -m pytest tests/lab || status=$$?; exit $$status
+	@status=0; $(PY) -m pytest -n auto --dist loadfile $(QUICK) || status=$$?; $(PY) -m pytest tests/api tests/lab || status=$$?; exit $$status
 endif
 
 check: setup

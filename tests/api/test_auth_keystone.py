@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -213,19 +213,19 @@ def test_the_servers_own_token_is_renewed_when_it_is_no_longer_good(server: Serv
 
 
 @pytest.mark.parametrize(
-    ("told", "project", "roles"),
+    ("made", "project", "roles"),
     [
-        (token("p", ("member",)), "p", {"member", "reader"}),
-        (token("p", ("Admin",)), "p", {"admin", "manager", "member", "reader"}),
-        (token("", ("admin",), system={"all": True}), "", {"admin", "manager", "member", "reader"}),
-        (token("", ("member",), system={"all": True}), "", set()),
-        (token("", ("admin",), domain={"id": "default"}), "", set()),
-        (token("", ()), "", set()),
+        (lambda: token("p", ("member",)), "p", {"member", "reader"}),
+        (lambda: token("p", ("Admin",)), "p", {"admin", "manager", "member", "reader"}),
+        (lambda: token("", ("admin",), system={"all": True}), "", {"admin", "manager", "member", "reader"}),
+        (lambda: token("", ("member",), system={"all": True}), "", set()),
+        (lambda: token("", ("admin",), domain={"id": "default"}), "", set()),
+        (lambda: token("", ()), "", set()),
     ],
     ids=["member", "admin", "admin of the system", "member of the system", "admin of a domain", "without scope"],
 )
-def test_what_a_token_allows(told: Any, project: str, roles: set[str]) -> None:
-    caller, lives = caller_of(told)
+def test_what_a_token_allows(made: Callable[[], Any], project: str, roles: set[str]) -> None:
+    caller, lives = caller_of(made())
     assert (caller.project, caller.user, caller.roles) == (project, "u1", frozenset(roles))
     assert 3000 < lives <= 3600
 

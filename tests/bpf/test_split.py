@@ -303,6 +303,9 @@ def test_the_smallest_network_on_the_way_is_what_pieces_fit(wide: World) -> None
         if right != BLUE:
             route = r.Route(r.RouteKind.VIA, right, r.pack_ip(transit(right, 100).ip4))
             wide.put("routes", {r.RouteKey(32 + 120, n, r.pack_ip(D.ip4)[:15] + b"\0"): route})
+        if left != RED:
+            back = r.Route(r.RouteKind.VIA, left, r.pack_ip(transit(left, 101).ip4))
+            wide.put("routes", {r.RouteKey(32 + 120, n, r.pack_ip(A.ip4)[:15] + b"\0"): back})
     sent = frame(A, D, UDP, body(UDP, 1401), to=way, fragment=0)
     with Ears("dd") as ears:
         done = wide.send(sent)
