@@ -21,6 +21,29 @@ static __always_inline int strip(struct __sk_buff *skb, struct packet *p)
 	return p->tag ? bpf_skb_vlan_pop(skb) : 0;
 }
 
+// Take tags of VLAN 0 off, which say a priority alone (IEEE 802.1Q): the kernel takes
+// such a frame for an untagged one, and so must what judges it. 0 or -errno.
+static __always_inline int drop_priority_tags(struct __sk_buff *skb)
+{
+	__be16 tag;
+
+#pragma unroll
+	for (int i = 0; i < 3; i++) {
+		if (skb->vlan_present) {
+			if (skb->vlan_tci & 0xfff)
+				return 0;
+		} else if (skb->protocol == bpf_htons(ETH_P_8021Q) || skb->protocol == bpf_htons(ETH_P_8021AD)) {
+			if (bpf_skb_load_bytes(skb, ETH_HLEN, &tag, 2) || tag & bpf_htons(0xfff))
+				return 0;
+		} else {
+			return 0;
+		}
+		if (i == 2 || bpf_skb_vlan_pop(skb))
+			return -1;
+	}
+	return 0;
+}
+
 // To the host itself, unless a port has something published there: the agent
 // empties that slot while nothing is published, and calling it then leads on.
 static __always_inline int to_self(struct __sk_buff *skb)
@@ -44,6 +67,12 @@ int from_uplink(struct __sk_buff *skb)
 
 	if (!p)
 		return TC_ACT_UNSPEC;
+	if (drop_priority_tags(skb)) {
+		p->port = (struct port_key){};
+		p->flags = PACKET_UPLINK;
+		parse(skb, p);
+		return drop(p, DROP_SPOOFED_VLAN);
+	}
 	if (cfg.direct && !skb->vlan_present && skb->protocol == bpf_htons(ETH_P_IP) && unwrap(skb, p)) {
 		p->port = (struct port_key){};
 		p->flags = PACKET_OVERLAY;

@@ -9,7 +9,7 @@ static __always_inline bool has_budget(void *table, const struct port_key *port,
 				       __u64 per_second)
 {
 	const __u64 each = SECOND / per_second, full = burst * each;
-	__u64 have;
+	__u64 have, passed;
 	struct budget first = { .seen = now, .nanoseconds = full - each };
 	struct budget *b = bpf_map_lookup_elem(table, port);
 
@@ -17,10 +17,13 @@ static __always_inline bool has_budget(void *table, const struct port_key *port,
 		bpf_map_update_elem(table, port, &first, BPF_ANY);
 		return true;
 	}
-	have = now - b->seen > full ? full : b->nanoseconds + (now - b->seen);
+	passed = now - b->seen;
+	if ((__s64)passed < 0)
+		passed = 0;  // another CPU's clock is a tick ahead
+	have = passed > full ? full : b->nanoseconds + passed;
 	if (have > full)
 		have = full;
-	b->seen = now;
+	b->seen += passed;
 	b->nanoseconds = have < each ? have : have - each;
 	return have >= each;
 }

@@ -103,6 +103,24 @@ def test_a_host_is_heard_by_its_own_link_alone(d: World, what: str) -> None:
     assert (done.verdict, done.drops) == (SHOT, {(None, "SPOOFED_HOST"): 1})
 
 
+def tagged(sent: bytes, *tags: bytes) -> bytes:
+    return sent[:12] + b"".join(tags) + sent[12:]
+
+
+@pytest.mark.parametrize("tags", [(b"\x81\0\xe0\0",), (b"\x88\xa8\0\0",), (b"\x81\0\0\0",) * 2])
+@pytest.mark.parametrize("what", ["plain VXLAN", "VXLAN over IPv6", "hosts' own talk"])
+def test_a_priority_tag_changes_nothing_of_that(d: World, what: str, tags: tuple[bytes, ...]) -> None:
+    there = come(d, tagged(TALK[what]("uplink"), *tags), "uplink")
+    assert (there.verdict, there.drops) == (REDIRECT if what == "plain VXLAN" else UNSPEC, {})
+    done = come(d, tagged(TALK[what](ELSEWHERE), *tags), ELSEWHERE)
+    assert (done.verdict, done.drops) == (SHOT, {(None, "SPOOFED_HOST"): 1})
+
+
+def test_more_priority_tags_than_anybody_needs_are_dropped(d: World) -> None:
+    done = come(d, tagged(TALK["plain VXLAN"](ELSEWHERE), *(b"\x81\0\0\0",) * 3), ELSEWHERE)
+    assert (done.verdict, done.drops) == (SHOT, {(None, "SPOOFED_VLAN"): 1})
+
+
 OTHERS: dict[str, Callable[[], bytes]] = {
     "a stranger's VXLAN": lambda: wrapped(INNER, src=STRANGER, device=ELSEWHERE),
     "a stranger's talk": lambda: says(STRANGER, UDP, udp(PEER_PORT, PEER_PORT), ELSEWHERE),
