@@ -39,6 +39,7 @@ from bench.judge import Row, Spread
 from bench.page import PAGE, number, put, table
 from bench.record import keep, machine
 from bench.spaces import BUILD, Spaces, cable
+from crossway import settings
 from crossway.client import Client, Object, path_of
 from crossway.errors import Fault
 from crossway.lab.lab import Host, Lab, Workload
@@ -69,6 +70,7 @@ BARE = "10.88.0"
 RATE_TARGET, P99_TARGET, ACTIVE_TARGET = 0.95, 1.5, 1.0
 OURS, PEER = "Crossway", "a bare veth"
 PEER_SERVER = "a server that refuses all"
+SILENT_MAX = int(settings.STRANGERS.default)
 
 
 def build_tool() -> Path:
@@ -321,12 +323,22 @@ def flood_policy(url: str, network: str, host: str, seconds: float) -> None:
 
 
 def refuse_all(port: int) -> None:
-    """Answer every request with 413 without reading its body, until it is ended: the peer of the API's server."""
+    """Answer every request with 413 without reading its body, until it is ended: the peer of the API's server.
+
+    It keeps as many connections that have not said anything whole as that does, so that a flood of them is as large.
+    """
+    silent: dict[asyncio.StreamWriter, None] = {}
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        silent[writer] = None
+        if len(silent) > SILENT_MAX:
+            oldest = next(iter(silent))
+            del silent[oldest]
+            oldest.transport.abort()
         try:
             while True:
                 head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+                silent.pop(writer, None)
                 known = head.startswith(b"GET ")
                 status = b"200 OK" if known else b"413 Content Too Large"
                 rest = b"" if known else b"Connection: close\r\n"
@@ -337,10 +349,11 @@ def refuse_all(port: int) -> None:
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, OSError):
             pass
         finally:
+            silent.pop(writer, None)
             writer.close()
 
     async def run() -> None:
-        server = await asyncio.start_server(one, "127.0.0.1", port)
+        server = await asyncio.start_server(one, "127.0.0.1", port, backlog=2048)
         print("ready", flush=True)
         async with server:
             await server.serve_forever()
@@ -440,7 +453,8 @@ class Scene:
             victim = self.api_victim if ours else self.bare_api_victim
         flooder = Flooder(command).start(self.hold)
         try:
-            window = victim.under(flooder, self.seconds, self.new_ports if ours else list)
+            # Ports are made beside the peer as well: that is work for the machine, too.
+            window = victim.under(flooder, self.seconds, self.new_ports)
             window.flood = ended(flooder, self.seconds + 60)
             return window
         finally:
@@ -507,18 +521,18 @@ def rows(case: str, ours: Sequence[Window], theirs: Sequence[Window]) -> list[Ro
     ]
 
 
-def quiet(scene: Scene) -> float:
-    """Return ours / theirs without any flood: what the victim's path itself costs beside a bare veth."""
+def quiet(scene: Scene, ours: Packets | Requests, theirs: Packets | Requests) -> float:
+    """Return ours / theirs without any flood: what the victim's own requests cost beside those of the peer."""
     rates = []
-    for victim in (scene.victim, scene.bare_victim):
+    for victim in (ours, theirs):
         idle = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        rates.append(victim.under(idle, scene.seconds, list).rate)
+        rates.append(victim.under(idle, scene.seconds, scene.new_ports).rate)
         _end(idle)
     return rates[0] / rates[1]
 
 
 def normalised(window: Window, floor: float) -> Window:
-    """Return a window of the bare path as it would be had it Crossway's own cost: *floor* is ours / theirs in quiet."""
+    """Return a window of the peer as it would be had it Crossway's own cost: *floor* is ours / theirs in quiet."""
     return Window(window.rate * floor, window.p99 / floor, window.lost, window.active, window.flood)
 
 
@@ -539,25 +553,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     order = random.Random(options.seed)
     with ExitStack() as stack:
         scene = Scene(stack, options.seconds)
-        floors = []
+        floors: list[float] = []
+        api_floors: list[float] = []
         for repeat in range(options.repeats):
-            floors.append(quiet(scene))
+            floors.append(quiet(scene, scene.victim, scene.bare_victim))
+            api_floors.append(quiet(scene, scene.api_victim, scene.bare_api_victim))
             for case in order.sample(cases, len(cases)):
                 for ours in order.sample((True, False), 2):
                     window = scene.run(case, ours)
                     windows.setdefault((case, ours), []).append(window)
                     who = OURS if ours else "compared"
                     console.print(f"{repeat + 1} {case} {who}: {window}", highlight=False)
-    floor = statistics.median(floors)
+    floor, api_floor = statistics.median(floors), statistics.median(api_floors)
     found: list[Row] = []
     for case in cases:
-        theirs = windows[case, False]
-        if case in PACKETS or case == "policy":
-            theirs = [normalised(window, floor) for window in theirs]
+        of_packets = case in PACKETS or case == "policy"
+        theirs = [normalised(window, floor if of_packets else api_floor) for window in windows[case, False]]
         found += rows(case, windows[case, True], theirs)
     told = {
         "machine": about, "repeats": options.repeats, "seconds": options.seconds,
-        "floor": floor, "rows": [asdict(row) for row in found],
+        "floor": floor, "api_floor": api_floor, "rows": [asdict(row) for row in found],
     }  # fmt: skip
     keep("neighbours", told, console)
     lines = [
@@ -568,7 +583,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     head = (
         f"Commit {about['commit']}, {about['date'][:10]}: {options.repeats} repeats of {options.seconds:g} s on "
         f"{about['cores']} cores, Linux {about['kernel']}. Without a flood the victim's path does {floor:.2f} of what "
-        "a bare veth does; the figures of the bare veth are multiplied by that.\n\n"
+        f"a bare veth does, and the API's server {api_floor:.2f} of what {PEER_SERVER} does; the peers' figures are "
+        "multiplied by that.\n\n"
     )
     put(PAGE, BEGIN, END, head + "\n".join(table(("case", "ours", "beside", "ratio", "target", ""), lines)))
 

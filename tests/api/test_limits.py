@@ -64,6 +64,18 @@ def test_tokens_come_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [buckets.take("a") for _ in range(4)] == [0, 0, 0, 1], "no more than fit"
 
 
+def test_what_was_used_ahead_is_paid_for_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("crossway.api.bucket.time.monotonic", lambda: now)
+    buckets = Buckets(rate=10, burst=30)
+    assert [buckets.charge("a", 25) for _ in range(3)] == [0.0, 2.0, 4.5]
+    assert buckets.charge("b", 1) == 0.0
+    now = 3.0
+    assert buckets.charge("a", 5) == 2.0
+    now = 100.0
+    assert buckets.charge("a", 40) == 1.0, "no more than fit"
+
+
 def test_the_longest_unheard_are_forgotten_first() -> None:
     buckets = Buckets(rate=0.001, burst=1, kept=2)
     for who in ("a", "b", "c"):

@@ -43,6 +43,17 @@ class Buckets:
             self._left.popitem(last=False)
         return 0
 
+    def charge(self, who: object, amount: float) -> float:
+        """Take tokens that are used already, be they there or not; return the seconds until they are paid for."""
+        now = time.monotonic()
+        left, since = self._left.get(who, (self.burst, now))
+        left = min(self.burst, left + (now - since) * self.rate) - amount
+        self._left[who] = (left, now)
+        self._left.move_to_end(who)
+        if len(self._left) > self.kept:
+            self._left.popitem(last=False)
+        return max(0.0, -left / self.rate)
+
     def back(self, who: object) -> None:
         """Give back a token that was taken."""
         if who in self._left:

@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 
 from crossway import settings
 from crossway.api.auth.layer import CALLER, KNOWN, address_of
+from crossway.api.bucket import Buckets
 from crossway.control.caller import SERVICE, Caller
 
 LOG = logging.getLogger("crossway.api")
@@ -34,6 +35,8 @@ KEEP_ALIVE_SECONDS, STRANGER_SECONDS = 75, 10
 UNREAD_SECONDS, CLOSE_SECONDS = 60, 5
 # Bytes of a body that come in the seconds of a setting at least, and that are let pass once it is refused.
 BODY_LEAST, DRAIN_MAX = 64 << 10, 64 << 20
+# Bytes of refused bodies that are read of one address, so that the client can read why: in a second, and at once.
+DRAIN_RATE, DRAIN_BURST = 16 << 20, 64 << 20
 # Files that a server opens beside connections, and the most that it asks for.
 OWN_FILES, FILES_MAX = 64, 1 << 20
 RETRY_SECONDS = 0.05
@@ -58,6 +61,7 @@ class Connections:
         self.by_address: dict[str, OrderedDict[Connection, None]] = {}
         # Of those that are known, whose request is answered: the longest so comes first.
         self.idle: OrderedDict[Connection, None] = OrderedDict()
+        self.drains = Buckets(DRAIN_RATE, DRAIN_BURST)
         self.count = 0
 
     def enter(self, one: Connection) -> None:
@@ -194,7 +198,14 @@ class Http(HttpToolsProtocol):
             self._drained += len(body)
             if self._drained > DRAIN_MAX:
                 self._end()
+            elif wait := self._held.drains.charge(self._connection.address, len(body)):
+                self.flow.pause_reading()
+                self.loop.call_later(wait, self._drain_on)
         super().on_body(body)
+
+    def _drain_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def on_message_complete(self) -> None:
         self._in_body = False
