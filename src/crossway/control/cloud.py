@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -225,11 +226,14 @@ class Cloud:
         self.heard_at: Mapping[str, str] = {}
         # Registered hosts that have not applied a revision.
         self.behind: Callable[[int], list[str]] = lambda revision: list(self.hosts.rows)
+        # The hosts for which operators keep an underlay address.
+        self.kept_for: Callable[[str], frozenset[str]] = lambda address: frozenset()
         # Where switches' ports lead, as the operator's table has it.
         self.switch_ports: Callable[[], Mapping[tuple[str, str], Link]] = dict
         # Has a host begin to carry a port that is about to move there: whoever speaks to hosts says so.
         self.take: Callable[[str, str], Awaitable[None]] = _nobody
-        self.turn = asyncio.Lock()
+        # Whose turn it is to decide, by what those who wait are in each other's way about.
+        self.turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.listeners: list[Callable[[int, list[Step]], None]] = []
         self._moved = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None

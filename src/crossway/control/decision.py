@@ -7,6 +7,7 @@ happened, and the verb decides anew on the newer state.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
@@ -244,9 +245,10 @@ async def decide(cloud: Cloud, verb: Callable[[Decision], T]) -> T:
     try:
         return await _try(cloud, verb)
     except Stale as stale:
+        about = min(stale.keys, default="")
         await cloud.reached(stale.revision)
-    # Those who are in each other's way decide one after the other from now on.
-    async with cloud.turn:
+    # Those who are in each other's way decide one after the other from now on, and keep nobody else waiting.
+    async with cloud.turns.setdefault(about, asyncio.Lock()):
         for _ in range(TRIES):
             try:
                 return await _try(cloud, verb)

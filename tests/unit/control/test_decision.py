@@ -202,3 +202,25 @@ def test_all_is_there_after_a_restart(world: World, store: Store) -> None:
         assert other.network().number == 2
     finally:
         other.stop()
+
+
+def test_who_waits_for_others_keeps_nobody_else_waiting(world: World) -> None:
+    """Many who change one thing take turns; one who is in others' way elsewhere decides meanwhile."""
+    busy, other = world.network(), world.network()
+
+    def rename(id: str, name: str) -> Any:
+        return lambda d: network.update(d, ADMIN, id, {"name": name})
+
+    ended: list[str] = []
+
+    async def one(id: str, name: str) -> None:
+        await decide(world.cloud, rename(id, name))
+        ended.append(name)
+
+    async def run() -> None:
+        many = [one(busy.id, f"busy{n}") for n in range(60)]
+        await asyncio.gather(*many, *(one(other.id, f"other{n}") for n in range(2)))
+
+    world.runner.run(run())
+    assert max(ended.index(f"other{n}") for n in range(2)) < 20
+    assert not world.cloud.turns
