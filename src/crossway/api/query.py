@@ -123,8 +123,7 @@ def _steps(cloud: Cloud, collection: Collection, caller: Caller, query: Query, p
     if parent and collection.kind.parent:
         field = collection.kind.parent[0]
         tests.append(lambda resource: getattr(resource, field) == parent)
-    if (coming := cloud.coming) is not None:
-        tests.append(lambda resource: resource.id not in coming)
+    tests.append(_arrived(cloud))
     if not anywhere(caller, collection.kind.get):
         tests.append(lambda resource: sees(cloud, caller, resource))
     if collection.below is not None or collection.rows is not None:
@@ -150,6 +149,18 @@ def _steps(cloud: Cloud, collection: Collection, caller: Caller, query: Query, p
         # It may have ceased to be what is asked for since it was told: the page begins where it would stand.
         found.append(_marker(cloud, collection, caller, query.marker))
     return (yield from _page(collection, found, query))
+
+
+def _arrived(cloud: Cloud) -> Test:
+    """Return what passes all but that of which only a part has come, at any time while it is looked at."""
+    coming: list[set[str]] = []
+
+    def test(resource: Any) -> bool:
+        if cloud.coming is not None and not (coming and coming[-1] is cloud.coming):
+            coming.append(cloud.coming)
+        return not any(resource.id in some for some in coming)
+
+    return test
 
 
 def _meant(collection: Collection, filters: Mapping[str, list[str]]) -> dict[str, list[Any]]:
@@ -287,7 +298,8 @@ def _page_by_id(table: Table[Any], bucket: Bucket, tests: list[Test], query: Que
         if not some:
             break
         last = some[-1]
-        rows = [table.rows[id] for id in some]
+        # What was found before the last step may be gone.
+        rows = [row for id in some if (row := table.rows.get(id)) is not None]
         for test in tests:
             rows = [r for r in rows if test(r)]
         hits += rows

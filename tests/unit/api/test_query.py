@@ -361,3 +361,40 @@ def test_what_is_said_again_and_again_is_done_once() -> None:
     assert asked.order == [("name", False), ("id", False)]
     assert asked.fields == ["id"]
     assert asked.filters == {"name": ["a"]}
+
+
+def test_what_is_gone_before_its_turn_is_not_in_a_page() -> None:
+    """The ids that a caller may see are put together once, from several sets of them."""
+    some = [
+        Network(id=one.id, project_id="alice" if n % 3 else "bob", shared=n == 3, number=n)
+        for n, one in enumerate(MANY)
+    ]
+    cloud = cloud_of(some)
+    asked = query.read(NETWORKS, [("limit", "150")], ALICE)
+    steps = query._steps(cloud, NETWORKS, ALICE, asked, "")
+    next(steps)
+    for gone in some[100:]:
+        cloud.networks.delete(gone.id)
+    assert ids(finish(steps)) == [one.id for one in some[:100] if one.project_id == "alice" or one.shared]
+
+
+def test_of_what_comes_while_a_page_is_looked_for_nothing_is_in_it() -> None:
+    cloud = cloud_of(MANY[::2])
+    steps = query._steps(cloud, GROUPS, ADMIN, query.read(GROUPS, [("limit", "300")], ADMIN), "")
+    next(steps)
+    cloud.coming = set()
+    for late in MANY[1::2]:
+        cloud.of(Group).put(late.id, msgspec.json.encode(late), 2)
+        cloud.coming.add(late.id)
+    next(steps)
+    cloud.coming = None
+    assert ids(finish(steps)) == ids(MANY[::2])
+
+
+def finish(steps: query.Steps) -> list[Any]:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: list[Any] = done.value
+            return found
