@@ -280,6 +280,7 @@ def kept(cloud: Cloud) -> Iterator[str]:
         yield f"keys are about to be made by nobody: {sorted(cloud.pending)[:10]}"
     for (table, project), ids in cloud.usage.making().items():
         yield f"{len(ids)} of table {table} count as being made for project '{project}' by nobody"
+    yield from cloud.policy_rows.faults()
     taken: dict[str, dict[str, str]] = {id: {} for id in cloud.subnets.rows}
     macs: dict[str, dict[str, str]] = {}
     for port in cloud.ports.rows.values():

@@ -9,7 +9,7 @@ of ports. `plan` makes no more of them; see decision 17.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 QUOTA = "policy_row"
 # Half of what can be numbered on a host, so that all can be replaced at once.
 PORT_SETS_MAX = 255
+# How many times its quota a project may come to have by what others do to groups that it shares with them: no use of
+# a group keeps its owner from changing it.
+BY_OTHERS = 2
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 
 Where = tuple[str, str]  # direction and ethertype
@@ -54,6 +57,9 @@ class Cost:
         self.numbered: Counter[tuple[Where, Ports]] = Counter()  # about remotes
         self.remotes: Counter[tuple[Where, str]] = Counter()  # groups
         self.named: Counter[tuple[Where, str]] = Counter()  # address groups
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Cost) and vars(self) == vars(other)
 
     def count(self, rule: Rule, by: int) -> None:
         """Count one rule more or less."""
@@ -87,9 +93,11 @@ class PolicyRows:
         if kind == "rule":
             for rule, by in ((old, -1), (new, 1)):
                 if rule is not None:
-                    self._costs.setdefault(rule.security_group_id, Cost()).count(rule, by)
-        elif kind == "group" and new is None and old is not None:
-            self._costs.pop(old.id, None)
+                    # A group's goes with its last rule: the group itself may go before its rules.
+                    cost = self._costs.setdefault(rule.security_group_id, Cost())
+                    cost.count(rule, by)
+                    if not cost.ports:
+                        del self._costs[rule.security_group_id]
         elif kind == "port":
             for port, by in ((old, -1), (new, 1)):
                 if port is not None and port.identity:
@@ -112,21 +120,27 @@ class PolicyRows:
 
     def charge(self, decision: Decision) -> Counter[str]:
         """Reserve what a decision makes more, by project, until it is there; raise OverQuota where that is too much."""
-        grown = self._grown(decision)
+        grown: Counter[str] = Counter()
         self._check_port_sets(decision)
         more: Counter[str] = Counter()
-        for group, by in grown.items():
+        asking: set[str] = set()
+        for (group, asks), by in self._grown(decision).items():
+            grown[group] += by
             for identity in self._tables["identity"].by("group", group):
                 for project in self._projects.get(int(identity.id), ()):
                     more[project] += by
+                    if project == asks and by > 0:
+                        asking.add(project)
         known: dict[str, int] = {}
         for project, identity in self._borne(decision):
             groups = self._groups(identity, decision)
             more[project] += self._of_set(groups, known) + sum(grown[group] for group in groups)
+            asking.add(project)
         more = +more
         for project, by in more.items():
             limit = self._usage.limit(QUOTA, project) if project else UNLIMITED
-            if limit != UNLIMITED and self.used(project) + self._reserved[project] + by > limit:
+            most = limit if project in asking else BY_OTHERS * limit
+            if limit != UNLIMITED and self.used(project) + self._reserved[project] + by > most:
                 raise OverQuota(
                     f"Quota exceeded for resources: ['{QUOTA}']. It would be {by} rows of policy more for the ports of "
                     "a project that has these security groups: more than it may have."
@@ -141,6 +155,24 @@ class PolicyRows:
     def reserved(self, project: str) -> int:
         """Return how many rows are being made for a project."""
         return self._reserved[project]
+
+    def faults(self) -> Iterator[str]:
+        """Yield where what is kept is not what rules and ports make, while nothing is under way."""
+        if self._reserved:
+            yield f"rows of policy are reserved by nobody: {dict(self._reserved)}"
+        anew = PolicyRows(self._tables, self._usage)
+        for kind in ("rule", "port"):
+            for one in self._tables[kind].rows.values():
+                anew.step(kind, None, one)
+        kept: tuple[tuple[str, Mapping[Any, object], Mapping[Any, object]], ...] = (
+            ("group", self._costs, anew._costs),
+            ("project", self._of_project, anew._of_project),
+            ("identity", self._projects, anew._projects),
+        )
+        for what, have, want in kept:
+            for id in have.keys() | want.keys():
+                if have.get(id) != want.get(id):
+                    yield f"the rows of policy that are counted of {what} {id} are not those that it makes"
 
     def _of_set(self, groups: Iterable[str], known: dict[str, int]) -> int:
         total = 0
@@ -181,20 +213,24 @@ class PolicyRows:
             if port.identity and port.identity not in self._of_project.get(port.project_id, ())
         }
 
-    def _grown(self, decision: Decision) -> Counter[str]:
-        """Return how many rows more each group makes for a set that has it."""
-        grown: Counter[str] = Counter()
+    def _grown(self, decision: Decision) -> Counter[tuple[str, str]]:
+        """Return how many rows more each group makes for a set that has it, and at the wish of which project."""
+        grown: Counter[tuple[str, str]] = Counter()
         for group, rules in self._new_rules(decision).items():
             cost, seen = self._cost(group), Cost()
             for rule in rules:
                 seen.count(rule, 1)
-            grown[group] += sum(1 for prefix in seen.prefixes if prefix not in cost.prefixes)
-            grown[group] += sum(rows_of(ports[1]) for ports in seen.ports if ports not in cost.ports)
+            by = sum(1 for prefix in seen.prefixes if prefix not in cost.prefixes)
+            by += sum(rows_of(ports[1]) for ports in seen.ports if ports not in cost.ports)
             identities = self._tables["identity"]
-            grown[group] += sum(
-                len(identities.ids("group", remote[1])) for remote in seen.remotes if remote not in cost.remotes
+            # With those that come at the same time, which know nothing of these rules.
+            by += sum(
+                len(decision.by(identities, "group", remote[1]))
+                for remote in seen.remotes
+                if remote not in cost.remotes
             )
-            grown[group] += sum(self._addresses(one[1], one[0]) for one in seen.named if one not in cost.named)
+            by += sum(self._addresses(one[1], one[0]) for one in seen.named if one not in cost.named)
+            grown[group, rules[0].project_id] += by
         named = self._tables[AddressGroup.kind.table]
         for new in decision.made_in(named):
             old = named.rows.get(new.id)
@@ -203,14 +239,15 @@ class PolicyRows:
                 for rule in self._tables["rule"].by("remote_address_group_id", new.id)
             }
             for group, _, family in naming:
-                grown[group] += _of_family(new, family) - (_of_family(old, family) if old else 0)
+                by = _of_family(new, family) - (_of_family(old, family) if old else 0)
+                grown[group, new.project_id] += by
         for identity in decision.made_in(self._tables["identity"]):
             aimed = {
                 (rule.security_group_id, rule.direction, rule.ethertype)
                 for group in identity.groups
                 for rule in self._tables["rule"].by("remote_group_id", group)
             }
-            grown.update(group for group, _, _ in aimed)
+            grown.update((group, identity.project) for group, _, _ in aimed)
         return grown
 
     def _new_rules(self, decision: Decision) -> dict[str, list[Rule]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -172,14 +173,78 @@ def test_a_shared_group_counts_for_whose_ports_have_it(limited: World) -> None:
     limited.rule(group, ALICE, remote_address_group_id=addresses.id, **NARROW)
     limited.port(net, BOB, security_groups=[group.id])
     assert (used(limited), used(limited, "bob")) == (0, 90)
-    with pytest.raises(OverQuota):
-        add(limited, addresses, *(f"10.9.0.{n}/32" for n in range(11)))
     own = bare(limited, BOB)
     limited.rule(own, BOB, protocol="icmp")
     with pytest.raises(OverQuota):
         limited.port(net, BOB, security_groups=[group.id, own.id])
     limited.do(lambda d: address_group.remove_addresses(d, ALICE, addresses.id, {"addresses": ["10.1.0.1/32"]}))
     assert used(limited, "bob") == 89
+
+
+def share(world: World, what: str, of: Any) -> None:
+    world.make(
+        RBAC_POLICIES, ALICE, object_type=what, object_id=of.id, target_tenant="bob", action="access_as_shared"
+    )  # fmt: skip
+
+
+def test_who_has_used_up_its_own_keeps_no_other_from_changing_what_it_has_shared(limited: World) -> None:
+    net, group, addresses = net_of(limited), bare(limited), named(limited, 40)
+    share(limited, "security_group", group)
+    share(limited, "address_group", addresses)
+    theirs = bare(limited, BOB)
+    limited.rule(theirs, BOB, remote_address_group_id=addresses.id, protocol="udp")
+    limited.rule(theirs, BOB, remote_group_id=group.id, **NARROW)
+    limited.port(net, BOB, security_groups=[theirs.id])
+    for n in range(100 - used(limited, "bob")):
+        limited.rule(theirs, BOB, remote_ip_prefix=f"10.9.{n}.0/24", protocol="udp")
+    assert used(limited, "bob") == 100
+    with pytest.raises(OverQuota):
+        limited.rule(theirs, BOB, remote_ip_prefix="10.10.0.0/16", protocol="udp")
+    # An address, a set of groups that it names as remote, and a rule of a group that its ports have.
+    add(limited, addresses, "10.9.0.1/32")
+    limited.port(net, ALICE, security_groups=[group.id])
+    limited.port(net, BOB, security_groups=[theirs.id])
+    assert used(limited, "bob") == 102
+    with pytest.raises(OverQuota):
+        limited.rule(theirs, BOB, protocol="icmp")
+    add(limited, addresses, *(f"10.8.{n}.0/24" for n in range(90)))
+    # Twice what it may have is an end.
+    with pytest.raises(OverQuota):
+        add(limited, addresses, *(f"10.7.{n}.0/24" for n in range(9)))
+    assert used(limited, "bob") == 192
+
+
+def test_a_first_port_and_its_default_group_are_counted_as_they_will_be(limited: World) -> None:
+    net = net_of(limited)
+    limited.change(of_project("alice"), policy_row=5)
+    with pytest.raises(OverQuota, match="be 6 rows"):
+        limited.port(net, ALICE)
+    limited.change(of_project("alice"), policy_row=6)
+    limited.port(net, ALICE)
+    assert used(limited) == 6
+
+
+def test_nothing_is_left_of_a_group_that_is_deleted_with_its_rules(limited: World) -> None:
+    net, group, other = net_of(limited), bare(limited), bare(limited)
+    limited.rule(group, ALICE, **NARROW)
+    limited.rule(other, ALICE, remote_group_id=group.id, protocol="tcp")
+    limited.port(net, ALICE, security_groups=[other.id])
+    limited.delete(group, ALICE)
+    assert list(limited.cloud.policy_rows.faults()) == []
+    assert group.id not in limited.cloud.policy_rows._costs
+    assert used(limited) == 0
+
+
+def test_an_account_that_is_not_what_its_rules_and_ports_make_is_found(limited: World) -> None:
+    net, group = net_of(limited), bare(limited)
+    rule = limited.rule(group, ALICE, **NARROW)
+    port = limited.port(net, ALICE, security_groups=[group.id])
+    rows = limited.cloud.policy_rows
+    for kind, one in (("rule", rule), ("port", port)):
+        rows.step(kind, one, None)
+        assert list(rows.faults())
+        rows.step(kind, None, one)
+        assert not list(rows.faults())
 
 
 def test_a_set_of_groups_that_comes_counts_for_those_whose_rules_name_it(limited: World) -> None:
@@ -305,6 +370,65 @@ def test_a_host_makes_no_more_rows_than_are_counted(
         assert not plan.faults
         made = sum(len(plan.rows[table]) for table in POLICY)
         assert made <= used(world)
+        world.stop()
+
+
+STEPS = st.tuples(
+    st.sampled_from(["group", "group-", "rule", "rule", "rule-", "add", "remove", "port", "port", "groups", "port-"]),
+    st.integers(0, 7),
+    st.lists(st.integers(0, 7), max_size=2),
+    rules(),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(STEPS, max_size=25))
+def test_accounts_are_what_rules_and_ports_make_and_within_the_quota(
+    steps: list[tuple[str, int, list[int], dict[str, Any]]],
+) -> None:
+    with asyncio.Runner() as runner:
+        world = World(runner, MemoryStore(), {"policy_row": 60})
+        net = net_of(world)
+        addresses = [world.make(ADDRESS_GROUPS, ALICE, addresses=["10.0.0.0/8"]) for _ in range(2)]
+        cloud = world.cloud
+
+        def pick(table: str, n: int) -> Any:
+            rows = sorted(cloud.tables[table].rows.values(), key=lambda row: row.id)
+            return rows[n % len(rows)] if rows else None
+
+        def step(verb: str, n: int, more: list[int], body: dict[str, Any]) -> None:
+            group, rule, port = (pick(table, n) for table in ("group", "rule", "port"))
+            groups = [pick("group", m).id for m in more if cloud.groups.rows]
+            if verb == "group":
+                world.group(ALICE)
+            elif verb == "group-" and group:
+                world.delete(group)
+            elif verb == "rule" and group:
+                body = dict(body)
+                if "group" in body:
+                    body["remote_group_id"] = pick("group", body.pop("group")).id
+                if "named" in body:
+                    body["remote_address_group_id"] = addresses[body.pop("named") % 2].id
+                world.rule(group, ALICE, **body)
+            elif verb == "rule-" and rule:
+                world.delete(rule)
+            elif verb == "add":
+                add(world, addresses[n % 2], *(f"10.{m}.0.0/16" for m in more))
+            elif verb == "remove":
+                gone = {"addresses": [f"10.{m}.0.0/16" for m in more]}
+                world.do(lambda d: address_group.remove_addresses(d, ALICE, addresses[n % 2].id, gone))
+            elif verb == "port":
+                world.port(net, ALICE, **({"security_groups": groups} if more else {}))
+            elif verb == "groups" and port:
+                world.change(port, ALICE, security_groups=groups)
+            elif verb == "port-" and port:
+                world.delete(port)
+
+        for one in steps:
+            with suppress(Fault):
+                step(*one)
+            assert list(cloud.policy_rows.faults()) == []
+            assert used(world) <= 60
         world.stop()
 
 
