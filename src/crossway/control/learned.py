@@ -26,8 +26,11 @@ def learn(decision: Decision, host: str, id: str, ip: str, mac: str) -> None:
     old = decision.read(cloud.learned, new.id)
     if old == new:
         return
-    if (old is None or old.port != id) and len(decision.by(cloud.learned, "port", id)) >= LEARNED_MAX:
-        raise Conflict(f"port {id} has {LEARNED_MAX} addresses beside its fixed ones, and may have no more")
+    if old is None or old.port != id:
+        # Several that come at once would each count without the others.
+        decision.quiet(f"learned/{port.network_id}/")
+        if len(decision.by(cloud.learned, "port", id)) >= LEARNED_MAX:
+            raise Conflict(f"port {id} has {LEARNED_MAX} addresses beside its fixed ones, and may have no more")
     if old is None:
         decision.create(cloud.learned, new)
     else:
@@ -42,8 +45,10 @@ def forget(decision: Decision, host: str, id: str, ip: str) -> None:
         decision.delete(decision.cloud.learned, found.id)
 
 
-def keep(decision: Decision, port: Port) -> None:
+def keep(decision: Decision, old: Port, port: Port) -> None:
     """Forget what a port may have no more, as it is now."""
+    if _rights(old) != _rights(port):
+        _hold_back(decision, old)
     for found in decision.by(decision.cloud.learned, "port", port.id):
         if not may_have(port, found.ip, found.mac):
             decision.delete(decision.cloud.learned, found.id)
@@ -51,8 +56,20 @@ def keep(decision: Decision, port: Port) -> None:
 
 def drop(decision: Decision, port: str) -> None:
     """Forget what a port had that is being deleted."""
+    if (old := decision.get(decision.cloud.ports, port)) is not None:
+        _hold_back(decision, old)
     for found in decision.by(decision.cloud.learned, "port", port):
         decision.delete(decision.cloud.learned, found.id)
+
+
+def _hold_back(decision: Decision, port: Port) -> None:
+    """Have nothing be learned of a port meanwhile, if it may have any addresses but its own."""
+    if port.allowed_address_pairs or not port.port_security_enabled:
+        decision.quiet(f"learned/{port.network_id}/")
+
+
+def _rights(port: Port) -> tuple[object, ...]:
+    return port.port_security_enabled, port.allowed_address_pairs, port.mac_address
 
 
 def may_have(port: Port, ip: str, mac: str) -> bool:
@@ -67,7 +84,8 @@ def may_have(port: Port, ip: str, mac: str) -> bool:
 
 
 def _port(decision: Decision, host: str, id: str) -> Port:
-    port = decision.rely(decision.cloud.ports, id)
+    # As it is now: its pairs, host or network may change at the same moment.
+    port = decision.read(decision.cloud.ports, id)
     if port is None:
         raise NotFound("port", id)
     if port.at != host:

@@ -198,7 +198,7 @@ def update(decision: Decision, caller: Caller, id: str, given: Given) -> Port:
         # It is ACTIVE again when its host and all who can reach it have applied this.
         port = msgspec.structs.replace(port, status=DOWN)
     decision.put(cloud.ports, port)
-    learned.keep(decision, port)
+    learned.keep(decision, old, port)
     return port
 
 

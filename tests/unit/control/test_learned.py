@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from clouds import ALICE, Listener, World
+from clouds import ADMIN, ALICE, Listener, World
 from crossway.control import learned
+from crossway.control.decision import decide
+from crossway.control.port import delete, update
 from crossway.errors import Conflict, Fault, NotFound
 from crossway.model.host import LEARNED_MAX
 from crossway.model.port import Port
@@ -103,3 +106,39 @@ def test_it_goes_with_what_its_port_may_have(world: World, network: Any) -> None
     world.delete(one)
     assert told(listener) == {}
     assert not [key for key in world.stored() if key.startswith("learned/")]
+
+
+def at_once(world: World, *verbs: Any) -> list[Any]:
+    async def run() -> list[Any]:
+        return await asyncio.gather(*(decide(world.cloud, verb) for verb in verbs), return_exceptions=True)
+
+    return world.runner.run(run())
+
+
+def test_as_many_as_come_at_once_are_no_more_than_its_share(world: World, network: Any) -> None:
+    one, two = holder(world, network, "h1", "10.0.0.0/24"), holder(world, network, "h2", "10.0.0.0/24")
+    for n in range(LEARNED_MAX - 3):
+        learn(world, "h1", one, f"10.0.0.{100 + n}")
+    learn(world, "h2", two, "10.0.0.50")
+
+    def verb(n: int) -> Any:
+        return lambda d: learned.learn(d, "h1", one.id, f"10.0.0.{n}", one.mac_address)
+
+    # Some are nobody's yet, one is another's.
+    answers = at_once(world, *(verb(50 + n) for n in range(8)))
+    assert sum(isinstance(answer, Conflict) for answer in answers) == 5
+    assert len(world.cloud.learned.by("port", one.id)) == LEARNED_MAX
+
+
+@pytest.mark.parametrize("way", [1, -1], ids=["seen first", "lost first"])
+@pytest.mark.parametrize("how", ["pairs", "gone"])
+def test_what_a_port_loses_at_the_same_moment_it_does_not_have(world: World, network: Any, how: str, way: int) -> None:
+    one = holder(world, network, "h1", VIP)
+    lose = {
+        "pairs": lambda d: update(d, ADMIN, one.id, {"allowed_address_pairs": ()}),
+        "gone": lambda d: delete(d, ADMIN, one.id),
+    }
+    verbs = [lambda d: learned.learn(d, "h1", one.id, VIP, one.mac_address), lose[how]]
+    at_once(world, *verbs[::way])
+    world.settle()
+    assert not world.cloud.learned.rows
