@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,11 +21,15 @@ from crossway.control.interest import Interest
 from crossway.control.port import places
 from crossway.control.vif import bind
 from crossway.errors import Fault, NotFound
-from crossway.model.port import ACTIVE, DOWN, Port
+from crossway.model.link import BAREMETAL
+from crossway.model.port import ACTIVE, DOWN, TAP, Port
 from crossway.model.resource import changed, now
 
 LOG = logging.getLogger(__name__)
 ALIVE_SECONDS = 15.0
+# A host that has not applied what was so long ago, and has not for as long, is away: others wait for it no longer.
+STILL_SECONDS = 180.0
+MARK_SECONDS = 1.0
 AGAIN_SECONDS = 1.0
 TOGETHER = 500
 
@@ -47,11 +52,16 @@ class Status:
             for id, port in cloud.ports.rows.items()
             if port.present and port.status != ACTIVE
         }
+        # At which revision the cloud stood, by when; and since when hosts are so far behind.
+        self._marks: deque[tuple[float, int]] = deque()
+        self._late: dict[str, float] = {}
         self._waiting: dict[str, set[str]] = {}
         self._blocks: dict[str, dict[str, int]] = {}
         self._wanted: dict[str, str] = {}
         # Identities that no port has, by the revision since which hosts may have heard of it.
         self._unused = {id: cloud.revision for id in cloud.identities.rows if not cloud.ports.ids("identity", int(id))}
+        # Bare-metal servers' ports that an older version has bound as if they were a guest's.
+        self._unfit = [id for id, port in cloud.ports.rows.items() if _is_unfit(port)]
         self._woken = asyncio.Event()
         self._woken.set()
         cloud.alive, cloud.heard_at, cloud.behind = self.alive, self.seen_at, self.behind
@@ -64,11 +74,15 @@ class Status:
         """
         if host not in self.cloud.hosts.rows:
             raise NotFound("host", host)
+        # A revision of the future is one of another past: the store was put back to an older state.
+        applied = applied if applied <= self.cloud.revision else 0
+        if applied >= self._long_ago():
+            self._late.pop(host, None)
+        elif host not in self._late:
+            self._late[host] = self.clock()
         revived = self.heard(host)
         unknown = host not in self.up
         up = self.up.setdefault(host, set())
-        # A revision of the future is one of another past: the store was put back to an older state.
-        applied = applied if applied <= self.cloud.revision else 0
         self.applied[host] = applied
         for id in [id for id, since in self._blocks.get(host, {}).items() if since <= applied]:
             self._unblock(host, id)
@@ -76,8 +90,10 @@ class Status:
             for id in up & self.since.keys():
                 self._judge(id)
         for id in [id for id, there in ports.items() if there]:
-            up.add(id)
-            self._judge(id)
+            # What is no port, or none of its own, is not kept.
+            if (port := self.cloud.ports.get(id)) is not None and host in port.carriers:
+                up.add(id)
+                self._judge(id)
         down = [id for id, there in ports.items() if not there]
         if whole:
             down += [id for id in up if id not in ports]
@@ -92,10 +108,12 @@ class Status:
         return unknown and not whole
 
     def heard(self, host: str) -> bool:
-        """Note that a host has spoken; return whether it did not live before."""
+        """Note that a host has spoken; return whether it lives and did not before. One that stands still does not."""
+        self.seen_at[host] = now()
+        if self._stands_still(host):
+            return False
         revived = self.seen.pop(host, None) is None
         self.seen[host] = self.clock()
-        self.seen_at[host] = now()
         if revived:
             self._came(host)
         return revived
@@ -114,7 +132,10 @@ class Status:
         return host in self.seen
 
     def tick(self) -> None:
-        """Note which hosts have not reported for too long."""
+        """Note which hosts have not reported for too long, or stand still."""
+        if not self._marks or self.clock() - self._marks[-1][0] >= MARK_SECONDS:
+            self._marks.append((self.clock(), self.cloud.revision))
+            self._long_ago()
         if self._unused or self.cloud.resting:
             self._woken.set()
         late = self.clock() - ALIVE_SECONDS
@@ -122,19 +143,43 @@ class Status:
             host, seen = next(iter(self.seen.items()))
             if seen > late:
                 break
-            del self.seen[host]
-            for id in list(self._blocks.get(host, ())):
-                if self.cloud.ports.rows[id].at == host:
-                    # Others are not waited for; the port's own host must say so itself when it is back.
-                    self._forget(id)
-                else:
-                    self._unblock(host, id)
+            self._leave(host)
+        for host in [host for host in self._late if host in self.seen and self._stands_still(host)]:
+            LOG.warning(
+                "host %s is away: it reports, but has applied nothing after revision %d for %d s",
+                host,
+                self.applied.get(host, 0),
+                2 * STILL_SECONDS,
+            )
+            self._leave(host)
+
+    def _leave(self, host: str) -> None:
+        """Wait no longer for a host."""
+        del self.seen[host]
+        for id in list(self._blocks.get(host, ())):
+            if self.cloud.ports.rows[id].at == host:
+                # Others are not waited for; the port's own host must say so itself when it is back.
+                self._forget(id)
+            else:
+                self._unblock(host, id)
+
+    def _stands_still(self, host: str) -> bool:
+        return self._late.get(host, self.clock()) < self.clock() - STILL_SECONDS
+
+    def _long_ago(self) -> int:
+        """Return the revision that a host should have applied by now, whatever kept it."""
+        then = self.clock() - STILL_SECONDS
+        while len(self._marks) > 1 and self._marks[1][0] <= then:
+            self._marks.popleft()
+        return self._marks[0][1] if self._marks and self._marks[0][0] <= then else 0
 
     async def run(self) -> None:
         """Write statuses back as they come about, and free identities that no port has."""
         while True:
             await self._woken.wait()
             self._woken.clear()
+            unfit, self._unfit = self._unfit, []
+            await self._bind_some(unfit)
             while self._come:
                 await self._bind_again(self._come.pop())
             while self._wanted:
@@ -153,7 +198,11 @@ class Status:
     async def _bind_again(self, host: str) -> None:
         """Bind ports that failed: those that are to be on a host that has come, and those of its edge."""
         ports = self.cloud.ports
-        ids = [id for id in ports.ids("failed", True) if (p := ports.get(id)) and (p.host == host or p.link)]
+        await self._bind_some(
+            [id for id in ports.ids("failed", True) if (p := ports.get(id)) and (p.host == host or p.link)]
+        )
+
+    async def _bind_some(self, ids: Sequence[str]) -> None:
         for n in range(0, len(ids), TOGETHER):
             await self._persist(partial(self._bind, ids=ids[n : n + TOGETHER]))
 
@@ -161,9 +210,9 @@ class Status:
         for id in ids:
             port = decision.get(self.cloud.ports, id)
             network = self.cloud.networks.get(port.network_id) if port is not None else None
-            if port is None or network is None or not port.failed:
+            if port is None or network is None or not (port.failed or _is_unfit(port)):
                 continue
-            bound = bind(self.cloud, network, port.host, port.vnic_type, port.profile)
+            bound = bind(self.cloud, network, port.host, port.vnic_type, port.profile, port.edge)
             if (new := changed(port, bound)) is not port:
                 decision.put(self.cloud.ports, new)
 
@@ -180,7 +229,7 @@ class Status:
         for kind, id, old, new in steps:
             if kind == "host":
                 if new is None:
-                    for gone in (self.seen, self.seen_at, self.applied, self.up):
+                    for gone in (self.seen, self.seen_at, self.applied, self.up, self._late):
                         gone.pop(id, None)
                 elif old is None:
                     self.seen[id] = self.clock()
@@ -198,6 +247,9 @@ class Status:
             self._forget(old.id)
             if old.at in self.up:
                 self.up[old.at].discard(old.id)
+        if old:
+            for host in self.up.keys() & set(old.carriers) - set(new.carriers if new else ()):
+                self.up[host].discard(old.id)
         if new is None or not new.present:
             return
         if new.status == ACTIVE:
@@ -277,6 +329,10 @@ class Status:
             if key in self.cloud.resting:
                 decision.transaction.same[f"claim/{key}"] = self.cloud.resting[key][0]
                 decision.release(f"claim/{key}")
+
+
+def _is_unfit(port: Port) -> bool:
+    return port.vnic_type == BAREMETAL and port.vif_type == TAP
 
 
 def hosts(cloud: Cloud, status: Status) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from clouds import World
-from crossway.control.status import ALIVE_SECONDS, hosts
+from crossway.control.binding import BINDINGS
+from crossway.control.status import ALIVE_SECONDS, MARK_SECONDS, STILL_SECONDS, hosts
 from crossway.errors import NotFound
 from crossway.model.network import Network
 from crossway.model.port import Port
@@ -241,3 +242,75 @@ def test_a_thousand_ports_go_up_together(world: World, network: Network) -> None
 def test_an_unknown_host_cannot_report(world: World) -> None:
     with pytest.raises(NotFound):
         report(world, "stranger")
+
+
+def test_what_is_no_port_of_a_host_is_not_kept_of_its_report(world: World, network: Network) -> None:
+    here, there = (world.port(network, binding__host_id=host) for host in ("h1", "h2"))
+    many = {f"{n}": True for n in range(1000)}
+    report(world, "h1", {**many, here.id: True, there.id: True})
+    assert world.status.up["h1"] == {here.id}
+    world.change(here, binding__host_id="h2")
+    world.delete(there)
+    report(world, "h2", {here.id: True, there.id: True})
+    assert (world.status.up["h1"], world.status.up["h2"]) == (set(), {here.id})
+
+
+def test_a_host_may_be_first_to_say_that_a_port_which_waits_for_it_is_up(world: World, network: Network) -> None:
+    port = world.port(network, binding__host_id="h1")
+    waits = world.make(BINDINGS, parent=port.id, host="h2")
+    report(world, "h2", {port.id: True})
+    assert world.status.up["h2"] == {port.id}
+    world.delete(waits)
+    assert world.status.up["h2"] == set()
+
+
+def pass_time(world: World, seconds: float, *reports: str, applied: int | None = None) -> None:
+    """Let time go by in which hosts report every five seconds, what they have applied or always the same."""
+    end = world.now + seconds
+    while world.now < end:
+        world.now += 5
+        for host in reports:
+            report(world, host, applied=world.cloud.revision if applied is None or host != reports[0] else applied)
+        world.status.tick()
+    world.settle()
+
+
+def test_a_host_that_stands_still_is_away(world: World, network: Network) -> None:
+    stuck = world.cloud.revision
+    world.network()
+    port = world.port(network, binding__host_id="h1")
+    report(world, "h1", {port.id: True})
+    pass_time(world, STILL_SECONDS, "h2", "h1", "h3", applied=stuck)
+    assert status(world, port) == "DOWN"
+    assert world.status.alive("h2"), "it may have much to do"
+    pass_time(world, STILL_SECONDS + 10 + MARK_SECONDS, "h2", "h1", "h3", applied=stuck)
+    assert not world.status.alive("h2")
+    assert status(world, port) == "ACTIVE"
+    # Neither silence nor registering again makes it live, nor a little that it applies.
+    pass_time(world, ALIVE_SECONDS + 10, "h1", "h3")
+    world.status.heard("h2")
+    pass_time(world, 20, "h2", "h1", "h3", applied=stuck + 1)
+    assert not world.status.alive("h2")
+    assert world.port(network, binding__host_id="h2").failed
+    late = world.port(network, binding__host_id="h1")
+    report(world, "h1", {late.id: True})
+    assert status(world, late) == "ACTIVE"
+    report(world, "h2")
+    assert world.status.alive("h2")
+    assert all(h["alive"] for h in hosts(world.cloud, world.status))
+
+
+def test_a_host_that_has_applied_everything_lives_however_long_nothing_happens(world: World, network: Network) -> None:
+    for _ in range(3):
+        pass_time(world, 2 * STILL_SECONDS + 60, "h1", "h2", "h3")
+        world.network()
+    assert all(h["alive"] for h in hosts(world.cloud, world.status))
+    assert len(world.status._marks) <= STILL_SECONDS / MARK_SECONDS + 2
+
+
+def test_a_host_that_begins_again_has_time_to_apply_it(world: World, network: Network) -> None:
+    pass_time(world, 2 * STILL_SECONDS, "h2", "h1", "h3")
+    pass_time(world, STILL_SECONDS - 10, "h2", "h1", "h3", applied=0)
+    assert world.status.alive("h2")
+    pass_time(world, STILL_SECONDS, "h2", "h1", "h3")
+    assert world.status.alive("h2")

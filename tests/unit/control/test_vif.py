@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from clouds import Caller, Listener, World
@@ -192,3 +193,21 @@ def test_links_into_two_vlans_are_no_port(world: World) -> None:
         server(world, {"local_link_information": links})
     with pytest.raises(Invalid, match="another physical_network"):
         server(world, {"local_link_information": links[:1], "physical_network": "dc"})
+
+
+def test_what_an_older_version_bound_as_a_guest_is_bound_anew(world: World) -> None:
+    world.host("edge", "", "rack")
+    served = server(world, RACK)
+    lost = server(world, {"physical_network": "nowhere", "vlan": 5})
+    plain = world.port(world.network(), binding__host_id="edge")
+    for port in (served, lost):
+        older = msgspec.structs.replace(world.again(port), vif_type="tap", edge="")
+        world.do(lambda d, older=older: d.put(world.cloud.ports, older))
+    later = World(world.runner, world.cloud.store)
+    try:
+        later.settle()
+        assert seen(later, served) == ("other", "edge", True)
+        assert seen(later, lost)[0] == "binding_failed"
+        assert seen(later, plain)[0] == "tap"
+    finally:
+        later.stop()
