@@ -5,15 +5,18 @@ host makes and deletes ports of containers alone, on itself, for the projects
 that it is for, and networks that its engines have made. Of a tenant's other ports that are on it, it says no more than
 that a machine of its has them, or that they are on it no longer. A port comes to
 it that is bound nowhere or to a host that is dead, if it is for its project;
-from a living host, by a binding that waits here.
+from a living host, by a binding that waits here. On networks that are not its projects' it has the addresses and
+MACs that it is given, and nowhere a gateway's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from crossway.control.caller import CONTAINER, HOST, Caller, carries, holds, may, reaches
 from crossway.control.cloud import Cloud
@@ -48,6 +51,9 @@ _OF_TENANT = frozenset({"device_id", "device_owner", "binding:host_id"})
 
 def create(decision: Decision, caller: Caller, kind: Kind[Any], target: Any, given: Given, body: Any) -> None:
     """Let a host make what it needs; raise Forbidden for all else."""
+    if kind is PORT:
+        network = decision.get(decision.cloud.networks, str(given.get("network_id")))
+        _check_choice(decision, caller, network, None, given)
     if _as_other(decision.cloud, caller, kind.create, target):
         _check_host(caller, body.get("binding:host_id") if kind is PORT else caller.host)
     elif kind is PORT:
@@ -55,9 +61,9 @@ def create(decision: Decision, caller: Caller, kind: Kind[Any], target: Any, giv
         _check_words(caller, "create_port", body, _MAKES)
         if not _is_container(body.get("device_owner")):
             raise _refused(caller, "create_port", "makes ports of containers alone (device_owner container:…)")
-        network = decision.get(decision.cloud.networks, str(given.get("network_id")))
         if network is None or not _has(decision.cloud, target.project_id, network):
             raise NotFound("network", str(given.get("network_id")))
+        _check_gateways(decision, caller, network.id, None, given)
     elif kind is NETWORK:
         _check_words(caller, "create_network", body, {"name", "description", "project_id", "tenant_id"})
         if body.get("description") != MADE or not target.project_id:
@@ -75,8 +81,12 @@ def create(decision: Decision, caller: Caller, kind: Kind[Any], target: Any, giv
             raise _refused(caller, "create_port_binding", f"lets ports of {GUEST} alone come to it")
 
 
-def update(decision: Decision, caller: Caller, kind: Kind[Any], old: Any, body: Mapping[str, Any]) -> None:
+def update(
+    decision: Decision, caller: Caller, kind: Kind[Any], old: Any, given: Given, body: Mapping[str, Any]
+) -> None:
     """Let a host change what it needs of a port; raise Forbidden, or Conflict for what is another living host's."""
+    if kind is PORT:
+        _check_choice(decision, caller, decision.get(decision.cloud.networks, old.network_id), old, given)
     if _as_other(decision.cloud, caller, kind.update, old):
         if "binding:host_id" in body:
             _check_binding(decision.cloud, caller, old, body["binding:host_id"])
@@ -88,6 +98,7 @@ def update(decision: Decision, caller: Caller, kind: Kind[Any], old: Any, body: 
     container = own and _is_container(port.device_owner)
     words = _OF_CONTAINER if container else _OF_TENANT if own else {"binding:host_id"}
     _check_words(caller, "update_port", body, words)
+    _check_gateways(decision, caller, port.network_id, port, given)
     if "device_owner" in body:
         wanted = body["device_owner"]
         fits = _is_container(wanted) if container else _is_machine(port.device_owner) and _is_machine(wanted)
@@ -122,6 +133,55 @@ def _check_binding(cloud: Cloud, caller: Caller, port: Port, wanted: Any) -> Non
 def _check_host(caller: Caller, wanted: Any, rule: str = "create_port:binding:host_id") -> None:
     if wanted not in (None, "", caller.host):
         raise _refused(caller, rule, f"says nothing of host {wanted}")
+
+
+def _check_choice(decision: Decision, caller: Caller, network: Network | None, port: Port | None, given: Given) -> None:
+    """Raise Forbidden if a host chooses an address or a MAC on a network of a project that it is not for.
+
+    What the port has it may say again. An engine has each family's address held by a port of its own, and makes them
+    those of one: then they are of the pools, as what is given out is.
+    """
+    if network is None or not caller.serves.isdisjoint((network.project_id, EVERYONE)):
+        return
+    rule, where = "create_port" if port is None else "update_port", f"on network {network.id} of another project"
+    mac = given.get("mac_address", UNSET)
+    if mac not in (UNSET, None) and (port is None or mac != port.mac_address):
+        raise _refused(caller, f"{rule}:mac_address", f"chooses no MAC {where}")
+    pooled = port is not None and holds(caller.host, port)
+    for ip in _chosen(port, given):
+        if not (pooled and _is_pooled(decision, network.id, ip)):
+            raise _refused(caller, f"{rule}:fixed_ips:ip_address", f"chooses no address {where}, but subnets")
+
+
+def _check_gateways(decision: Decision, caller: Caller, network: str, port: Port | None, given: Given) -> None:
+    """Raise Forbidden if a host would have a subnet's gateway address: that is a router's."""
+    wanted = {ip_address(ip) for ip in _chosen(port, given)}
+    for subnet in decision.by(decision.cloud.subnets, "network_id", network) if wanted else ():
+        if subnet.gateway_ip and ip_address(subnet.gateway_ip) in wanted:
+            rule = "create_port" if port is None else "update_port"
+            raise _refused(
+                caller,
+                f"{rule}:fixed_ips:ip_address",
+                f"does not take {subnet.gateway_ip}, the gateway of subnet {subnet.id}",
+            )
+
+
+def _chosen(port: Port | None, given: Given) -> list[str]:
+    """Return the addresses that are asked for by themselves and that a port does not have already."""
+    wishes = given.get("fixed_ips", UNSET)
+    had = {fixed.ip_address for fixed in port.fixed_ips} if port else set()
+    asked = () if wishes in (UNSET, None) else wishes
+    return [wish.ip_address for wish in asked if wish.ip_address and wish.ip_address not in had]
+
+
+def _is_pooled(decision: Decision, network: str, ip: str) -> bool:
+    address = ip_address(ip)
+    return any(
+        address.version == subnet.ip_version
+        and int(ip_address(pool.start)) <= int(address) <= int(ip_address(pool.end))
+        for subnet in decision.by(decision.cloud.subnets, "network_id", network)
+        for pool in subnet.allocation_pools
+    )
 
 
 def _check_words(caller: Caller, rule: str, body: Mapping[str, Any], words: Iterable[str]) -> None:

@@ -55,7 +55,7 @@ def update(
     _require(cloud, caller, kind.update, resource, f"update_{kind.name}")
     _attributes(cloud, caller, kind, body, given, resource, update=True)
     if caller.host:
-        confine.update(decision, caller, kind, resource, body)
+        confine.update(decision, caller, kind, resource, given, body)
 
 
 def delete(decision: Decision, caller: Caller, collection: Collection, id: str) -> None:

@@ -26,7 +26,7 @@ def set_tags(
     """Replace a resource's tags by what *turn* makes of them; return them."""
     old: Resource = owned(decision.cloud, caller, kind, id, decision.read(table, id))
     if caller.host:
-        confine.update(decision, caller, old.kind, old, {"tags": old.tags})
+        confine.update(decision, caller, old.kind, old, {}, {"tags": old.tags})
     tags = tuple(sorted(set(turn(old.tags))))
     if len(tags) > TAGS_MAX:
         raise _too_many(len(tags))

@@ -265,7 +265,8 @@ class Docker:
         attach.check_gateways([subnet], [wanted] if wanted else ())
         made = None
         for had in () if wanted else await self._had(subnet["id"]):
-            with suppress(Conflict, Invalid):  # somebody else has it, or the subnet is another now
+            # Somebody else has it, the subnet is another now, or it is not this host's to choose.
+            with suppress(Conflict, Invalid, Forbidden):
                 attach.check_gateways([subnet], [had])
                 made = await self._reserve(subnet, had)
         made = made or await self._reserve(subnet, wanted)
@@ -529,7 +530,8 @@ class Docker:
         )
         port = None
         if not wish.addresses and (had := await self._had(net.network)):
-            with suppress(Conflict, Invalid):  # somebody else has one of them, or the subnets are others now
+            # Somebody else has one of them, the subnets are others now, or they are not this host's to choose.
+            with suppress(Conflict, Invalid, Forbidden):
                 port = await attach.make(self._host, msgspec.structs.replace(wish, addresses=had), network)
         port = port or await attach.make(self._host, wish, network, kept)
         self._left(port["id"])
