@@ -73,7 +73,8 @@ class AddressesNotFound(Fault):
 def _named(body: Any) -> tuple[str, ...]:
     """Return the addresses that an action is about, each a prefix, each once."""
     if isinstance(body, Checked):
-        return body.value  # type: ignore[no-any-return]
+        seen_already: tuple[str, ...] = body.value
+        return seen_already
     named = body.get(ADDRESS_GROUP.name, body) if isinstance(body, dict) else body
     if not isinstance(named, dict) or not isinstance(named.get("addresses"), list):
         raise Invalid(f"Invalid input for addresses. Reason: {brief(body)} should be {{'addresses': [PREFIX, …]}}.")

@@ -184,7 +184,8 @@ def _changed(decision: Decision, caller: Caller, old: Router, new: dict[str, Any
 def wishes_of(body: Any) -> tuple[GatewayWish, ...]:
     """Check the gateways that an action is asked for."""
     if isinstance(body, Checked):
-        return body.value  # type: ignore[no-any-return]
+        seen_already: tuple[GatewayWish, ...] = body.value
+        return seen_already
     named = body.get("router") if isinstance(body, dict) else None
     if not isinstance(named, dict):
         raise _bad(f"the body should be {{'router': {{'external_gateways': […]}}}}, not {brief(body)}")

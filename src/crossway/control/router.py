@@ -373,7 +373,8 @@ def _no_proxy(router: str, reason: str) -> Conflict:
 def _routes(body: Any) -> tuple[Route, ...]:
     """Check the routes that an action is asked for."""
     if isinstance(body, Checked):
-        return body.value  # type: ignore[no-any-return]
+        seen_already: tuple[Route, ...] = body.value
+        return seen_already
     named = body.get("router") if isinstance(body, dict) else None
     if not isinstance(named, dict) or "routes" not in named:
         raise _bad(f"the body should be {{'router': {{'routes': […]}}}}, not {brief(body)}")

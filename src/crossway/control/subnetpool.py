@@ -347,7 +347,8 @@ def _check_bounds(pool: SubnetPool) -> None:
 def _named(body: Any) -> list[Prefix]:
     """Return the prefixes that an action is about."""
     if isinstance(body, Checked):
-        return body.value  # type: ignore[no-any-return]
+        seen_already: list[Prefix] = body.value
+        return seen_already
     named = body.get("subnetpool", body) if isinstance(body, dict) else body
     if not isinstance(named, dict) or not isinstance(named.get("prefixes"), list):
         raise Invalid(f"Invalid input for prefixes. Reason: {brief(body)} should be {{'prefixes': [PREFIX, …]}}.")

@@ -126,7 +126,8 @@ def parents_of_port(cloud: Cloud, port: Port) -> Iterator[str]:
 
 def _asked(body: Any) -> tuple[dict[str, Any], ...]:
     if isinstance(body, Checked):
-        return body.value  # type: ignore[no-any-return]
+        seen_already: tuple[dict[str, Any], ...] = body.value
+        return seen_already
     if not isinstance(body, dict) or "sub_ports" not in body:
         raise Invalid("The body should be {'sub_ports': […]}", type="InvalidInput")
     try:

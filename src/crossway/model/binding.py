@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from crossway.model.check import dictionary, one_of, text
-from crossway.model.port import VNIC_TYPES
+from crossway.model.check import one_of, text
+from crossway.model.port import VNIC_TYPES, binding_profile
 from crossway.model.resource import REQUIRED, Kind, Resource, attribute, told
 from crossway.model.who import HOST, HOST_OF_PORT, HOST_OF_PROJECT, SERVICE
 
@@ -23,7 +23,7 @@ class Binding(Resource, frozen=True, kw_only=True, gc=False):
     vif_type: Annotated[str, told()]
     vif_details: Annotated[dict[str, Any], told(filter=False, sort=False)] = NOTHING
     vnic_type: Annotated[str, attribute(one_of(*VNIC_TYPES), default="normal")] = "normal"
-    profile: Annotated[dict[str, Any], attribute(dictionary, default={}, filter=False, sort=False)] = NOTHING
+    profile: Annotated[dict[str, Any], attribute(binding_profile, default={}, filter=False, sort=False)] = NOTHING
     status: Annotated[str, told()] = INACTIVE
 
 

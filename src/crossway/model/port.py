@@ -74,6 +74,7 @@ VNIC_TYPES = (
 # What a port may have at most: each is a row or several on its host, and its lists are compared when it changes.
 FIXED_IPS_MAX, PAIRS_MAX, GROUPS_MAX = 256, 256, 128
 OPTIONS_MAX = 128  # more would not fit into an answer of DHCP
+PROFILE_MAX = 4095  # bytes of a binding's profile, as JSON
 NAMES_MAX = 64  # of one port, beside its dns_name
 NAME_MAX = 253  # characters (RFC 1035 2.3.4)
 # Who may say what touches others on the network.
@@ -217,6 +218,15 @@ def hints(value: object) -> dict[str, Any] | None:
     return HINTS(value) or None
 
 
+@says(schema_of(dictionary))
+def binding_profile(value: object) -> dict[str, Any]:
+    """Check a binding's profile: as long as Neutron takes it."""
+    given: dict[str, Any] = dictionary(value)
+    if (size := len(msgspec.json.encode(given))) > PROFILE_MAX:
+        raise ValueError(f"it has {size} bytes as JSON; should be at most {PROFILE_MAX}")
+    return given
+
+
 def of_network(device_owner: object) -> bool:
     """Say whether a device owner is one of the network's own."""
     return isinstance(device_owner, str) and device_owner.startswith("network:")
@@ -285,7 +295,7 @@ class Port(
     ip_allocation: Annotated[str, told()] = IMMEDIATE
     host: Annotated[str, attribute(or_none(text(255)), default="", set_by=OF_HOSTS, see=OF_HOSTS)] = ""
     profile: Annotated[
-        dict[str, Any], attribute(dictionary, default={}, set_by=OF_HOSTS, see=OF_HOSTS, filter=False, sort=False)
+        dict[str, Any], attribute(binding_profile, default={}, set_by=OF_HOSTS, see=OF_HOSTS, filter=False, sort=False)
     ] = msgspec.field(default_factory=dict)
     vnic_type: Annotated[str, attribute(one_of(*VNIC_TYPES), default="normal")] = "normal"
     vif_type: Annotated[str, told(see=OF_HOSTS)] = "unbound"
