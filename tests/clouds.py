@@ -132,7 +132,7 @@ class World:
     def host(self, name: str, underlay: str = "", *physnets: str) -> Host:
         underlay = underlay or f"192.0.2.{sum(name.encode()) % 250 + 1}"
         made = Host(id=name, underlay=underlay, physnets={physnet: f"nic-{physnet}" for physnet in physnets})
-        return self.do(lambda d: host.register(d, made))
+        return self.do(lambda d: host.register(d, made, ADMIN))
 
     def change(self, what: Any, caller: Caller = ADMIN, **body: Any) -> Any:
         """PUT: check, policy, verb."""

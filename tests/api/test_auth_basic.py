@@ -282,6 +282,79 @@ def test_the_command_makes_a_user_a_host(tmp_path: Path) -> None:
     assert "one --project" in crossway("user", "add", "eve", *where, says="x\n", ok=False)
 
 
+def test_the_command_says_what_a_host_may_have(tmp_path: Path) -> None:
+    file, where = tmp_path / "users", ("--file", str(tmp_path / "users"))
+    given = ("--physnet", "rack1", "--physnet", "dc", "--underlay", "::ffff:192.0.2.1", "--underlay", "FD00::1")
+    crossway("user", "add", "one", "--host", "h1", *given, *where, says="x\n")
+    assert file.read_text().splitlines()[-1].endswith(":::h1/rack1,dc/192.0.2.1,fd00::1")
+    one = users.read(file)["one"]
+    assert (one.host, one.physnets, one.addresses) == ("h1", ("rack1", "dc"), ("192.0.2.1", "fd00::1"))
+    told = json.loads(crossway("user", "list", "--json", *where))[0]
+    assert (told["physnets"], told["underlay"]) == (["rack1", "dc"], ["192.0.2.1", "fd00::1"])
+    crossway("user", "set", "one", "--project", "red", *where)
+    assert users.read(file)["one"].physnets == ("rack1", "dc")
+    crossway("user", "set", "one", "--physnet", "", *where)
+    assert file.read_text().splitlines()[-1].endswith(":red::h1//192.0.2.1,fd00::1")
+    crossway("user", "set", "one", "--underlay", "", "--physnet", "*", *where)
+    assert file.read_text().splitlines()[-1].endswith(":red::h1/*")
+    crossway("user", "set", "one", "--physnet", "", *where)
+    assert file.read_text().splitlines()[-1].endswith(":red::h1")
+    assert "without a slash" in crossway("user", "set", "one", "--physnet", "a/b", *where, ok=False)
+    assert "not-one" in crossway("user", "set", "one", "--underlay", "not-one", *where, ok=False)
+    add(file, "alice", "red")
+    assert "is no host" in crossway("user", "set", "alice", "--physnet", "rack1", *where, ok=False)
+
+
+def test_a_host_has_what_its_entry_says_and_no_other_takes_it(guarded: Guarded) -> None:
+    hash, file = users.hashed(PASSWORD), guarded.users
+    users.add(file, made_user("edge", hash, "", (), "e1", ("rack1",), ("192.0.2.91",)))
+    users.add(file, made_user("plain", hash, "", (), "e2"))
+    users.add(file, made_user("wide", hash, "*", (), "e3", ("*",)))
+    wait(lambda: ask(guarded, "wide").status_code == 200)
+
+    def register(who: str, host: str, underlay: str, *physnets: str) -> httpx.Response:
+        body = {"underlay": underlay, "physnets": {physnet: "eth1" for physnet in physnets}}
+        with httpx.Client(transport=httpx.HTTPTransport(), timeout=30) as client:
+            return client.put(f"{guarded.url}/v1/hosts/{host}", auth=(who, PASSWORD), json=body)
+
+    # Who comes first does not have what is kept for another.
+    for spelling in ("192.0.2.91", "::ffff:192.0.2.91"):
+        early = register("plain", "e2", spelling)
+        assert early.status_code == 403
+        assert "kept for another host" in early.text
+    assert register("edge", "e1", "192.0.2.92").status_code == 403
+    refused = register("edge", "e1", "192.0.2.91", "rack1", "rack2")
+    assert refused.status_code == 403
+    assert "physnet 'rack2'" in refused.text
+    assert "`crossway user set edge --physnet rack2`" in refused.text
+    assert register("edge", "e1", "192.0.2.91", "rack1").status_code == 200
+    assert register("plain", "e2", "192.0.2.93", "rack1").status_code == 403
+    assert register("plain", "e2", "192.0.2.93").status_code == 200
+    assert register("wide", "e3", "192.0.2.94", "rack1", "any").status_code == 200
+    assert register("root", "e4", "192.0.2.95", "rack1").status_code == 200, "an admin says what there is"
+
+    def said(path: str, body: Any = None) -> int:
+        url = f"{guarded.url}/v1/hosts/e1{path}"
+        with httpx.Client(transport=httpx.HTTPTransport(), timeout=30, auth=("edge", PASSWORD)) as client:
+            if body is not None:
+                return client.post(url, json=body).status_code
+            with client.stream("GET", url) as opened:
+                return opened.status_code
+
+    assert (said("/view?after=0"), said("/status", {"applied": 1})) == (200, 200)
+    # What is taken from it, it has no longer: it neither hears nor counts until it has registered without.
+    users.change(file, "edge", None, None, (), physnets=())
+    wait(lambda: said("/status", {"applied": 1}) == 403)
+    assert said("/view?after=0") == 403
+    assert register("edge", "e1", "192.0.2.91").status_code == 200
+    assert (said("/view?after=0"), said("/status", {"applied": 1})) == (200, 200)
+    api = Api(guarded.url)
+    api.client.auth = ("root", PASSWORD)
+    with api.client:
+        for host in ("e1", "e2", "e3", "e4"):
+            api("DELETE", f"/v1/hosts/{host}")
+
+
 def test_commands_ask_as_the_user_of_the_environment(guarded: Guarded, tmp_path: Path) -> None:
     (tmp_path / "password").write_text(f"{PASSWORD}\n")
     who = {"CROSSWAY_SERVER": guarded.url, "CROSSWAY_USER": "bob", "CROSSWAY_PASSWORD_FILE": str(tmp_path / "password")}
@@ -335,7 +408,10 @@ def test_an_agent_is_its_host_or_an_admin(guarded: Guarded, monkeypatch: pytest.
         ("h:{hash}:p:service:h1", "cannot have the role service"),
         ("h:{hash}:p,q:member:h1", "should have one project"),
         ("h:{hash}:*:member:h1", "should have one project"),
-        ("h:{hash}:p::a/b", "without a slash"),
+        ("h:{hash}:p::/b", "user h is no host"),
+        ("h:{hash}:p::a/b/c", "underlay address of user h: 'c'"),
+        ("h:{hash}:p::a/b/192.0.2.1/c", "underlay address of user h"),
+        ("h:{hash}:p::a//224.0.0.1", "is not the address of a host"),
     ],
 )
 def test_a_file_that_cannot_be_right_stops_the_start(tmp_path: Path, line: str, says: str) -> None:

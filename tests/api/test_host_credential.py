@@ -390,3 +390,135 @@ def test_a_host_makes_networks_for_its_engines_alone(stock: Stock, pair: tuple[H
         assert status(caller(stock.url, pair[0].name), "DELETE", f"/v2.0/{path}") == 404
     host("DELETE", f"/v2.0/subnets/{subnet}")
     host("DELETE", f"/v2.0/networks/{id}")
+
+
+# ---- what a host may have
+
+
+def test_a_host_has_the_physical_networks_that_an_admin_has_given_it(stock: Stock, pair: tuple[Host, Host]) -> None:
+    one, other = pair
+    host = caller(stock.url, one.name, "*")
+    path, rack = f"/v1/hosts/{one.name}", f"rack-{one.name}"
+    claim = {"underlay": one.underlay, "physnets": {rack: "eth1"}}
+    answer = host.client.put(path, json=claim)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (403, "PolicyNotAuthorized")
+    assert f"physnet '{rack}'" in answer.text
+    assert f"PUT {path}" in answer.text
+    assert stock.admin("GET", path)["physnets"] == {}
+    # It is no edge of others' servers either.
+    profile = {"physical_network": rack, "vlan": 105}
+    server = {"binding:vnic_type": "baremetal", "binding:host_id": "node", "binding:profile": profile}
+    assert shown(stock, port(stock, **server))["binding:vif_type"] == "binding_failed"
+    stock.admin("PUT", path, claim)
+    again = {**claim, "physnets": {rack: "eth2"}, "version": "2"}
+    assert host("PUT", path, again)["physnets"] == {rack: "eth2"}
+    more = {**claim, "physnets": {rack: "eth1", f"{rack}-2": "eth3"}}
+    assert f"{rack}-2" in host("PUT", path, more, 403)["error"]["message"]
+    assert status(host, "PUT", path, {"underlay": one.underlay}) == 200
+    assert status(host, "PUT", path, again) == 200, "it may come back with what it was given"
+    assert status(caller(stock.url, other.name, "*"), "PUT", f"/v1/hosts/{other.name}", {
+        "underlay": other.underlay, "physnets": {rack: "eth1"}}) == 403  # fmt: skip
+    stock.admin("PUT", path, {"underlay": one.underlay})
+    assert status(host, "PUT", path, again) == 403
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"version": "x" * 256}, "version"),
+        ({"version": 7}, "version"),
+        ({"physnets": {"x" * 256: "eth1"}}, "physnets"),
+        ({"physnets": {"rack": "x" * 256}}, "physnets"),
+    ],
+    ids=["long version", "no text", "long name", "long device"],
+)
+def test_what_a_host_says_of_itself_has_an_end(stock: Stock, said: dict[str, Any], why: str) -> None:
+    told = stock.admin("PUT", "/v1/hosts/nowhere", {"underlay": "203.0.113.9", **said}, 400)["error"]["message"]
+    assert why in told
+    assert "255" in told
+
+
+@pytest.mark.parametrize("how", ["port", "binding"])
+def test_a_profile_is_as_long_as_neutron_takes_it(stock: Stock, pair: tuple[Host, Host], how: str) -> None:
+    id = port(stock, **{"binding:host_id": pair[0].name})
+    for size, want in ((4000, 0), (4100, 400)):
+        profile = {"a": "x" * size}
+        if how == "port":
+            answer = stock.admin.client.put(f"/v2.0/ports/{id}", json={"port": {"binding:profile": profile}})
+        else:
+            body = {"binding": {"host": pair[1].name, "profile": profile}}
+            answer = stock.admin.client.post(f"/v2.0/ports/{id}/bindings", json=body)
+            stock.admin.client.delete(f"/v2.0/ports/{id}/bindings/{pair[1].name}")
+        assert answer.status_code == want or (not want and answer.status_code < 300), answer.text
+    assert "at most 4095" in answer.text
+
+
+def shared_network(stock: Stock) -> tuple[str, str]:
+    """Make a network of OTHER that all may use, and its subnet, of whose addresses some are never given out."""
+    network = stock.new("networks", "network", {"shared": True}, OTHER)
+    pool = [{"start": "10.77.0.10", "end": "10.77.0.99"}]
+    body = {"network_id": network, "ip_version": 4, "cidr": "10.77.0.0/24", "allocation_pools": pool}
+    return network, stock.new("subnets", "subnet", body, OTHER)
+
+
+def test_on_a_network_of_another_project_a_host_has_what_it_is_given(stock: Stock, pair: tuple[Host, Host]) -> None:
+    one, _ = pair
+    network, subnet = shared_network(stock)
+    host = caller(stock.url, one.name, OWNER)
+    for refused in (
+        {"fixed_ips": [{"ip_address": "10.77.0.55"}]},
+        {"fixed_ips": [{"subnet_id": subnet, "ip_address": "10.77.0.55"}]},
+        {"fixed_ips": [{"subnet_id": subnet}, {"ip_address": "10.77.0.200"}]},
+        {"fixed_ips": [{"ip_address": "10.77.0.1"}]},
+        {"mac_address": "02:00:00:00:77:01"},
+    ):
+        assert status(host, "POST", "/v2.0/ports", container(network, one.name, **refused)) == 403, refused
+    asked = container(network, one.name, fixed_ips=[{"subnet_id": subnet}])
+    made = host("POST", "/v2.0/ports", asked)["port"]
+    path = f"/v2.0/ports/{made['id']}"
+    for refused in (
+        {"fixed_ips": [{"ip_address": "10.77.0.56"}]},
+        {"fixed_ips": [*made["fixed_ips"], {"ip_address": "10.77.0.200"}]},
+        {"fixed_ips": [{"ip_address": "10.77.0.1"}]},
+        {"mac_address": "02:00:00:00:77:02"},
+    ):
+        assert status(host, "PUT", path, {"port": refused}) == 403, refused
+    same = {"fixed_ips": made["fixed_ips"], "mac_address": made["mac_address"]}
+    assert host("PUT", path, {"port": same})["port"]["fixed_ips"] == made["fixed_ips"]
+    host("DELETE", path)
+
+
+def test_an_engine_makes_one_port_of_the_addresses_that_it_holds(stock: Stock, pair: tuple[Host, Host]) -> None:
+    one, _ = pair
+    network, subnet = shared_network(stock)
+    host = caller(stock.url, one.name, OWNER)
+    held = [
+        host("POST", "/v2.0/ports", container(
+            network, "", device_id=f"reserved {one.name}", fixed_ips=[{"subnet_id": subnet}]))["port"]
+        for _ in range(2)
+    ]  # fmt: skip
+    host("DELETE", f"/v2.0/ports/{held[1]['id']}")
+    addresses = [{"ip_address": each["fixed_ips"][0]["ip_address"]} for each in held]
+    path = f"/v2.0/ports/{held[0]['id']}"
+    for strange in ("10.77.0.200", "10.77.0.1"):
+        change = {"device_id": "box", "fixed_ips": [*addresses, {"ip_address": strange}]}
+        assert status(host, "PUT", path, {"port": change}) == 403
+    change = {"device_id": "box", "binding:host_id": one.name, "fixed_ips": addresses}
+    assert len(host("PUT", path, {"port": change})["port"]["fixed_ips"]) == 2
+
+
+@pytest.mark.parametrize("projects", [(OWNER,), ("*",)], ids=str)
+def test_a_host_takes_no_gateways_address(stock: Stock, pair: tuple[Host, Host], projects: tuple[str, ...]) -> None:
+    one, _ = pair
+    network = stock.network(OWNER)
+    for family, cidr, gateway in ((4, "10.78.0.0/24", "10.78.0.1"), (6, "fd00:78::/64", "fd00:78::1")):
+        stock.new("subnets", "subnet", {"network_id": network, "ip_version": family, "cidr": cidr}, OWNER)
+        host = caller(stock.url, one.name, *projects)
+        asked = container(network, one.name, fixed_ips=[{"ip_address": gateway}])
+        told = host("POST", "/v2.0/ports", asked, 403)["NeutronError"]["message"]
+        assert gateway in told
+        chosen = {"fixed_ips": [{"ip_address": gateway[:-1] + "55"}], "mac_address": f"02:00:00:00:78:0{family}"}
+        made = host("POST", "/v2.0/ports", container(network, one.name, **chosen))["port"]["id"]
+        change = {"port": {"fixed_ips": [{"ip_address": gateway}]}}
+        assert status(host, "PUT", f"/v2.0/ports/{made}", change) == 403
+        host("DELETE", f"/v2.0/ports/{made}")

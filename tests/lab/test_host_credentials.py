@@ -27,7 +27,8 @@ def test_hosts_with_credentials_of_their_own() -> None:
         file, hash = lab.state.run / "users", users.hashed(PASSWORD)
         users.add(file, user("root", hash, "red", ("admin",)))
         for host in lab.hosts:
-            users.add(file, user(f"agent-{host.name}", hash, "red", (), host.name))
+            given = tuple(host.physnets)
+            users.add(file, user(f"agent-{host.name}", hash, "red", (), host.name, given, (host.underlay,)))
         lab.client.close()
         lab.client = Client(lab.url, who=who("root"))
         lab.server.restart(**{settings.AUTH.variable: f"basic:{file}"})
@@ -64,6 +65,8 @@ def test_hosts_with_credentials_of_their_own() -> None:
             for method, path, body in (
                 ("GET", "/v1/hosts/h2/view?after=0", None),
                 ("PUT", "/v1/hosts/h2", {"underlay": one.underlay}),
+                ("PUT", "/v1/hosts/h1", {"underlay": two.underlay}),
+                ("PUT", "/v1/hosts/h1", {"underlay": one.underlay, "physnets": {"rack": "up0"}}),
                 ("POST", "/v1/hosts/h2/status", {"applied": 1, "ports": {far.id: "down"}}),
                 ("PUT", port, {"port": {"port_security_enabled": False, "security_groups": []}}),
                 ("PUT", port, {"port": {"binding:host_id": "h1"}}),

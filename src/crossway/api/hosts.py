@@ -111,8 +111,8 @@ class Hosts:
         return answer({"hosts": rows})
 
     async def register(self, request: Request) -> Response:
-        host = checked(_named(request, "host"), await _told(request))
-        await decide(self.cloud, lambda decision: verbs.register(decision, host))
+        caller, host = caller_of(request), checked(_named(request, "host"), await _told(request))
+        await decide(self.cloud, lambda decision: verbs.register(decision, host, caller))
         # What is bound to it from now on is carried, though it has not reported yet.
         self.status.heard(host.id)
         return answer(self._one(host.id))
@@ -128,8 +128,7 @@ class Hosts:
         host, after = _named(request, "host"), request.query_params.get("after", "0")
         if not after.isdecimal():
             raise Invalid(f"after '{after}' should be a revision, or 0")
-        if host not in self.cloud.hosts.rows:
-            raise NotFound("host", host)
+        self._check(request, host)
         return StreamingResponse(self.views.lines(host, int(after)), media_type="application/x-ndjson")
 
     async def report(self, request: Request) -> Response:
@@ -142,8 +141,9 @@ class Hosts:
             raise Invalid(f"The report names {len(ports)} ports; should be at most {PORTS_MAX}")
         if not isinstance(ports, dict) or any(state not in ("up", "down") for state in ports.values()):
             raise Invalid(f"ports {brief(ports)} should map ids to 'up' or 'down'")
-        states = {id: state == "up" for id, state in ports.items()}
-        again = self.status.report(_named(request, "host"), told["applied"], states, told.get("all") is True)
+        states, host = {id: state == "up" for id, state in ports.items()}, _named(request, "host")
+        self._check(request, host)
+        again = self.status.report(host, told["applied"], states, told.get("all") is True)
         return answer({"revision": self.cloud.revision, "all": again})
 
     async def hand_over(self, request: Request) -> Response:
@@ -194,6 +194,13 @@ class Hosts:
                 },
             }
         )
+
+    def _check(self, request: Request, name: str) -> None:
+        """Raise NotFound if a host has not registered, Forbidden if it has what it is not given, or no longer."""
+        host = self.cloud.hosts.get(name)
+        if host is None:
+            raise NotFound("host", name)
+        verbs.check(self.cloud, caller_of(request), host)
 
     def _one(self, name: str) -> dict[str, Any]:
         found = next((host for host in hosts(self.cloud, self.status) if host["name"] == name), None)

@@ -34,6 +34,7 @@ from crossway import settings
 from crossway.api import openapi
 from crossway.api.answer import fault
 from crossway.api.auth import Authenticated, Believing, Scheme, schemes
+from crossway.api.auth.basic import Basic
 from crossway.api.auth.layer import CALLER, header
 from crossway.api.bucket import Buckets, rate
 from crossway.api.connection import Connections, Http, Listener, connections
@@ -305,6 +306,9 @@ async def serve(listen: Sequence[str], store: str, access: Access = OPEN) -> Asy
         cloud = Cloud(opened, defaults(unlimited=not known))
         cloud.identities_max = identities()
         cloud.switch_ports = Switches(settings.SWITCH_PORTS.value())
+        for scheme in known:
+            if isinstance(scheme, Basic):
+                cloud.kept_for = scheme.kept_for
         stack.push_async_callback(cloud.stop)
         await cloud.start()
         for wrong in await claims.mend(cloud):

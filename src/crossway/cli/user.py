@@ -13,7 +13,7 @@ from crossway import settings
 from crossway.cli import show
 from crossway.cli.options import Json
 from crossway.errors import Invalid
-from crossway.model.user import ROLES
+from crossway.model.user import ROLES, User
 from crossway.model.user import user as checked
 
 app = typer.Typer(help="Users of a server with auth basic, in its password file.", no_args_is_help=True)
@@ -28,11 +28,30 @@ Host = Annotated[
     str | None, typer.Option("--host", metavar="HOST", help="The host whose agent asks as this user, and for it alone.")
 ]
 
+Physnets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--physnet",
+        metavar="PHYSNET",
+        help="A physical network that the host may have (`crossway agent --physnet`), * being any; may be repeated.",
+    ),
+]
+Underlays = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--underlay",
+        metavar="ADDRESS",
+        help="The underlay address that is kept for the host, which then has no other; may be repeated.",
+    ),
+]
+
 COLUMNS: list[show.Column] = [
     ("NAME", lambda u: u["name"]),
     ("PROJECT", lambda u: u["project"]),
     ("ROLES", lambda u: ", ".join(u["roles"])),
     ("HOST", lambda u: u.get("host", "")),
+    ("PHYSNETS", lambda u: ", ".join(u.get("physnets", ()))),
+    ("UNDERLAY", lambda u: ", ".join(u.get("underlay", ()))),
 ]
 
 
@@ -45,13 +64,15 @@ def add_user(
     ] = None,
     role: Roles = None,
     host: Host = None,
+    physnet: Physnets = None,
+    underlay: Underlays = None,
     file: File = settings.USERS.default,
 ) -> None:
     """Add a user; the password is asked for, or read from standard input.
 
     Without --role the user is a member of the project. With --host it is that host's agent: its projects are those
     for whose containers and machines the host may make and fetch ports by itself, * being all; without one it has
-    the ports that are bound to it by others.
+    the ports that are bound to it by others. Of physical networks it has those of --physnet, and none without.
     """
     from crossway.store import users
 
@@ -59,7 +80,8 @@ def add_user(
         raise Invalid(f"user {name} should have one --project; only a host may have several, or none")
     hash = users.hashed(_password())
     roles = tuple(role or ([] if host else ["member"]))
-    users.add(Path(file), checked(name, hash, ",".join(project or ()), roles, host or ""))
+    named = checked(name, hash, ",".join(project or ()), roles, host or "", tuple(physnet or ()), tuple(underlay or ()))
+    users.add(Path(file), named)
 
 
 @app.command("list")
@@ -68,7 +90,7 @@ def list_users(file: File = settings.USERS.default, json: Json = False) -> None:
     from crossway.store import users
 
     rows = [
-        {"name": u.name, "project": u.project, "roles": list(u.roles), **({"host": u.host} if u.host else {})}
+        {"name": u.name, "project": u.project, "roles": list(u.roles), **(_of_host(u) if u.host else {})}
         for u in users.read(Path(file)).values()
     ]
     show.table(rows, COLUMNS, json, "no users: make one with `crossway user add USER --project PROJECT`")
@@ -85,19 +107,22 @@ def set_user(
     ] = None,
     role: Roles = None,
     host: Host = None,
+    physnet: Physnets = None,
+    underlay: Underlays = None,
     file: File = settings.USERS.default,
 ) -> None:
     """Change a user's password, project, roles or host; running servers take it in within a second.
 
-    Who becomes a host has no role and no project any more but those that are said.
+    Who becomes a host has no role and no project any more but those that are said. --physnet '' and --underlay ''
+    are none.
     """
     from crossway.store import users
 
-    if not (password or project or role or host):
-        raise Invalid("what should change? Say --password, --project, --role or --host")
+    if not (password or project or role or host or physnet or underlay):
+        raise Invalid("what should change? Say --password, --project, --role, --host, --physnet or --underlay")
     hash = users.hashed(_password()) if password else None
     projects = None if project is None else ",".join(project)
-    users.change(Path(file), name, hash, projects, tuple(role or ()), host)
+    users.change(Path(file), name, hash, projects, tuple(role or ()), host, _said(physnet), _said(underlay))
 
 
 @app.command("delete")
@@ -106,6 +131,15 @@ def delete_user(name: Name, file: File = settings.USERS.default) -> None:
     from crossway.store import users
 
     users.delete(Path(file), name)
+
+
+def _said(items: list[str] | None) -> tuple[str, ...] | None:
+    """Return what an option says, '' being nothing; None if it is not there."""
+    return None if items is None else tuple(item for item in items if item)
+
+
+def _of_host(user: User) -> dict[str, object]:
+    return {"host": user.host, "physnets": list(user.physnets), "underlay": list(user.addresses)}
 
 
 def _password() -> str:

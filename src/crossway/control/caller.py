@@ -40,13 +40,20 @@ def implied(roles: Iterable[str]) -> frozenset[str]:
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """*roles* are complete: see `implied`. *host* is the host that asks; *serves* are its projects, "*" any."""
+    """*roles* are complete: see `implied`. *host* is the host that asks; *serves* are its projects, "*" any.
+
+    *physnets* and *addresses* are what the operator's entry of the host says that it may register: those physical
+    networks, "*" being any, and one of those underlay addresses, any if there is none. Without an entry, *physnets* is
+    None: it may have those with which an admin has registered it.
+    """
 
     project: str = ADMIN
     user: str = ""
     roles: frozenset[str] = implied([ADMIN])
     host: str = ""
     serves: frozenset[str] = frozenset()
+    physnets: frozenset[str] | None = None
+    addresses: frozenset[str] = frozenset()
 
     @property
     def admin(self) -> bool:

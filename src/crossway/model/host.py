@@ -14,8 +14,9 @@ from crossway.model.check import brief, ip, mac
 class Host(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """*underlay* is the address that other hosts send to; *physnets* name its devices.
 
-    *registered*, *description* and *admin_state_up* are not the host's own words:
-    when it first registered, and what operators say of it.
+    *registered*, *description*, *admin_state_up* and *granted* are not the host's own words:
+    when it first registered, what operators say of it, and the physical networks with
+    which an admin has registered it.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     registered: str = ""
     description: str = ""
     admin_state_up: bool = True
+    granted: tuple[str, ...] = ()
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -90,8 +92,12 @@ IDENTITY_MAX = 65535
 PHYSNETS_MAX = 256
 
 
-def _underlay(value: Any) -> str:
-    """Return the one spelling of an address that a host can have."""
+# Characters of a physical network's name, a device's, and a version.
+WORD_MAX = 255
+
+
+def underlay(value: Any) -> str:
+    """Return the one spelling of an address that a host can have; raise ValueError for what is none."""
     address = ipaddress.ip_address(ip(value))
     if address.version == 6 and address.ipv4_mapped:
         address = address.ipv4_mapped
@@ -107,7 +113,7 @@ def host(name: str, body: Any) -> Host:
     if not isinstance(body, dict):
         raise Invalid(f"{brief(body)} is not a dictionary")
     try:
-        underlay = _underlay(body.get("underlay"))
+        address = underlay(body.get("underlay"))
     except ValueError as error:
         raise Invalid(f"Invalid input for underlay. Reason: {error}.") from None
     physnets = body.get("physnets") or {}
@@ -115,4 +121,12 @@ def host(name: str, body: Any) -> Host:
         raise Invalid(f"Invalid input for physnets. Reason: {brief(physnets)} should map names to devices.")
     if len(physnets) > PHYSNETS_MAX:
         raise Invalid(f"Host {brief(name)} has {len(physnets)} physnets; should be at most {PHYSNETS_MAX}")
-    return Host(id=name, underlay=underlay, physnets=physnets, version=str(body.get("version", "")))
+    if long := next((word for pair in physnets.items() for word in pair if len(word) > WORD_MAX), None):
+        raise Invalid(
+            f"Invalid input for physnets. Reason: {brief(long)} has {len(long)} characters; "
+            f"should be at most {WORD_MAX}."
+        )
+    version = body.get("version", "")
+    if not isinstance(version, str) or len(version) > WORD_MAX:
+        raise Invalid(f"Invalid input for version. Reason: {brief(version)} should be at most {WORD_MAX} characters.")
+    return Host(id=name, underlay=address, physnets=physnets, version=version)

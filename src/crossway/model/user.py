@@ -1,7 +1,9 @@
 """A user of `--auth basic`, and the line of the password file that is one.
 
     NAME:BCRYPT:PROJECT:ROLE[,ROLE…]
-    NAME:BCRYPT:[PROJECT[,PROJECT…]]:[ROLE[,ROLE…]]:HOST    a host
+    NAME:BCRYPT:[PROJECT[,PROJECT…]]:[ROLE[,ROLE…]]:HOST[/[PHYSNET[,…]][/ADDRESS[,…]]]    a host
+
+PHYSNETs are the physical networks that the host may have, * any; ADDRESSes those of which one is its underlay address.
 
 Knows nothing of files, and of passwords only their hashes.
 """
@@ -13,6 +15,7 @@ import re
 import msgspec
 
 from crossway.errors import Invalid
+from crossway.model.host import underlay
 
 ROLES = ("admin", "manager", "member", "reader", "service")
 # What else a host may be, of one project: whoever is more than a host is no host.
@@ -22,18 +25,25 @@ EVERY = "*"
 PASSWORD_BYTES = 72
 # No colon parts the user from the password in HTTP's basic authentication, so a name cannot have one.
 HOST_MAX = 255
+# Of a host's entry.
+PHYSNET_MAX = 255
 _NAME = re.compile(r"[^\s:#][^\s:]{0,254}")
 _HASH = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
 
 
 class User(msgspec.Struct, frozen=True):
-    """Someone who may ask: for one project, with these roles; or the agent of *host*, for any number of projects."""
+    """Someone who may ask: for one project, with these roles; or the agent of *host*, for any number of projects.
+
+    A host may register the *physnets*, "*" being any, and one of the *addresses*, or any if there are none.
+    """
 
     name: str
     hash: str
     project: str
     roles: tuple[str, ...]
     host: str = ""
+    physnets: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
 
     @property
     def projects(self) -> tuple[str, ...]:
@@ -44,10 +54,21 @@ class User(msgspec.Struct, frozen=True):
     def line(self) -> str:
         """Return the line of the password file that is this user."""
         line = f"{self.name}:{self.hash}:{self.project}:{','.join(self.roles)}"
-        return f"{line}:{self.host}" if self.host else line
+        if not self.host:
+            return line
+        # No host's name has a slash.
+        return f"{line}:{self.host}/{','.join(self.physnets)}/{','.join(self.addresses)}".rstrip("/")
 
 
-def user(name: str, hash: str, project: str, roles: tuple[str, ...], host: str = "") -> User:
+def user(
+    name: str,
+    hash: str,
+    project: str,
+    roles: tuple[str, ...],
+    host: str = "",
+    physnets: tuple[str, ...] = (),
+    addresses: tuple[str, ...] = (),
+) -> User:
     """Return a user, or raise Invalid for the first thing that cannot be."""
     projects = [("project", one) for one in project.split(",") if one] if host else [("project", project)]
     for what, value in (("user", name), *projects):
@@ -55,12 +76,25 @@ def user(name: str, hash: str, project: str, roles: tuple[str, ...], host: str =
             raise Invalid(f"{what} {value!r} should be 1 to 255 characters without spaces and colons")
     if not _HASH.fullmatch(hash):
         raise Invalid(f"the password of user {name} should be a hash of bcrypt ($2b$…)")
+    if not host and (physnets or addresses):
+        raise Invalid(f"user {name} is no host: only a host has physnets and underlay addresses")
     if host:
         _check_host(name, host, [one for _, one in projects], roles)
     unknown = [role for role in roles if role not in ROLES]
     if unknown or not (roles or host):
         raise Invalid(f"role {', '.join(unknown) or '(none)'} of user {name} should be one of {', '.join(ROLES)}")
-    return User(name, hash, project, tuple(dict.fromkeys(roles)), host)
+    for physnet in physnets:
+        fits = 0 < len(physnet) <= PHYSNET_MAX and physnet.isprintable() and physnet == physnet.strip()
+        if not fits or {"/", ","} & set(physnet):
+            raise Invalid(
+                f"physnet {physnet!r} of user {name} should be 1 to {PHYSNET_MAX} printable characters "
+                "without a slash and a comma"
+            )
+    try:
+        known = tuple(dict.fromkeys(underlay(address) for address in addresses))
+    except ValueError as error:
+        raise Invalid(f"underlay address of user {name}: {error}") from None
+    return User(name, hash, project, tuple(dict.fromkeys(roles)), host, tuple(dict.fromkeys(physnets)), known)
 
 
 def _check_host(name: str, host: str, projects: list[str], roles: tuple[str, ...]) -> None:
@@ -76,6 +110,15 @@ def parse(line: str) -> User:
     """Read one line of the password file; what is wrong is told without the line, which may hold a secret."""
     fields = line.split(":", 4)
     if len(fields) < 4 or not all(fields[4:]):
-        raise Invalid("should be NAME:BCRYPT:PROJECT:ROLE[,ROLE…], or for a host NAME:BCRYPT:PROJECT[,…]:[ROLE]:HOST")
-    name, hash, project, roles, *host = fields
-    return user(name, hash, project, tuple(role.strip() for role in roles.split(",") if role.strip()), *host)
+        raise Invalid(
+            "should be NAME:BCRYPT:PROJECT:ROLE[,ROLE…], or for a host "
+            "NAME:BCRYPT:PROJECT[,…]:[ROLE]:HOST[/PHYSNETS[/ADDRESSES]]"
+        )
+    name, hash, project, roles, *rest = fields
+    host, *lists = rest[0].split("/", 2) if rest else ("",)
+    physnets, addresses, *_ = (*map(_items, lists), (), ())
+    return user(name, hash, project, _items(roles), host, physnets, addresses)
+
+
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())

@@ -13,9 +13,10 @@ import bcrypt
 
 from crossway.errors import Conflict, Invalid, NotFound, Unavailable
 from crossway.model.user import PASSWORD_BYTES, User, parse
+from crossway.model.user import user as made_user
 
 ROUNDS = 12
-HEAD = "# Who may ask, written by `crossway user`: NAME:BCRYPT:PROJECT:ROLE[,ROLE…][:HOST]\n"
+HEAD = "# Who may ask, written by `crossway user`: NAME:BCRYPT:PROJECT:ROLE[,ROLE…][:HOST[/PHYSNETS[/ADDRESSES]]]\n"
 
 
 def hashed(password: str) -> str:
@@ -66,17 +67,34 @@ def add(path: Path, user: User) -> None:
 
 
 def change(
-    path: Path, name: str, hash: str | None, project: str | None, roles: tuple[str, ...], host: str | None = None
+    path: Path,
+    name: str,
+    hash: str | None,
+    project: str | None,
+    roles: tuple[str, ...],
+    host: str | None = None,
+    physnets: tuple[str, ...] | None = None,
+    addresses: tuple[str, ...] | None = None,
 ) -> None:
-    """Give a user what is not None or empty; who becomes a host has only the roles and projects that are said."""
+    """Give a user what is not None or empty; who becomes a host has only the roles and projects that are said.
+
+    No physnets, or no addresses, are said by an empty tuple.
+    """
     with _changing(path) as users:
         if name not in users:
             raise NotFound("user", name)
         old = users[name]
         if host and not old.host:
             old = User(name, old.hash, "", (), host)
-        projects = old.project if project is None else project
-        users[name] = parse(User(name, hash or old.hash, projects, roles or old.roles, host or old.host).line)
+        users[name] = made_user(
+            name,
+            hash or old.hash,
+            old.project if project is None else project,
+            roles or old.roles,
+            host or old.host,
+            old.physnets if physnets is None else physnets,
+            old.addresses if addresses is None else addresses,
+        )
 
 
 def delete(path: Path, name: str) -> None:

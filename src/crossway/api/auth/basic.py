@@ -19,12 +19,14 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from msgspec.structs import replace
 from starlette.types import Scope
 
 from crossway.api.auth.layer import address, header
 from crossway.api.bucket import Buckets, TooMany
 from crossway.control.caller import Caller, host_caller, implied
 from crossway.errors import Fault, Unauthorized
+from crossway.model.user import User
 from crossway.store import users
 
 LOG = logging.getLogger("crossway.api.auth")
@@ -51,7 +53,7 @@ class Basic:
         self._threads = ThreadPoolExecutor(2, "bcrypt")
         self._looked = 0.0
         self._seen: tuple[int, ...] = ()
-        self._users = users.read(path)
+        self._take(users.read(path))
         # Whoever is not there takes as long as one who is.
         self._nobody = users.hashed(secrets.token_urlsafe())
 
@@ -91,6 +93,11 @@ class Basic:
         self._wrong.back(where)
         return caller
 
+    def kept_for(self, address: str) -> frozenset[str]:
+        """Return the hosts for which entries keep an underlay address."""
+        self._reload()
+        return frozenset(self._kept.get(address, ()))
+
     async def _verify(self, digest: bytes, name: str, password: bytes) -> Caller | None:
         user, loop = self._users.get(name), asyncio.get_running_loop()
         hash = user.hash if user else self._nobody
@@ -100,7 +107,11 @@ class Basic:
             return None
         caller = Caller(project=user.project, user=user.name, roles=implied(user.roles))
         if user.host:
-            caller = host_caller(user.host, user.projects, user.roles, user.name)
+            caller = replace(
+                host_caller(user.host, user.projects, user.roles, user.name),
+                physnets=frozenset(user.physnets),
+                addresses=frozenset(user.addresses),
+            )
         self._known[digest] = (time.monotonic() + REMEMBERED_SECONDS, caller)
         self._known.move_to_end(digest)
         if len(self._known) > REMEMBERED_MAX:
@@ -118,7 +129,7 @@ class Basic:
             if state == self._seen:
                 return
             self._seen = state
-            self._users = users.read(self.path)
+            self._take(users.read(self.path))
         except OSError as error:
             if self._seen:
                 LOG.error("password file %s: %s; the users known so far stay", self.path, error.strerror)
@@ -128,6 +139,14 @@ class Basic:
         else:
             self._known.clear()
             LOG.info("password file %s: %d users", self.path, len(self._users))
+
+    def _take(self, users: dict[str, User]) -> None:
+        self._users = users
+        # Underlay addresses that entries name, and for which hosts.
+        self._kept: dict[str, set[str]] = {}
+        for user in users.values():
+            for one in user.addresses:
+                self._kept.setdefault(one, set()).add(user.host)
 
     def _state(self) -> tuple[int, ...]:
         found = os.stat(self.path)
