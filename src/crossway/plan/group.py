@@ -258,7 +258,7 @@ class Policy:
             self._local[identity] -= 1
             return
         del self._local[identity]
-        self.room.refused.pop(identity, None)
+        self.room.withdraw(identity)
         one = self._identities[identity]
         one.written = one.local = False
         for id in {**one.done, **one.marked}:
@@ -307,7 +307,7 @@ class Policy:
 
     def _try_again(self, identity: int) -> None:
         """Have an identity that goes without policy made anew: it may need less now."""
-        if self.room.refused.pop(identity, None) is not None:
+        if self.room.withdraw(identity):
             self._redo_all(identity)
 
     def _users(self, group: str) -> list[int]:

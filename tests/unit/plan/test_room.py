@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,3 +48,26 @@ def test_one_that_borrows_gives_back_what_came_last() -> None:
     assert not room.want("more", "other", 10)
     assert room.want("small", "other", 0) == {"third"}, "who went without first"
     assert room.refused.keys() == {"second"}
+
+
+class Counted(Room[int]):
+    """A room that counts how many of those who go without were looked at."""
+
+    looked = 0
+
+    def _admit(self, besides: int) -> bool:
+        self.looked += len(self.refused)
+        return super()._admit(besides)
+
+
+@pytest.mark.parametrize("projects", [1, 3, 2000])
+def test_those_who_go_without_are_not_looked_at_in_vain(projects: int) -> None:
+    room = Counted(SIZE)
+    for holder in range(2000):
+        room.want(holder, f"p{holder % projects}", 5)
+    assert len(room.refused) == 1980
+    assert room.looked <= 20 * 2000, "as some projects come, others give back"
+    room.looked = 0
+    for holder in list(room.refused):  # again, as those are tried who are told to go without
+        room.want(holder, f"p{holder % projects}", 5)
+    assert room.looked == 0
