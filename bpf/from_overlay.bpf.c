@@ -11,7 +11,7 @@
 #include "stages/deliver.h"
 
 // Read who sent the packet, on which network, as whom; 0 or -errno.
-static __always_inline int take_tunnel(struct __sk_buff *skb, struct packet *p, struct addr *underlay)
+static __always_inline int take_tunnel(struct __sk_buff *skb, struct packet *p)
 {
 	struct bpf_tunnel_key key = {};
 	__u32 group = 0;
@@ -21,15 +21,15 @@ static __always_inline int take_tunnel(struct __sk_buff *skb, struct packet *p, 
 		p->identity = skb->cb[1] & 0xffff;
 		if (skb->cb[1] & GROUP_RELAYED)
 			p->flags |= PACKET_RELAYED;
-		addr_from_ipv4(underlay, skb->cb[2]);
+		addr_from_ipv4(&p->host, skb->cb[2]);
 		return p->network ? 0 : -1;
 	}
 	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
-		addr_from_ipv4(underlay, bpf_htonl(key.remote_ipv4));
+		addr_from_ipv4(&p->host, bpf_htonl(key.remote_ipv4));
 	} else {
 		if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
 			return -1;
-		__builtin_memcpy(underlay, key.remote_ipv6, 16);
+		__builtin_memcpy(&p->host, key.remote_ipv6, 16);
 	}
 	p->network = key.tunnel_id;
 	if (bpf_skb_get_tunnel_opt(skb, &group, sizeof(group)) < 0)
@@ -45,7 +45,7 @@ int from_overlay(struct __sk_buff *skb)
 {
 	struct packet *p = packet_in_flight();
 	struct mac_key mac = {};
-	struct addr underlay = {};
+	struct addr underlay;
 	struct place *place;
 	int error;
 
@@ -57,18 +57,17 @@ int from_overlay(struct __sk_buff *skb)
 	p->identity = 0;
 	p->place.kind = 0;
 	p->place.identity = 0;
-	error = take_tunnel(skb, p, &underlay);
+	error = take_tunnel(skb, p);
 	parse(skb, p);
 	if (error)
 		return drop(p, DROP_NO_TUNNEL);
+	underlay = p->host;
 	if (!bpf_map_lookup_elem(&hosts, &underlay))
 		return drop(p, DROP_UNKNOWN_HOST);
 	if (p->bad == DROP_SPOOFED_VLAN || skb->vlan_present)
 		return drop(p, DROP_SPOOFED_VLAN);
-	if (p->dst_mac[0] & 1) {
-		gather(p, others_of(p->network));
+	if (p->dst_mac[0] & 1)
 		return go(skb, p, FLOOD);
-	}
 	mac.network = p->network;
 	mac_copy(mac.mac, p->dst_mac);
 	place = bpf_map_lookup_elem(&macs, &mac);
@@ -77,17 +76,13 @@ int from_overlay(struct __sk_buff *skb)
 
 		if (!net)
 			return drop(p, DROP_NO_NETWORK);
-		if (net->flags & NETWORK_FLOOD_UNKNOWN) {
-			gather(p, others_of(p->network));
+		if (net->flags & NETWORK_FLOOD_UNKNOWN)
 			return go(skb, p, FLOOD);
-		}
 		return drop(p, DROP_NO_MAC);
 	}
 	p->place = *place;
-	if (place->kind == PLACE_LOCAL) {
-		gather(p, port_number(&p->place.port));
-		return arrive(skb, p);
-	}
+	if (place->kind == PLACE_LOCAL)
+		return arrive_from_elsewhere(skb, p);
 	if (place->kind != PLACE_REMOTE || !(place->flags & PORT_MOVED) || p->flags & PACKET_RELAYED)
 		return drop(p, DROP_LOOP);
 	p->flags |= PACKET_RELAYED;

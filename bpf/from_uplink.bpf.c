@@ -79,8 +79,7 @@ int from_uplink(struct __sk_buff *skb)
 		parse(skb, p);
 		if (p->bad == DROP_SPOOFED_VLAN)
 			return drop(p, DROP_SPOOFED_VLAN);
-		gather(p, port_number(&p->place.port));
-		return arrive(skb, p);
+		return arrive_from_elsewhere(skb, p);
 	}
 	if (is_stray(skb, p)) {
 		p->port = (struct port_key){};
@@ -130,7 +129,6 @@ int from_uplink(struct __sk_buff *skb)
 	parse(skb, p);
 	if (owes_elsewhere(skb, p))
 		return drop(p, DROP_MALFORMED);
-	gather(p, p->place.kind ? port_number(&p->place.port) : others_of(p->network));
 	// A port elsewhere on the provider network is known by its address and its
 	// MAC: the wire carries no identity.
 	if (p->flags & PACKET_IP) {
@@ -148,5 +146,5 @@ int from_uplink(struct __sk_buff *skb)
 			return go(skb, p, FLOOD);
 		return to_host(skb, p);
 	}
-	return arrive(skb, p);
+	return arrive_from_elsewhere(skb, p);
 }

@@ -105,7 +105,7 @@ int from_workload(struct __sk_buff *skb)
 	if (is_question(p, port))
 		return go(skb, p, ASK);
 	if (p->flags & PACKET_FRAGMENT) {
-		gather(p, port_number(&p->port));
+		gather(p, port_number(&p->port), 1);
 		if (p->flags & PACKET_EARLY)
 			return go(skb, p, RELEASE);
 		if ((p->flags & (PACKET_UNSEEN | PACKET_SECURED)) == (PACKET_UNSEEN | PACKET_SECURED))

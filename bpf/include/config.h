@@ -12,6 +12,7 @@ struct config {
 	__u32 flow_idle_end;   // seconds a TCP flow lives on after FIN or RST
 	__u32 flood_copies;    // that a port may cause a second; 0: any number
 	__u32 fragment_wait;   // seconds a fragment waits for the first one of its datagram
+	__u32 hash_seed;       // makes slots of hashes such as no sender can foresee
 	__u8 tunnel_from_cb;   // packet tests: the tunnel's VNI and identity are in
 	                       // cb[0] and cb[1], the sender's IPv4 underlay address
 	                       // (network order) in cb[2]; a test run has no tunnel

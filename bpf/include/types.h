@@ -393,14 +393,18 @@ struct search {
 	__u64 last;
 };
 
-// The ports of a fragmented packet, told by its first fragment to the others.
+// Which datagram a fragment is of. Addresses and number are what its sender says;
+// those of another sender that says the same are of another datagram.
 struct fragment_key {
 	__u32 network;
 	__u32 id;
 	struct addr src;
 	struct addr dst;
+	struct addr host;  // PACKET_OVERLAY: the underlay address of the host that it came from
+	__u32 identity;    // of the sender
+	__u16 origin;      // PACKET_LOCAL, PACKET_OVERLAY or PACKET_UPLINK
 	__u8 proto;
-	__u8 pad[3];
+	__u8 pad;
 };
 
 // One of the places that a port has for itself.
@@ -409,13 +413,13 @@ struct slot_key {
 	__u32 slot;
 };
 
+// The ports of a fragmented packet, told by its first fragment to the others.
 struct fragment {
 	struct fragment_key of;
-	__be16 src_port;
+	__be16 src_port;   // up to `end`: read and written as one word
 	__be16 dst_port;
 	__be16 rule_port;  // the port that policy asks for: dst_port, ICMP's type and code
 	__u16 end;         // bytes of the datagram that the first one has; 0: it has not come yet
-	__u32 pad;
 	__u64 seen;
 	__u64 early;       // slots of `early_fragments` of those that came before the first one
 };
@@ -430,7 +434,6 @@ struct early_fragment {
 	struct fragment_key of;
 	__u32 at;      // bytes of its datagram before it
 	__u32 length;
-	__u32 pad;
 	__u8 bytes[EARLY_MAX];
 };
 
@@ -559,6 +562,7 @@ struct packet {
 	__u8 src_mac[6];
 	struct addr src;
 	struct addr dst;
+	struct addr host;      // PACKET_OVERLAY: that sent it, by its underlay address
 	// Whither.
 	struct place place;
 	__u8 next_mac[6];      // behind routers

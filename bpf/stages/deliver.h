@@ -2,7 +2,7 @@
 // The last step of a packet: into a port of this host, to another host through
 // the overlay, or out to the provider network.
 //
-//     forward ─┬─ LOCAL ── firewall(ingress) ──> deliver, or hold, or release
+//     forward ─┬─ LOCAL ── firewall(ingress) ──> deliver
 //              ├─ REMOTE ──> encap               └─ DROP_POLICY_IN, DROP_RATE
 //              ├─ UPLINK ──> leave
 //              └─ DROP_NO_UPLINK, DROP_ERROR
@@ -147,9 +147,27 @@ static __always_inline int arrive(struct __sk_buff *skb, struct packet *p)
 	__u64 number = port_number(&p->place.port);
 	enum drop why;
 
-	if ((p->flags & (PACKET_UNSEEN | PACKET_LOCAL)) == PACKET_UNSEEN && p->place.flags & PORT_SECURED)
-		return go(skb, p, HOLD);
 	why = enter_port(skb, p, number);
+	if (why)
+		return drop_at(p, number, why, p->place.identity);
+	return deliver(skb, p, number, p->place.body);
+}
+
+// The same, of what comes from elsewhere: of a fragmented packet, the first one tells
+// the port's own slots what has become of it.
+static __always_inline int arrive_from_elsewhere(struct __sk_buff *skb, struct packet *p)
+{
+	__u64 number = port_number(&p->place.port);
+	enum drop why;
+
+	if (p->flags & PACKET_LATER) {
+		gather(p, number, 0);
+		if (p->flags & PACKET_UNSEEN && p->place.flags & PORT_SECURED)
+			return go(skb, p, HOLD);
+	}
+	why = enter_port(skb, p, number);
+	if (is_first_fragment(p))
+		gather_fragment(p, number, !why);
 	if (why)
 		return drop_at(p, number, why, p->place.identity);
 	if (p->flags & PACKET_EARLY)

@@ -164,6 +164,9 @@ int flood(struct __sk_buff *skb)
 		count(p, 0, DROP_FLOOD_RATE, p->identity, 0);
 		return to_host(skb, p);
 	}
+	// Senders without an identity leave half of the slots to those that have one.
+	if (!(p->flags & PACKET_LOCAL))
+		gather(p, others_of(p->network), p->identity != 0);
 	bpf_loop(net->members, flood_member, &f, 0);
 	if (paid_until)
 		__sync_fetch_and_add(paid_until, flood_price(f.cost));

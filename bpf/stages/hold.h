@@ -39,7 +39,7 @@ int hold(struct __sk_buff *skb)
 	struct share_key key = { .of = SHARE_EARLY };
 	struct slot_key at = {}, slot;
 	struct share *share;
-	__u64 *charged, bit;
+	__u64 *charged, bit, before;
 
 	if (!p)
 		return TC_ACT_SHOT;
@@ -62,7 +62,7 @@ int hold(struct __sk_buff *skb)
 		drop_held(p, DROP_FRAGMENT);  // that one
 	if (bpf_map_update_elem(&early_fragments, &at, e, BPF_ANY))
 		return drop_held(p, DROP_FRAGMENT);
-	row = find_datagram(p, port_number(&key.port), &slot);
+	row = find_datagram(p, port_number(&key.port), 0, &slot);
 	if (!row) {
 		struct fragment new = { .of = fragment_key_of(p), .seen = p->now };
 
@@ -72,9 +72,11 @@ int hold(struct __sk_buff *skb)
 	if (!row)
 		return drop_held(p, DROP_FRAGMENT);
 	bit = 1ull << at.slot;
-	__sync_fetch_and_or(&row->early, bit);
+	// With its result used it is a full barrier; without, it orders nothing on arm64.
+	before = __sync_fetch_and_or(&row->early, bit);
+	barrier_on(before);
 	// The first may have come by another processor just now, and not have met it.
-	if (row->end && __sync_fetch_and_and(&row->early, ~bit) & bit) {
+	if (read_first(row).end && __sync_fetch_and_and(&row->early, ~bit) & bit) {
 		bpf_map_delete_elem(&early_fragments, &at);
 		return drop_held(p, DROP_FRAGMENT);
 	}
@@ -104,17 +106,11 @@ static __always_inline int clone_to(const struct releasing *r)
 
 // Make the packet that fragment; 0, or why it goes nowhere, DROP_NONE included for
 // one that is not there any more.
-static __always_inline int make_of(struct __sk_buff *skb, struct packet *p, const struct slot_key *key, enum drop *why)
+static __always_inline int make_of(struct __sk_buff *skb, struct packet *p, struct early_fragment *e, __u64 charge,
+				   enum drop *why)
 {
-	struct early_fragment *e = bpf_map_lookup_elem(&early_fragments, key);
-	__u32 length;
-	__u64 charge;
+	__u32 length = e->length;
 
-	*why = DROP_NONE;
-	if (!e || !is_of_datagram(&e->of, p) || (__s64)(p->now - e->seen) > (__s64)(cfg.fragment_wait * SECOND))
-		return -1;
-	charge = e->charge;
-	length = e->length;
 	*why = DROP_MALFORMED;
 	if (e->at < p->fragment_end)
 		return -1;
@@ -126,6 +122,7 @@ static __always_inline int make_of(struct __sk_buff *skb, struct packet *p, cons
 		return -1;
 	// It may have been replaced meanwhile, and its memory be another port's.
 	barrier();
+	*why = DROP_NONE;
 	if (e->charge != charge || port_number(&e->port) != holder(p) || !is_of_datagram(&e->of, p))
 		return -1;
 	return 0;
@@ -135,12 +132,19 @@ static long release_slot(__u32 i, struct releasing *r)
 {
 	struct packet *p = packet_in_flight();
 	struct slot_key key = { .slot = i };
+	struct early_fragment *e;
 	enum drop why;
+	__u64 charge;
 
 	if (!p || !(r->early >> (i & (EARLY_SLOTS - 1)) & 1))
 		return 0;
 	key.port = port_of(holder(p));
-	if (make_of(r->skb, p, &key, &why)) {
+	e = bpf_map_lookup_elem(&early_fragments, &key);
+	// Another one's by now, or one that has waited for too long: counted when it goes.
+	if (!e || !is_of_datagram(&e->of, p) || (__s64)(p->now - e->seen) > (__s64)(cfg.fragment_wait * SECOND))
+		return 0;
+	charge = e->charge;
+	if (make_of(r->skb, p, e, charge, &why)) {
 		if (why)
 			drop_held(p, why);
 	} else if (!(p->flags & PACKET_LOCAL) && p->place.flags & PORT_LIMITED &&
@@ -149,7 +153,9 @@ static long release_slot(__u32 i, struct releasing *r)
 	} else if (clone_to(r)) {
 		drop_held(p, DROP_ERROR);
 	}
-	bpf_map_delete_elem(&early_fragments, &key);
+	e = bpf_map_lookup_elem(&early_fragments, &key);
+	if (e && e->charge == charge)
+		bpf_map_delete_elem(&early_fragments, &key);
 	return 0;
 }
 
@@ -215,7 +221,7 @@ static long expire_early(struct bpf_map *map, struct slot_key *key, struct early
 
 static long expire_datagram(struct bpf_map *map, struct slot_key *key, struct fragment *row, struct expiring *x)
 {
-	__u64 life = row->end ? FRAGMENT_LIFE : cfg.fragment_wait * SECOND;
+	__u64 life = read_first(row).end ? FRAGMENT_LIFE : cfg.fragment_wait * SECOND;
 
 	if ((__s64)(x->now - row->seen) > (__s64)life)
 		bpf_map_delete_elem(map, key);

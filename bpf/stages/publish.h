@@ -230,7 +230,7 @@ int publish(struct __sk_buff *skb)
 	p->place.identity = 0;
 	parse(skb, p);
 	if (p->flags & PACKET_LATER)
-		gather(p, others_of(0));
+		gather(p, others_of(0), 0);
 	// What is wrong, or cannot be answered, is the host's to judge.
 	if (p->bad || p->flags & (PACKET_UNSEEN | PACKET_GROUP) || addr_is_unspecified(&p->src) ||
 	    addr_is_group(&p->src) || addr_is_reserved(&p->src) || addr_is_link_local(&p->src) || owes_elsewhere(skb, p))
@@ -244,7 +244,6 @@ int publish(struct __sk_buff *skb)
 	row = find_published(&p->dst, p->dst_port, p->proto);
 	if (!row)
 		return TC_ACT_UNSPEC;
-	gather(p, others_of(0));
 	p->place = row->place;
 	number = port_number(&p->place.port);
 	client = seen_client(&p->src, row);
@@ -254,6 +253,8 @@ int publish(struct __sk_buff *skb)
 	key.local_port = row->port;
 	key.remote_port = p->src_port;
 	why = let_in(skb, p, row, &key, ifindex);
+	if (is_first_fragment(p))
+		gather_fragment(p, others_of(0), !why);
 	if (why)
 		return drop_at(p, number, why, p->place.identity);
 	ip = row->ip;

@@ -211,6 +211,7 @@ __noinline int unwrap(struct __sk_buff *skb, struct packet *p)
 	if (bpf_skb_adjust_room(skb, -WRAPPING, BPF_ADJ_ROOM_MAC, flags))
 		return 0;
 	p->place = *place;
+	p->host = underlay;
 	w = (void *)(long)skb->data;
 	if ((void *)(&w->eth + 1) > (void *)(long)skb->data_end)
 		return 0;

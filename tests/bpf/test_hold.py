@@ -20,6 +20,7 @@ from bpf.world import (
     CAUTIOUS,
     CLEAR,
     FAR,
+    GREY,
     PUBLIC,
     RED,
     SLOTS,
@@ -30,10 +31,13 @@ from bpf.world import (
     B,
     D,
     Ears,
+    Sent,
     Who,
     World,
     any_rule,
     gateway,
+    rule,
+    world,
 )  # fmt: skip
 from crossway.kernel.bpf import detach
 from crossway.model import rows as r
@@ -224,6 +228,135 @@ def test_another_datagram_of_the_same_number_is_another(w: World) -> None:
         ears.must_hear({}, 0.1)
 
 
+# ---- Another sender says that its fragments are of the same datagram.
+
+OTHER = "192.0.2.3"  # one more host
+
+
+def stranger(w: World, frame: bytes, how: str) -> Sent:
+    """Take a frame from another host, of another sender than `w.receive` does by default."""
+    if how == "another identity":
+        return w.receive(frame, identity=5)
+    w.put("hosts", {r.pack_ip(OTHER): r.Host(1)})
+    return w.receive(frame, host=OTHER)
+
+
+STRANGERS = pytest.mark.parametrize("how", ["another identity", "another host"])
+
+
+@BOTH
+@STRANGERS
+def test_nothing_follows_the_first_of_another_sender(w: World, v: int, how: str) -> None:
+    sent = parts(v, FAR, A)
+    with Ears("da") as ears:
+        assert stranger(w, sent[1], how).verdict == STOLEN
+        w.receive(sent[2])
+        w.receive(sent[0])
+        ears.must_hear({"da": [sent[0], sent[2]]})
+        assert stranger(w, sent[1], how).to is None, "nor does it pass behind it"
+    expire(w, 2)
+    assert counted(w, A, "FRAGMENT") == 2
+
+
+def by_uplink(w: World, frame: bytes) -> Sent:
+    return w.run("from_uplink", frame[:12] + b"\x81\x00\x00\x07" + frame[12:], "uplink")
+
+
+@BOTH
+@pytest.mark.parametrize("first_by", ["overlay", "uplink"])
+def test_nothing_follows_a_first_that_came_another_way(w: World, v: int, first_by: str) -> None:
+    peer = Who(PUBLIC.network, 50, 0, None)
+    sent = parts(v, peer, PUBLIC)
+    ways = [lambda frame: w.receive(frame, GREY, identity=0), lambda frame: by_uplink(w, frame)]
+    by, other = ways if first_by == "overlay" else reversed(ways)
+    with Ears("dg") as ears:
+        assert other(sent[1]).verdict == STOLEN
+        by(sent[2])
+        by(sent[0])
+        ears.must_hear({"dg": [sent[0], sent[2]]})
+        assert other(sent[1]).to is None
+
+
+@BOTH
+def test_what_a_stranger_says_to_be_a_ports_own_does_not_follow_its_first(w: World, v: int) -> None:
+    sent = parts(v, A, FAR)
+    assert w.send(sent[0]).to == "vxlan"
+    spoofed = A.mac + FAR.mac + sent[1][12:]
+    assert w.receive(spoofed).to is None
+    assert w.send(sent[1]).to == "vxlan"
+
+
+@BOTH
+@STRANGERS
+def test_a_refused_first_of_another_sender_changes_nothing(w: World, v: int, how: str) -> None:
+    w.policy(A.identity, rule(A.identity, IN, 3, v, proto=UDP, port=2))
+    refused = parts(v, FAR, A, port=3)[0]
+    sent = parts(v, FAR, A)
+    with Ears("da") as ears:
+        w.receive(sent[2])
+        assert stranger(w, refused, how).drop == "POLICY_IN"
+        w.receive(sent[0])
+        ears.must_hear({"da": [sent[0], sent[2]]})
+        assert stranger(w, refused, how).drop == "POLICY_IN"
+        assert w.receive(sent[1]).to == "da"
+
+
+@BOTH
+def test_a_refused_first_takes_nothing_that_waits_and_replaces_none_that_was_let_in(w: World, v: int) -> None:
+    w.policy(A.identity, any_rule(A.identity, IN, v, proto=UDP, port=2))
+    refused = parts(v, FAR, A, port=3)[0]
+    sent = parts(v, FAR, A)
+    with Ears("da") as ears:
+        w.receive(sent[2])
+        assert w.receive(refused).drop == "POLICY_IN"
+        w.receive(sent[0])
+        ears.must_hear({"da": [sent[0], sent[2]]})
+        assert w.receive(refused).drop == "POLICY_IN"
+        assert w.receive(sent[1]).to == "da"
+
+
+@BOTH
+def test_what_is_not_let_in_takes_no_slot_of_what_is(w: World, v: int) -> None:
+    w.policy(A.identity, rule(A.identity, IN, 3, v, proto=UDP, port=2))
+
+    def flood(first: int) -> None:
+        for i in range(first, first + 5 * SLOTS[r.ShareOf.FRAGMENTS]):
+            w.receive(parts(v, FAR, A, id=i)[i % 2], identity=5)
+
+    flood(0)
+    sent = [parts(v, FAR, A, id=100 + i) for i in range(SLOTS[r.ShareOf.FRAGMENTS] // 4)]
+    for first, _, _ in sent:
+        assert w.receive(first).to == "da"
+    flood(5000)
+    for _, later, last in sent:
+        assert w.receive(later).to == w.receive(last).to == "da"
+
+
+@BOTH
+def test_to_groups_who_is_unknown_takes_no_slot_of_who_is_known(w: World, v: int) -> None:
+    class Group(Who):
+        mac = bytes.fromhex("01005e010109" if v == 4 else "333300000009")
+        ip4, ip6 = "239.1.1.9", "ff0e::9"
+
+    def sent(id: int) -> list[bytes]:
+        return parts(v, FAR, Group(RED, 0, 0, None), id=id)
+
+    w.put("shares", {r.ShareKey(r.PortKey(RED, 0xFFFF), r.ShareOf.FRAGMENTS): r.Share(16)})
+    known = [sent(i) for i in range(4)]
+    for first, _, _ in known:
+        assert w.receive(first).drops == {}
+    for i in range(100):
+        w.receive(sent(1000 + i)[0], identity=0)
+    for first, _, _ in known:
+        w.receive(first)
+    for i in range(100):
+        w.receive(sent(2000 + i)[0], identity=0)
+    for _, later, last in known:
+        assert w.receive(later).drops == w.receive(last).drops == {}
+    rows = w.bpf.table("fragments").read()
+    assert len([key for key in rows if key.port == r.PortKey(RED, 0xFFFF)]) <= 16
+
+
 # ---- Shares.
 
 
@@ -320,6 +453,38 @@ def test_what_has_waited_too_long_is_not_sent_on(w: World) -> None:
     with Ears("da") as ears:
         w.receive(sent[0])
         ears.must_hear({"da": [sent[0]]})
+    w.bpf.run("expire", bytes(64))
+    assert early(w) == []
+    assert counted(w, A, "FRAGMENT") == 1
+
+
+@BOTH
+def test_a_first_leaves_alone_what_has_replaced_its_own(w: World, v: int) -> None:
+    slots = SLOTS[r.ShareOf.EARLY]
+    sent = [parts(v, FAR, A, id=i) for i in range(slots + 1)]
+    for one in sent:
+        w.receive(one[1])
+    assert len(early(w)) == slots
+    with Ears("da") as ears:
+        w.receive(sent[0][0])  # what waited for it has given way to the last one
+        ears.must_hear({"da": [sent[0][0]]})
+        assert len(early(w)) == slots
+        w.receive(sent[slots][0])
+        ears.must_hear({"da": [sent[slots][0], sent[slots][1]]})
+
+
+def test_which_datagrams_share_a_slot_is_not_to_be_foreseen() -> None:
+    found = []
+    for seed in (1, 2):
+        with world(hash_seed=seed) as w:
+            places = {}
+            for number in range(20, 40):
+                sender = FAR._replace(number=number)
+                w.receive(parts(4, sender, A)[0])
+                rows = w.bpf.table("fragments").read()
+                places[number] = next(k.slot for k, row in rows.items() if row.of.src == r.pack_ip(sender.ip4))
+            found.append({(a, b) for a in places for b in places if a < b and (places[a] ^ places[b]) & 31 < 4})
+    assert found[0] != found[1]
 
 
 def test_another_processors_clock_may_be_a_little_ahead(w: World) -> None:

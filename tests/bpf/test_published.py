@@ -30,6 +30,7 @@ from bpf.packets import (
     eth,
     icmp,
     ip,
+    ipv6_fragment,
     ns,
     tcp,
     udp,
@@ -479,6 +480,20 @@ def test_fragments_go_with_their_first_one(w: World) -> None:
     later = answer(w, 4, UDP, whole[40:], id=8, fragment=5)
     data = Packet(first.packet).payload + Packet(later.packet).payload
     assert ip(HOST[4], CLIENT[4], UDP, data)[20:] == data
+
+
+@BOTH
+def test_a_refused_first_fragment_replaces_none_that_was_let_in(w: World, v: int) -> None:
+    publish(w)
+
+    def part(at: int, data: bytes) -> Sent:
+        if v == 4:
+            return come(w, v, UDP, data, id=7, fragment=at // 8 or MF)
+        return come(w, v, 44, ipv6_fragment(UDP, at, not at, 7, data))
+
+    assert part(0, udp(FROM, AT, bytes(32))).to == A.device
+    assert part(0, udp(PEER_PORT, AT, bytes(32))).drop == "SPOOFED_CLIENT"
+    assert part(40, bytes(40)).to == A.device
 
 
 def test_a_later_fragment_alone_is_the_hosts(w: World) -> None:

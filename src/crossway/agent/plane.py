@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -60,6 +61,7 @@ class Plane:
             "peer_port": _be16(PEER_PORT),
             "direct": self._direct,
             "flood_copies": flood_copies(FLOOD_RATE.value()),
+            "hash_seed": secrets.randbits(32),
         }
         # The programs ask for routes as a packet from this device would. None ever leaves it for the host's stack.
         for family in ("ipv4", "ipv6"):

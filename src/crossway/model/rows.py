@@ -347,6 +347,9 @@ class FragmentKey(NamedTuple):
     id: int
     src: bytes
     dst: bytes
+    host: bytes
+    identity: int
+    origin: int
     proto: int
 
 
