@@ -1266,7 +1266,7 @@ class Agent:
             half.delete(over)
         ports = self.tables.have["ports"]
         here = ports.keys() | {body.key for body in self.plan.local_bodies().values()}
-        shares.resize(here)
+        shares.resize(here, self.tables.have["networks"].keys())
         shares.settle(r.ShareOf.FLOWS, charged, swept.counted, here, len(here))
         published = sum(bool(port.flags & r.PortFlag.PUBLISHED) for port in ports.values())
         shares.settle(r.ShareOf.TRANSLATIONS, charged, clients.counted, here, published)

@@ -30,6 +30,13 @@ SLOTS: dict[r.ShareOf, tuple[str, int]] = {
     r.ShareOf.FRAGMENTS: ("fragments", 256),
     r.ShareOf.EARLY: ("early_fragments", 64),
 }
+NETWORKS_PART = 16  # a sixteenth of the table of fragments is for what is to all of a network, or to published ports
+GROUPS = 0xFFFF  # no VLAN tag: names the slots of a network, or with number 0 those of clients of published ports
+
+
+def of_network(number: int) -> r.ShareKey:
+    """Return whose slots those are of fragments to all of a network; 0: of clients of published ports."""
+    return r.ShareKey(r.PortKey(number, GROUPS), r.ShareOf.FRAGMENTS)
 
 
 class Tabled(Protocol):
@@ -66,6 +73,7 @@ class Shares:
         self._plane = plane
         self._until: dict[r.ShareKey, int] = {}
         self._taken: dict[r.ShareKey, int] = {}  # rows that the agent itself has put within shares
+        self._of_networks: int | None = None  # slots of each network
         self.sizes: dict[r.ShareOf, int] = {}
 
     def renew(self, plane: Tabled) -> None:
@@ -89,6 +97,19 @@ class Shares:
         charges.put({key: 0 for key, rows in charged.items() if rows is None})
         of = {key: r.ShareOf(key.of) for key in new}
         self._write({key: each[of[key]] + (0 if of[key] in SLOTS else charged[key] or 0) for key in new})
+
+    def open_networks(self, numbers: Set[int], among: int) -> None:
+        """Give new networks their slots for fragments, and those to clients of published ports; *among*: of so many."""
+        new = [key for number in {0, *numbers} if (key := of_network(number)) not in self._until]
+        if new:
+            each = self._network_slots(among)
+            self._write(dict.fromkeys(new, each))
+
+    def _network_slots(self, networks: int) -> int:
+        table, most = SLOTS[r.ShareOf.FRAGMENTS]
+        rows = self._plane.table(table).size // NETWORKS_PART
+        self._of_networks = size(rows, networks + 1, self._of_networks, most)
+        return self._of_networks
 
     def _slots(self, of: r.ShareOf, ports: int) -> int:
         table, most = SLOTS[of]
@@ -142,13 +163,15 @@ class Shares:
         self._write({key: until for key, until in new.items() if self._until.get(key) != until})
         self._close(gone)
 
-    def resize(self, ports: Set[r.PortKey]) -> None:
-        """Set how many slots each port has, now that so many are here."""
+    def resize(self, ports: Set[r.PortKey], networks: Set[int] = frozenset()) -> None:
+        """Set how many slots each port and each network has, now that so many are here."""
         each = {of: self._slots(of, len(ports)) for of in SLOTS}
         keys = [key for key in self._until if key.of in SLOTS]
         want = {key: each[r.ShareOf(key.of)] for key in keys if key.port in ports}
+        own = {of_network(number) for number in {0, *networks}}
+        want |= dict.fromkeys(own & set(keys), self._network_slots(len(networks)))
         self._write({key: slots for key, slots in want.items() if self._until[key] != slots})
-        self._close([key for key in keys if key.port not in ports])
+        self._close([key for key in keys if key not in want])
 
     def _close(self, gone: list[r.ShareKey]) -> None:
         # The share first: without it nothing is charged.

@@ -43,6 +43,7 @@ class Tables:
         self._generations = {k: v for k, v in self._plane.table("generations").read().items() if v}
         self.shares.read()
         self.shares.open(self.have["ports"].keys(), len(self.have["ports"]))
+        self.shares.open_networks(self.have["networks"].keys(), len(self.have["networks"]))
 
     def apply(self, change: Change) -> None:
         """Put what leads nowhere yet, then what leads to it; delete the other way round.
@@ -51,6 +52,8 @@ class Tables:
         """
         if ports := change.put.get("ports"):
             self.shares.open(ports.keys(), len(ports.keys() | self.have["ports"].keys()))
+        if networks := change.put.get("networks"):
+            self.shares.open_networks(networks.keys(), len(networks.keys() | self.have["networks"].keys()))
         wider, narrower = policy_steps(self.have, change, self._lengths)
         self.write(list(wider))
         for table in ORDER:

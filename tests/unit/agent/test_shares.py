@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossway.agent.shares import MOST, Shares, beyond, size
+from crossway.agent.shares import GROUPS, MOST, Shares, beyond, size
 from crossway.model import rows as r
-from unit.agent.test_tables import Kernel
+from unit.agent.test_tables import Kernel, One
 
 ROWS = 262_144
 ports = st.integers(0, 65_536)
@@ -110,6 +110,25 @@ def test_each_port_has_slots_for_fragments_and_fewer_among_many(shares: Shares) 
     assert set(slots(shares, r.ShareOf.EARLY).values()) == {64}
     shares.resize({TWO})
     assert slots(shares, r.ShareOf.EARLY) == {TWO: 64}
+
+
+def of_networks(shares: Shares) -> dict[int, int]:
+    return {port.ifindex: until for port, until in slots(shares, r.ShareOf.FRAGMENTS).items() if port.vlan == GROUPS}
+
+
+def test_networks_have_a_sixteenth_of_the_table_of_fragments_whatever_their_number(shares: Shares) -> None:
+    shares.open_networks({10, 20}, 2)
+    assert of_networks(shares) == {0: 256, 10: 256, 20: 256}
+    many = set(range(1, 1001))
+    shares.open_networks(many, 1000)
+    shares.resize({ONE}, many)
+    assert of_networks(shares).keys() == {0, *many}
+    assert sum(of_networks(shares).values()) <= One.size // 16
+    assert slots(shares, r.ShareOf.FRAGMENTS)[ONE] == 256
+    again = Shares(shares._plane)
+    again.read()
+    again.resize({ONE}, {10})
+    assert of_networks(again) == {0: 256, 10: 256}
 
 
 def test_an_agent_that_starts_goes_on_with_the_shares_that_there_are(shares: Shares) -> None:
