@@ -45,7 +45,6 @@ int from_overlay(struct __sk_buff *skb)
 {
 	struct packet *p = packet_in_flight();
 	struct mac_key mac = {};
-	struct addr underlay;
 	struct place *place;
 	int error;
 
@@ -61,8 +60,7 @@ int from_overlay(struct __sk_buff *skb)
 	parse(skb, p);
 	if (error)
 		return drop(p, DROP_NO_TUNNEL);
-	underlay = p->host;
-	if (!bpf_map_lookup_elem(&hosts, &underlay))
+	if (!bpf_map_lookup_elem(&hosts, &p->host))
 		return drop(p, DROP_UNKNOWN_HOST);
 	if (p->bad == DROP_SPOOFED_VLAN || skb->vlan_present)
 		return drop(p, DROP_SPOOFED_VLAN);

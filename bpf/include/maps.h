@@ -96,8 +96,8 @@ TABLE(shares, HASH, struct share_key, struct share, 262144, BPF_F_NO_PREALLOC);
 TABLE(charges, HASH, struct share_key, __u64, 262144, BPF_F_NO_PREALLOC);
 
 // Datagrams in fragments, each in a slot of its port's: the sender's, or of what comes
-// from elsewhere the receiver's. Every stage that sees ports writes and reads; agent
-// has the expired deleted.
+// from elsewhere the receiver's; what is for no port alone in one of its network's.
+// Every stage that sees ports writes and reads; agent has the expired deleted.
 TABLE(fragments, HASH, struct slot_key, struct fragment, 131072, BPF_F_NO_PREALLOC);
 
 // Fragments that wait for their first one, each in a slot of that port's. hold writes;

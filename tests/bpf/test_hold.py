@@ -469,6 +469,7 @@ def test_a_first_leaves_alone_what_has_replaced_its_own(w: World, v: int) -> Non
         w.receive(sent[0][0])  # what waited for it has given way to the last one
         ears.must_hear({"da": [sent[0][0]]})
         assert len(early(w)) == slots
+        young(w)
         w.receive(sent[slots][0])
         ears.must_hear({"da": [sent[slots][0], sent[slots][1]]})
 
