@@ -2,6 +2,7 @@
 // How often a port may cause work, as a bucket of time that fills again, and how
 // much of it may wait for the agent.
 #pragma once
+#include "clock.h"
 #include "maps.h"
 
 // Return whether the port may do one more thing now, of *burst* at once and so many a second.
@@ -17,9 +18,7 @@ static __always_inline bool has_budget(void *table, const struct port_key *port,
 		bpf_map_update_elem(table, port, &first, BPF_ANY);
 		return true;
 	}
-	passed = now - b->seen;
-	if ((__s64)passed < 0)
-		passed = 0;  // another CPU's clock is a tick ahead
+	passed = passed_since(now, b->seen);
 	have = passed > full ? full : b->nanoseconds + passed;
 	if (have > full)
 		have = full;

@@ -2,6 +2,7 @@
 // How a stage hands a packet to the next, and how a packet is dropped.
 #pragma once
 #include <linux/pkt_cls.h>
+#include "clock.h"
 #include "config.h"
 #include "fragment.h"
 #include "maps.h"

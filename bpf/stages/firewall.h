@@ -9,8 +9,6 @@
 #pragma once
 #include "../include/stage.h"
 
-#define SECOND 1000000000ull
-
 enum verdict {
 	DENY,
 	ALLOW,       // and let answers pass
@@ -99,8 +97,7 @@ static __always_inline bool is_alive(const struct flow *f, __u8 proto, __u64 now
 		idle = cfg.flow_idle_tcp;
 	if (proto == IPPROTO_TCP && is_closing(f->flags) && idle > cfg.flow_idle_end)
 		idle = cfg.flow_idle_end;
-	// A clock behind `seen` is that of another CPU.
-	return (__s64)(now - f->seen) <= (__s64)(idle * SECOND);
+	return passed_since(now, f->seen) <= idle * SECOND;
 }
 
 // Note where in its stream a port sends: a write every 64 KiB.
@@ -127,7 +124,7 @@ static __always_inline void touch(struct flow *f, const struct packet *p, __u32 
 		new = with_sequence(new, p);
 	if (new != flags)
 		f->flags = new;
-	if (now - f->seen > SECOND / 4)
+	if (passed_since(now, f->seen) > SECOND / 4)
 		f->seen = now;
 }
 
@@ -154,7 +151,7 @@ static __always_inline int revoked(struct flow *f, const struct packet *p, __u32
 {
 	bool began = !(f->flags & FLOW_OUT) == (way == WAY_IN);
 
-	if ((began || p->proto == IPPROTO_TCP) && now - f->seen > SECOND / 4)
+	if ((began || p->proto == IPPROTO_TCP) && passed_since(now, f->seen) > SECOND / 4)
 		f->seen = now;
 	return f->flags & FLOW_OUT ? DROP_POLICY_OUT : DROP_POLICY_IN;
 }
@@ -439,7 +436,7 @@ __noinline int firewall_long(struct packet *p, __u64 port, __u32 way, __u32 iden
 		if (!f) {
 			f = bpf_map_lookup_elem(&flows, &key);
 			// No more often than `seen` is written.
-			if (f && is_alive(f, p->proto, now) && now - f->seen > SECOND / 4 && promote_flow(&key, f))
+			if (f && is_alive(f, p->proto, now) && passed_since(now, f->seen) > SECOND / 4 && promote_flow(&key, f))
 				f = bpf_map_lookup_elem(&flows_assured, &key);
 		}
 	}

@@ -119,14 +119,14 @@ __noinline int seek(struct packet *p)
 		return 0;
 	key = p->sought;  // on the stack: kernel 6.1 takes no other key here
 	search = bpf_map_lookup_elem(&sought, &key);
-	if (!search || p->now - search->last > 3 * SECOND) {
+	if (!search || passed_since(p->now, search->last) > 3 * SECOND) {
 		if (!tell_agent(p, &key, SIGHTING_SOUGHT))
 			return 0;
 		first.began = first.last = p->now;
 		bpf_map_update_elem(&sought, &key, &first, BPF_ANY);
 		return 1;
 	}
-	if (p->now - search->last > SECOND && tell_agent(p, &key, SIGHTING_SOUGHT))
+	if (passed_since(p->now, search->last) > SECOND && tell_agent(p, &key, SIGHTING_SOUGHT))
 		search->last = p->now;
-	return p->now - search->began < SECOND;
+	return passed_since(p->now, search->began) < SECOND;
 }

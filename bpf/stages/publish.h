@@ -135,7 +135,7 @@ static __always_inline enum drop let_in(struct __sk_buff *skb, struct packet *p,
 	if (why)
 		return why;
 	// A borrowed one may come into its port's share.
-	return !known || p->now - t->seen > SECOND ? note_client(p, ifindex, key) : 0;
+	return !known || passed_since(p->now, t->seen) > SECOND ? note_client(p, ifindex, key) : 0;
 }
 
 // Into the port of `place`, which has let the packet in.

@@ -115,7 +115,7 @@ int respond(struct __sk_buff *skb)
 	t = find_translation(p, &key);
 	if (!t)  // it gave way to another just now
 		return drop(p, DROP_ERROR);
-	if (p->now - t->seen > SECOND)
+	if (passed_since(p->now, t->seen) > SECOND)
 		t->seen = p->now;
 	to = *t;
 	if (is_too_big(skb, p, to.ifindex)) {

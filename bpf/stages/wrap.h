@@ -59,7 +59,7 @@ static __always_inline bool is_due(__be32 host, __u64 now)
 	__u32 slot = slot_of(host);
 	__u64 *last = bpf_map_lookup_elem(&refreshed, &slot);
 
-	if (!last || now - *last < 1000000000ull)
+	if (!last || passed_since(now, *last) < SECOND)
 		return false;
 	*last = now;
 	return true;

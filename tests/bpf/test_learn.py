@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from select import select
+from typing import NamedTuple
 
 import pytest
 
@@ -213,6 +214,24 @@ def test_a_router_looks_for_what_no_row_tells(agent: Agent, v: int) -> None:
     time.sleep(3.1)
     assert agent.world.send(sent).verdict == SHOT, "from the beginning"
     assert len(agent.told()) == 1
+
+
+class Search(NamedTuple):
+    began: int
+    last: int
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_another_processors_clock_may_be_a_little_ahead_of_a_search(agent: Agent, v: int) -> None:
+    sent = frame_to(A, gateway(RED).mac, VIP[v], UDP, udp(1, 2))
+    agent.world.send(sent)
+    assert len(agent.told()) == 1
+    table = agent.world.bpf._table("sought", r.EndpointKey, Search)
+    ahead = {key: Search(row.began + 10**9, row.last + 10**9) for key, row in table.read().items()}
+    table.put(ahead)
+    assert agent.world.send(sent).verdict == SHOT, "its sender waits"
+    assert agent.told() == []
+    assert table.read() == ahead
 
 
 @pytest.mark.parametrize("v", [4, 6])
