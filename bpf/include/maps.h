@@ -176,6 +176,6 @@ TABLE(budgets, LRU_HASH, struct port_key, struct budget, 4096, 0);
 // writes and reads.
 TABLE(paid, LRU_HASH, struct rate_key, __s64, 131072, 0);
 
-// When, by bpf_ktime_get_coarse_ns, the copies that a port has caused are paid for;
-// or those on a network, where `pad` is 1. Flood writes and reads.
-TABLE(flooded, LRU_HASH, struct port_key, __s64, 65536, 0);
+// The copies that a port has caused, or senders elsewhere on a network: each in the part
+// that it is assured, and all of them together. Flood writes and reads.
+TABLE(flooded, LRU_HASH, struct flood_key, struct flood_account, 65536, 0);

@@ -479,7 +479,7 @@ enum drop {
 	DROP_SPOOFED_CLIENT,  // who comes to a published port has an address of the port's own side, or a host's tunnel port
 	DROP_PUNT_SHARE,      // asks for the same as NO_SERVICE, and its port's share of what may wait for the agent is full
 	DROP_SPOOFED_HOST,    // what hosts say to each other, by a link by which the host that it names is not reached
-	DROP_FLOOD_RATE,      // more copies for all of a network than a port may cause, or outsiders and other hosts
+	DROP_FLOOD_RATE,      // more copies for all of a network than a port may cause, or an outsider or another host
 	DROP_MAX,
 };
 
@@ -606,6 +606,27 @@ struct question {
 	__u8 family;  // enum family
 	__u8 proto;
 	__u8 pad[3];
+};
+
+// Who has copies made for all of a network, and pays for them from one account.
+enum flood_senders {
+	SENDER_PORT = 0,  // a port of this host
+	SENDERS_HOSTS,    // other hosts of the overlay, which have charged their own ports
+	SENDERS_OUTSIDE,  // on the wire of a provider network
+};
+
+struct flood_key {
+	__u32 number;   // ifindex of the port, or number of the network
+	__u16 part;     // VLAN of the port; of senders elsewhere: 0 for all, or that of some by a hash
+	__u16 senders;  // enum flood_senders
+};
+
+// Until when the copies that a sender has caused are paid for.
+struct flood_account {
+	__s64 paid_until;  // bpf_ktime_get_coarse_ns; in the future: it must wait
+	__u64 seen;        // of one on a provider network: when it was last heard
+	__u8 mac[6];       // and who it is
+	__u16 pad;
 };
 
 // Answers that a port may still cause.

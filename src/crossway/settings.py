@@ -71,9 +71,9 @@ DIRECT = Setting("direct", "1", "0: every packet between hosts passes the host's
 FLOOD_RATE = Setting(
     "flood_rate",
     "20000",
-    "copies a second that one port's broadcasts, multicasts and frames to unknown addresses may cause on its host, "
-    "and on another one, or from a provider network, those of a whole network; 25 packets a second always pass; "
-    "0 is no limit",
+    "copies a second that one port's broadcasts, multicasts and frames to unknown addresses may cause on its host; "
+    "on another host, or from a provider network, those of a whole network, beside a 64th for each sender (a host, or "
+    "a MAC outside); 25 packets a second always pass, and 5 of each such sender; 0 is no limit",
 )
 
 # Who asks, and who may.

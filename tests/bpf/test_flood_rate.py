@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import pytest
 
-from bpf.packets import BROADCAST, IPV4, IPV6, UDP, arp, eth, ip, udp
+from bpf.packets import BROADCAST, IPV4, IPV6, UDP, arp, eth, ip, mac, na, ns, udp
 from bpf.test_switch import OUTSIDE, tagged
-from bpf.world import BARE, CLEAR, FAR, GREY, PUBLIC, RED, STOLEN, A, B, D, Sent, Who, World, frame, gateway, world
+from bpf.world import (
+    BARE,
+    CAUTIOUS,
+    CLEAR,
+    FAR,
+    GREY,
+    PUBLIC,
+    RED,
+    STOLEN,
+    THERE,
+    A,
+    B,
+    D,
+    Ears,
+    Sent,
+    Who,
+    World,
+    frame,
+    gateway,
+    world,
+)  # fmt: skip
 from crossway.agent.plane import flood_copies
 from crossway.errors import Invalid
 from crossway.kernel.bpf import UNSPEC
+from crossway.model import rows as r
 
 COPIES = 1000  # a second
 SHOUT = ip(A.ip4, "255.255.255.255", UDP, udp(1, 2))
@@ -27,10 +49,23 @@ def slow() -> Iterator[World]:
         yield made
 
 
+class Key(NamedTuple):
+    number: int
+    part: int
+    senders: int
+
+
+class Account(NamedTuple):
+    paid_until: int
+    seen: int
+    mac: bytes
+
+
 @pytest.fixture
 def s(slow: World) -> World:
     slow.reset()
-    time.sleep(2.1)  # who has been quiet so long has all of the burst again
+    accounts = slow.bpf._table("flooded", Key, Account)
+    accounts.delete(list(accounts.read()))
     return slow
 
 
@@ -109,6 +144,149 @@ def test_from_outside_ports_have_so_many_and_the_host_has_all(s: World) -> None:
 
     assert 80 <= passed(hear, by=None) < MANY
     assert shout(s, PUBLIC, ip(PUBLIC.ip4, "255.255.255.255", UDP, udp(1, 2))).verdict == STOLEN
+
+
+ANOTHER = Who(GREY, 97, 0, None)  # outside, too
+BESIDE = Who(GREY, 11, 6, "du")  # one more port of the provider network
+PARTS = 64  # of the rate, each assured to one sender
+
+
+def from_outside(w: World, sent: bytes) -> Sent:
+    return w.run("from_uplink", tagged(sent), "uplink")
+
+
+def cry(w: World, src: bytes = OUTSIDE.mac) -> Sent:
+    """Have one outside say something to all."""
+    return from_outside(w, eth(BROADCAST, src, IPV4, ip(OUTSIDE.ip4, "255.255.255.255", UDP, udp(1, 2))))
+
+
+def call(w: World, host: str = THERE) -> Sent:
+    """Have a port of another host say something to all."""
+    sent = eth(BROADCAST, FAR.mac, IPV4, ip(FAR.ip4, "255.255.255.255", UDP, udp(1, 2)))
+    return w.receive(sent, RED, host=host)
+
+
+def exhaust(w: World, send: Callable[[], Sent]) -> None:
+    """Send more than a sender has for itself, so that it uses what all have, and leave nothing of either."""
+    passed(send, 60, by=None)
+    use_up(w)
+
+
+def use_up(w: World, *, parts: bool = True) -> None:
+    """Charge the senders that there were so much that they must wait for long."""
+    accounts = w.bpf._table("flooded", Key, Account)
+    rows = {key: row for key, row in accounts.read().items() if parts or not key.part}
+    assert any(not key.part for key in rows)
+    accounts.put({key: row._replace(paid_until=row.paid_until + 3600 * 10**9) for key, row in rows.items()})
+
+
+def asks(who: Who, target: str, src: str | None = None) -> bytes:
+    """Return what asks who has an address."""
+    if ":" in target:
+        return ns(who.mac, who.ip6 if src is None else src, target)
+    return arp(1, who.mac, who.ip4 if src is None else src, target)
+
+
+@pytest.mark.parametrize("v", [4, 6])
+@pytest.mark.parametrize("free", [False, True], ids=["who has it", "whether it is free"])
+@pytest.mark.parametrize("outside", [False, True], ids=["other host", "outside"])
+def test_who_asks_for_the_address_of_a_port_asks_that_port_alone(s: World, outside: bool, free: bool, v: int) -> None:
+    """However much all of the network is told from there, and however often it asks."""
+    nobody = ("0.0.0.0" if v == 4 else "::") if free else None
+    s.add(BESIDE)
+    s.network(GREY, [PUBLIC.place, BESIDE.place, r.Place(r.PlaceKind.UPLINK)])
+    exhaust(s, (lambda: cry(s)) if outside else (lambda: call(s)))
+    devices = ("dg", "du") if outside else ("da", "db", "dt", "trunk")
+    whom = PUBLIC if outside else B
+    sent = asks(OUTSIDE if outside else FAR, whom.ip(v), nobody)
+    for _ in range(5):
+        with Ears(*devices) as ears:
+            done = from_outside(s, sent) if outside else s.receive(sent)
+            assert (done.verdict, done.drops) == (UNSPEC if outside else STOLEN, {})
+            ears.must_hear({whom.device: [sent]})
+
+
+@pytest.mark.parametrize("v", [4, 6])
+@pytest.mark.parametrize("outside", [False, True], ids=["other host", "outside"])
+def test_announcements_and_questions_for_others_are_for_all(s: World, outside: bool, v: int) -> None:
+    s.add(BESIDE)
+    s.network(GREY, [PUBLIC.place, BESIDE.place, r.Place(r.PlaceKind.UPLINK)])
+    who, whom = (OUTSIDE, PUBLIC) if outside else (FAR, B)
+    devices = ("dg", "du") if outside else ("da", "db", "dt")
+    kinds = [
+        asks(who, ANOTHER.ip(v) if outside else Who(RED, 99, 0, None).ip(v)),
+        na(who.mac, whom.ip6, whom.ip6) if v == 6 else arp(1, who.mac, whom.ip4, whom.ip4),
+    ]
+    for sent in kinds:
+        with Ears(*devices) as ears:
+            done = from_outside(s, sent) if outside else s.receive(sent)
+            assert done.drops == {}
+            ears.must_hear({device: [sent] for device in devices})
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_who_asks_for_what_a_port_was_seen_to_have_asks_all_while_it_may(s: World, v: int) -> None:
+    """It may have gone to another port; but who was seen last is asked in any case."""
+    vip = "10.0.4.77" if v == 4 else "fd04::77"
+    there = Who(CLEAR, 20, 3, None)
+    place = BARE.place._replace(flags=BARE.place.flags | r.PortFlag.LEARNED)
+    s.put("endpoints", {r.EndpointKey(CLEAR, r.pack_ip(vip)): r.Endpoint(place, BARE.mac)})
+    sent = asks(there, vip)
+    with Ears("du", "dc") as ears:
+        assert s.receive(sent, CLEAR).verdict == STOLEN
+        ears.must_hear({"du": [sent], "dc": [sent]})
+    shout_there = eth(BROADCAST, there.mac, IPV4, ip(there.ip4, "255.255.255.255", UDP, udp(1, 2)))
+    exhaust(s, lambda: s.receive(shout_there, CLEAR))
+    with Ears("du", "dc") as ears:
+        assert s.receive(sent, CLEAR).drops == {}
+        ears.must_hear({"du": [sent]})
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_what_is_for_a_mac_that_a_port_was_seen_to_have_reaches_it_at_any_rate(s: World, v: int) -> None:
+    """A router's packets for one of two holders of a virtual MAC, which no row tells."""
+    vip, vmac = "10.0.4.77" if v == 4 else "fd04::77", mac("00:00:5e:00:01:4d")
+    place = CAUTIOUS.place._replace(flags=CAUTIOUS.place.flags | r.PortFlag.LEARNED)
+    s.put("endpoints", {r.EndpointKey(CLEAR, r.pack_ip(vip)): r.Endpoint(place, vmac)})
+    s.put("sources", {r.SourceKey(256, CAUTIOUS.key, vmac, r.pack_ip(vip)): 1})
+    src = D.ip(v)
+    sent = eth(vmac, gateway(CLEAR).mac, IPV4 if v == 4 else IPV6, ip(src, vip, UDP, udp(1, 2)))
+    other = sent[:5] + b"\x4e" + sent[6:]
+    s.network(CLEAR, [*[BARE.place] * 8, CAUTIOUS.place])
+    exhaust(s, lambda: s.receive(other, CLEAR))
+    with Ears("du", "dc") as ears:
+        assert s.receive(sent, CLEAR).verdict == STOLEN
+        ears.must_hear({"dc": [sent]})
+
+
+def test_one_host_uses_up_no_others_part(s: World) -> None:
+    others = [f"192.0.2.{n}" for n in range(3, 23)]
+    s.put("hosts", {r.pack_ip(host): r.Host(1) for host in others})
+    exhaust(s, lambda: call(s))
+    # One of 64 has the same part by its hash.
+    assert sum(call(s, host).verdict == STOLEN for host in others) >= len(others) - 2
+    assert call(s).drops == {(None, "FLOOD_RATE"): 1}
+
+
+def test_one_outside_uses_up_no_others_part(s: World) -> None:
+    exhaust(s, lambda: cry(s))
+    assert cry(s, ANOTHER.mac).drops == {}
+    assert cry(s).drops == {(None, "FLOOD_RATE"): 1}
+    assert call(s).drops == {}, "other hosts have their own"
+
+
+def test_made_up_macs_take_no_part_that_somebody_has(s: World) -> None:
+    s.network(GREY, [PUBLIC.place] * 20)
+    assert cry(s, ANOTHER.mac).drops == {}
+    start = time.monotonic()
+    went = sum(not cry(s, bytes((2, 66)) + n.to_bytes(4, "big")).drops for n in range(MANY))
+    seconds = time.monotonic() - start + 2  # the burst
+    each = 20 * 9 / 8  # copies of one, by which the rate that all share is used up; a part has 5 packets
+    assert went <= seconds * (COPIES / each + 5 * PARTS) + PARTS, "all of them together"
+    use_up(s, parts=False)
+    assert cry(s, bytes((2, 66, 1, 1, 1, 1))).drops
+    for _ in range(5):
+        assert cry(s, ANOTHER.mac).drops == {}
 
 
 def test_by_default_what_networks_are_made_of_passes(w: World) -> None:
