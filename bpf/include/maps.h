@@ -156,6 +156,10 @@ TABLE(ways, PERCPU_ARRAY, __u32, struct underlay_way, 256, 0);
 // is_stray write and read.
 TABLE(arrivals, PERCPU_ARRAY, __u32, struct arrival, 256, 0);
 
+// Link -> how many more times all links of a route may be looked for. Unwrap,
+// is_stray and publish write and read.
+TABLE(searches, LRU_HASH, struct port_key, struct budget, 256, 0);
+
 // What a packet is to be fragmented into. Split writes and reads.
 TABLE(pieces, PERCPU_ARRAY, __u32, struct piece, 64, 0);
 

@@ -593,7 +593,7 @@ struct arrival {
 	__u64 until;        // bpf_ktime_get_coarse_ns: then the kernel is asked again
 	struct addr host;
 	__u32 ifindex;
-	__u32 good;
+	__u32 good;         // 0: it is not; else 1 + the number of the try that found it
 };
 
 // What policy is asked.

@@ -91,7 +91,7 @@ static __noinline int refuse_client(struct __sk_buff *skb, struct packet *p, str
 		if (!is_same_client(t, p))
 			return DROP_TAKEN;
 		if (t->ifindex != ifindex &&
-		    (t->ifindex == LOOPBACK || ifindex == LOOPBACK || !is_reached_by(skb, &p->src, ifindex)))
+		    (t->ifindex == LOOPBACK || ifindex == LOOPBACK || !is_reached_by(skb, &p->src, ifindex, 0)))
 			return DROP_TAKEN;
 	}
 	// The host's own loopback is the gateway to the port.

@@ -3,6 +3,7 @@
 // must come by one of them, as with the kernel's own rp_filter at its strictest.
 #pragma once
 #include <bpf/bpf_core_read.h>
+#include "../include/budget.h"
 #include "../include/stage.h"
 #include "owed.h"
 
@@ -10,43 +11,71 @@ enum {
 	PKT_OTHERHOST = 3,  // of linux/if_packet.h
 	AF_INET_ = 2, AF_INET6_ = 10,
 	FIB_FOUND = 0, FIB_DISABLED = 5, FIB_NO_NEIGHBOUR = 7, FIB_TOO_BIG = 8,  // BPF_FIB_LKUP_RET_*
-	LEGS = 16,  // times that a route of several links is asked
+	FIRST_TRIES = 16, LEG_TRIES = 256,  // that are made of a route of several links; the last is a power of two
+	LEG_SEARCHES = 1000,  // a second and link that make all of them
 };
 
-// Return whether an address is reached by a link. The kernel tells one link of a
-// route, by a hash of both addresses: others show themselves to other sources.
-__noinline int is_reached_by(struct __sk_buff *skb, struct addr *to, __u32 ifindex)
+// A search for a link among those of a route, of which the kernel tells one at a time.
+struct search_of_leg {
+	struct __sk_buff *skb;
+	struct addr to;
+	__u32 ifindex;
+	__u32 first;  // the number of the try that is made first
+	__u32 begin;
+	__u32 found;  // 1 + the number of the try that found it
+	bool ended;   // there is nothing more to find
+};
+
+// Ask the kernel once: it chooses by a hash of addresses and, if so set, of ports, so
+// that others show themselves to other sources, all of them of this host's own prefix.
+static long try_leg(__u32 i, struct search_of_leg *search)
 {
-	struct bpf_fib_lookup fib;
-	long found;
+	const __u32 number = ((i + search->begin) ^ search->first) % LEG_TRIES;
+	struct bpf_fib_lookup fib = {
+		.ifindex = cfg.overlay, .l4_protocol = IPPROTO_UDP, .sport = bpf_htons(number),
+	};
+	long told;
+
+	if (addr_is_ipv4(&search->to)) {
+		fib.family = AF_INET_;
+		fib.ipv4_src = cfg.underlay.w[3] ^ bpf_htonl(number);
+		fib.ipv4_dst = search->to.w[3];
+	} else {
+		fib.family = AF_INET6_;
+		for (int j = 0; j < 4; j++) {
+			fib.ipv6_src[j] = cfg.underlay.w[j];
+			fib.ipv6_dst[j] = search->to.w[j];
+		}
+		fib.ipv6_src[3] ^= bpf_htonl(number);
+	}
+	told = bpf_fib_lookup(search->skb, &fib, sizeof(fib), 0);
+	search->ended = told != FIB_FOUND && told != FIB_NO_NEIGHBOUR && told != FIB_TOO_BIG;
+	// A kernel that does not tell leaves it to its own judgement.
+	if (told == FIB_DISABLED || (!search->ended && fib.ifindex == search->ifindex)) {
+		search->found = 1 + number;
+		search->ended = true;
+	}
+	return search->ended;
+}
+
+// Return whether an address is reached by a link: 1 + the number of the try that found
+// it, by which it is found at once the next time, as *first*. A route of few links has
+// them all found by a few tries; more are made only so often for a link, since one by
+// which an address is not reached costs them all, whoever writes that address.
+__noinline int is_reached_by(struct __sk_buff *skb, struct addr *to, __u32 ifindex, __u32 first)
+{
+	struct search_of_leg search = { .skb = skb, .ifindex = ifindex, .first = first };
+	struct port_key link = { .ifindex = ifindex };
 
 	if (!to)
 		return 0;
-	for (__u32 i = 0; i < LEGS; i++) {
-		__builtin_memset(&fib, 0, sizeof(fib));
-		fib.ifindex = cfg.overlay;
-		fib.l4_protocol = IPPROTO_UDP;
-		if (addr_is_ipv4(to)) {
-			fib.family = AF_INET_;
-			fib.ipv4_src = cfg.underlay.w[3] + i;
-			fib.ipv4_dst = to->w[3];
-		} else {
-			fib.family = AF_INET6_;
-			for (int j = 0; j < 4; j++) {
-				fib.ipv6_src[j] = cfg.underlay.w[j];
-				fib.ipv6_dst[j] = to->w[j];
-			}
-			fib.ipv6_src[3] += i;
-		}
-		found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-		if (found == FIB_DISABLED)  // it does not say; then it is the kernel's to judge
-			return 1;
-		if (found != FIB_FOUND && found != FIB_NO_NEIGHBOUR && found != FIB_TOO_BIG)
-			return 0;
-		if (fib.ifindex == ifindex)
-			return 1;
+	search.to = *to;
+	bpf_loop(FIRST_TRIES, try_leg, &search, 0);
+	if (!search.ended && has_budget(&searches, &link, bpf_ktime_get_coarse_ns(), LEG_SEARCHES, LEG_SEARCHES)) {
+		search.begin = FIRST_TRIES;
+		bpf_loop(LEG_TRIES - FIRST_TRIES, try_leg, &search, 0);
 	}
-	return 0;
+	return search.found;
 }
 
 // What programs are not told of a link: that another one (a bridge, a bond) takes
@@ -86,15 +115,17 @@ enum arrived { FROM_STRANGER, FROM_HOST, FROM_ELSEWHERE };
 static __noinline int ask_arrival(struct __sk_buff *skb, struct addr *from, struct arrival *row)
 {
 	const __u64 lifetime = 100000000;
-	__u32 ifindex = skb->ifindex;
+	__u32 ifindex = skb->ifindex, first = 0;
 
 	if (!from || !row || !bpf_map_lookup_elem(&hosts, from))
 		return FROM_STRANGER;
 	barrier_on(ifindex);
+	if (row->good && row->ifindex == ifindex && addr_equal(&row->host, from))
+		first = row->good - 1;
 	row->until = 0;
 	row->host = *from;
 	row->ifindex = ifindex;
-	row->good = is_reached_by(skb, from, ifindex) || is_enslaved(skb);
+	row->good = is_enslaved(skb) ? 1 : is_reached_by(skb, from, ifindex, first);
 	row->until = bpf_ktime_get_coarse_ns() + lifetime;
 	return row->good ? FROM_HOST : FROM_ELSEWHERE;
 }

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from socket import if_nametoindex
+from typing import NamedTuple
 
 import pytest
 
@@ -154,6 +155,76 @@ def test_a_host_that_is_reached_by_two_links_is_heard_by_both(d: World) -> None:
         for device in ("uplink", ELSEWHERE):
             assert come(d, wrapped(INNER, device=device), device).to == B.device
         assert come(d, wrapped(INNER, device="da"), "da").drop == "SPOOFED_HOST"
+
+
+LEGS = ("uplink", ELSEWHERE, "da", "db", "dc", "dg", "dt", "du")
+OTHER = "trunk"  # a link by which no host is reached
+
+
+def speaks(d: World, host: str, device: str) -> bool:
+    """Return whether a host is heard by a link."""
+    if ":" in host:
+        done = come(d, says(host, UDP, udp(40000, VXLAN_PORT), device), device)
+    else:
+        done = come(d, wrapped(INNER, src=host, device=device), device)
+    assert done.drops in ({}, {(None, "SPOOFED_HOST"): 1})
+    return not done.drops
+
+
+@pytest.fixture
+def legs(d: World) -> Iterator[World]:
+    """Be where every link but one may lead to hosts, over IPv4 and IPv6."""
+    quiet = [Path(f"/proc/sys/net/ipv6/conf/{leg}/disable_ipv6") for leg in LEGS[2:]]
+    for path in quiet:
+        path.write_text("0")
+    yield d
+    for path in quiet:
+        path.write_text("1")
+    for version in "46":
+        subprocess.run(["ip", f"-{version}", "route", "flush", "proto", "77"], check=False, capture_output=True)
+
+
+def route(host: str, *legs: str) -> None:
+    via = "via fe80::99 " if ":" in host else ""  # the kernel takes no others of IPv6
+    by = " ".join(f"nexthop {via}dev {leg}" for leg in legs)
+    run(f"route replace {host} proto 77 {by}")
+
+
+@pytest.mark.parametrize("v", [4, 6])
+@pytest.mark.parametrize("policy", "01")
+def test_a_host_is_heard_by_all_of_many_links_that_lead_to_it(legs: World, policy: str, v: int) -> None:
+    hosts = [f"192.0.2.{n}" if v == 4 else f"2001:db8:5::{n}" for n in range(100, 108)]
+    Path(f"/proc/sys/net/ipv{v}/fib_multipath_hash_policy").write_text(policy)
+    legs.put("hosts", {r.pack_ip(host): r.Host(1) for host in hosts})
+    for host in hosts:
+        route(host, *LEGS)
+    assert [(host, leg) for host in hosts for leg in LEGS if not speaks(legs, host, leg)] == []
+    assert [host for host in hosts if speaks(legs, host, OTHER)] == []
+    time.sleep(FRESH)  # and again, from what was found
+    assert [(host, leg) for host in hosts for leg in LEGS if not speaks(legs, host, leg)] == []
+
+
+class Budget(NamedTuple):
+    seen: int
+    nanoseconds: int
+
+
+def test_all_links_of_a_route_are_looked_for_only_so_often(legs: World) -> None:
+    """Who writes the addresses of many hosts costs a bounded time, of the link by which he does."""
+    hosts = [f"192.0.2.{n}" for n in range(100, 120)]
+    legs.put("hosts", {r.pack_ip(host): r.Host(1) for host in hosts})
+    for host in hosts:
+        route(host, *LEGS)
+    budgets = legs.bpf._table("searches", r.PortKey, Budget)
+    used_up = Budget(1 << 62, 0)
+    budgets.put({r.PortKey(if_nametoindex(leg)): used_up for leg in (*LEGS, OTHER)})
+    unheard = [(host, leg) for host in hosts for leg in LEGS if not speaks(legs, host, leg)]
+    assert 0 < len(unheard) < len(hosts) * len(LEGS) // 2, "a few tries find most"
+    assert not any(speaks(legs, host, OTHER) for host in hosts)
+    assert set(budgets.read().values()) == {used_up}
+    budgets.delete([r.PortKey(if_nametoindex(leg)) for leg in LEGS])
+    time.sleep(FRESH)
+    assert all(speaks(legs, host, leg) for host in hosts for leg in LEGS)
 
 
 def test_the_agent_knows_all_links_that_lead_to_a_host(d: World) -> None:
