@@ -137,7 +137,8 @@ class Views:
         """Hear whether a host carries a port that it was asked to take, or whose guest it has heard."""
         if waiting := self._taken.get((host, port)):
             waiting.set()
-        elif carried:
+        elif carried and (found := self.cloud.ports.get(port)) is not None and host in found.carriers:
+            # What may not go there is nobody's to remember.
             now = time.monotonic()
             # Some did not go on to ask for the port.
             self._carried = {who: at for who, at in self._carried.items() if at > now - CARRIED_SECONDS}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from clouds import ADMIN, Listener, World
 from crossway.control import port as port_verbs
+from crossway.control.binding import BINDINGS
 from crossway.control.cloud import Cloud
 from crossway.control.decision import decide
 from crossway.control.view import shape
@@ -405,12 +406,18 @@ def test_a_host_is_waited_for_until_it_says_whether_it_has_taken_a_port(two: tup
 
 def test_a_port_that_a_host_has_taken_already_is_not_waited_for(two: tuple[World, Listener, Listener]) -> None:
     world, one, _ = two
+    port, other = world.port(world.network(), binding__host_id="h2"), named(world, "port", "p1")
+    world.make(BINDINGS, parent=port.id, host="h1")
     one.told.clear()
-    world.views.taken("h1", "p")
-    world.views.taken("h1", "q", carried=False)  # said too late
-    world.runner.run(world.views.take("h1", "p"))
+    world.views.taken("h1", port.id)
+    world.views.taken("h1", other.id, carried=False)  # said too late
+    # What does not wait for it, or is no port, is not remembered.
+    for id in (named(world, "port", "p2").id, *(f"q{n}" for n in range(100))):
+        world.views.taken("h1", id)
+    assert world.views._carried.keys() == {("h1", port.id)}
+    world.runner.run(world.views.take("h1", port.id))
     assert one.told == []
-    waiting = world.runner.get_loop().create_task(world.views.take("h1", "q"))
+    waiting = world.runner.get_loop().create_task(world.views.take("h1", other.id))
     world.settle()
     assert not waiting.done()
     waiting.cancel()
