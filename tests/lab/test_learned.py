@@ -102,6 +102,57 @@ def test_an_address_fails_over_between_hosts(scene: Scene) -> None:
     beside.delete()
 
 
+VMAC = "00:00:5e:00:01:4d"
+# As keepalived's use_vmac: a device of its own with the virtual MAC has the addresses, and alone answers for them.
+VRRP = """
+echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_ignore
+echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter
+ip link add vrrp link eth0 address $0 type macvlan mode private
+echo 0 > /proc/sys/net/ipv4/conf/vrrp/rp_filter
+ip link set vrrp up
+"""
+
+
+def test_addresses_of_one_virtual_mac_fail_over_one_after_the_other(scene: Scene) -> None:
+    """All reach each of them where it is, beside it and over the router, also while two ports have the MAC."""
+    groups = [("10.1.0.205", "fd00:1::205"), ("10.1.0.206", "fd00:1::206")]
+    ips = [ip for group in groups for ip in group]
+    pairs = [{"ip_address": ip, **at} for ip in ips for at in ({}, {"mac_address": VMAC})]
+    holders = [
+        scene.lab.workload(host, scene.right, groups=[scene.group], allowed_address_pairs=pairs)
+        for host in scene.lab.hosts
+    ]
+    beside = [scene.lab.workload(host, scene.right, groups=[scene.group]) for host in scene.lab.hosts]
+
+    def take_over(place: Workload, old: Workload | None, group: tuple[str, str]) -> None:
+        for ip in group:
+            one = f"{ip}/{128 if ':' in ip else 32}"
+            if old is not None:
+                old.exec("ip", "addr", "del", one, "dev", "vrrp")
+            place.exec("ip", "addr", "add", one, "dev", "vrrp", *(("nodad",) if ":" in ip else ()))
+        place.exec(sys.executable, "-c", ANNOUNCE, VMAC, *group)
+
+    def all_reach() -> None:
+        reached(scene, *ips)
+        for one in beside:
+            for ip in ips:
+                assert wait_for(lambda one=one, ip=ip: pings(one, ip, "-W", "0.3"), 1), (one, ip)
+                assert VMAC in one.exec("ip", "neigh", "show", "to", ip).stdout
+
+    for holder in holders:
+        holder.exec("sh", "-c", VRRP, VMAC)
+    first, second = holders
+    for group in groups:
+        take_over(first, None, group)
+    all_reach()
+    for to, old, order in ((second, first, groups), (first, second, groups), (second, first, groups[::-1])):
+        for group in order:
+            take_over(to, old, group)
+            all_reach()
+    for place in (*holders, *beside):
+        place.delete()
+
+
 @pytest.mark.parametrize("host", [0, 1])
 def test_an_address_that_nobody_announced_is_looked_for(scene: Scene, host: int) -> None:
     one = holder(scene, host, "10.1.0.192/28", "fd00:1::/80")

@@ -10,6 +10,8 @@ from crossway.plan.rows import Rows, empty
 Owner = tuple[str, Hashable]
 # What gives way to all others: what was seen of a port, then what stands in for a router.
 RANKS = {"learned": 1, "service": 2}
+# Whose rows are there only while all of them say the same: of two words one is old, and nobody knows which.
+UNANIMOUS = {"learned"}
 
 
 def _rank(owner: Owner) -> tuple[int, Owner]:
@@ -21,7 +23,8 @@ class Ledger:
 
     Rows are claimed by owners. Where two owners claim one key (an address given
     twice), the one that sorts first has it, by rank and then by name, whatever
-    came first: the same claims give the same rows in any order.
+    came first: the same claims give the same rows in any order. Of claims by
+    what was seen of ports, those that differ give none.
     """
 
     def __init__(self) -> None:
@@ -66,13 +69,13 @@ class Ledger:
 
     def _take(self, owner: Owner, table: str, key: Key, value: Value) -> None:
         holder = self._owner[table].get(key)
-        if holder is None or holder == owner:
-            contest = self._contested.get((table, key))
-            if contest is None:
+        contest = self._contested.get((table, key))
+        if contest is None:
+            if holder is None or holder == owner:
                 self._owner[table][key] = owner
                 self.put(table, key, value)
                 return
-        contest = self._contested.setdefault((table, key), {holder: self.rows[table][key]} if holder else {})
+            contest = self._contested[table, key] = {holder: self.rows[table][key]}
         contest[owner] = value
         self._settle(table, key, contest)
 
@@ -90,4 +93,9 @@ class Ledger:
     def _settle(self, table: str, key: Key, contest: dict[Owner, Value]) -> None:
         winner = min(contest, key=_rank)
         self._owner[table][key] = winner
-        self.put(table, key, contest[winner])
+        if winner[0] in UNANIMOUS and any(
+            value != contest[winner] for owner, value in contest.items() if owner[0] == winner[0]
+        ):
+            self.drop(table, key)
+        else:
+            self.put(table, key, contest[winner])

@@ -76,6 +76,34 @@ def test_a_mac_of_its_own_is_found_too() -> None:
     assert made.rows["macs"][r.MacKey(10, mac(VMAC))].kind == r.PlaceKind.REMOTE
 
 
+def test_a_mac_of_which_two_ports_are_told_is_nobodys_until_one_is() -> None:
+    """A virtual MAC has several addresses, which go over one after the other: nobody says which word is the old one."""
+    both = tuple(view.Pair(address, VMAC) for address in (VIP, VIP6))
+    key = r.MacKey(10, mac(VMAC))
+    made = plan(
+        port(pairs=both), port("q", OTHER, "10.0.0.6", host="h2", pairs=both), seen(VIP, mac=VMAC), seen(VIP6, mac=VMAC)
+    )
+    here, there = (made.rows["macs"][r.MacKey(10, mac(of))] for of in (MAC, OTHER))
+    assert made.rows["macs"][key] == here
+    for order, to in (((VIP, VIP6), "q"), ((VIP6, VIP), "p"), ((VIP6, VIP), "q"), ((VIP, VIP6), "p")):
+        for n, address in enumerate(order):
+            made.take([seen(address, to, VMAC)])
+            made.settle()
+            assert made.rows["macs"].get(key) == (None if n == 0 else there if to == "q" else here), (order, n)
+            assert (found := row(made, address)) is not None
+            assert (found.mac, found.place.kind) == (mac(VMAC), (there if to == "q" else here).kind)
+    # Who has it for its own has it, whatever was seen; and what is not true any more counts no more.
+    made.take([seen(VIP, "q", VMAC), port("x", VMAC, "10.0.0.7", host="h2", identity=9)])
+    made.settle()
+    assert made.rows["macs"][key] == there._replace(identity=9)
+    made.take([Document("port", "x", None)])
+    made.settle()
+    assert key not in made.rows["macs"]
+    made.take([Document("learned", f"n/{VIP}", None)])
+    made.settle()
+    assert made.rows["macs"][key] == here
+
+
 FLAT = {"type": "flat", "physnet": "one"}
 MAY: dict[str, tuple[dict[str, Any], str, dict[str, Any], bool]] = {
     "pair": ({"pairs": (view.Pair(VIP),)}, MAC, {}, True),
