@@ -1207,9 +1207,9 @@ class Agent:
         """Have other hosts ask their ports for an address."""
         self._edges.seek(hosts, network, address)
 
-    def sought(self, network: str, address: str) -> None:
+    def sought(self, host: str, network: str, address: str) -> None:
         """Ask those ports of this host for an address that another looks for."""
-        self._learner.sought(network, address)
+        self._learner.sought(host, network, address)
 
     def hand_in(self, port: str, flows: bytes) -> None:
         """Put connections of a port where the programs look."""

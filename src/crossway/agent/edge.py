@@ -89,7 +89,7 @@ class Carrier(Protocol):
     def device_of(self, port: str) -> str | None: ...
     def bring(self, port: str) -> None: ...
     def hand_in(self, port: str, flows: bytes) -> None: ...
-    def sought(self, network: str, address: str) -> None: ...
+    def sought(self, host: str, network: str, address: str) -> None: ...
     async def flows(self, ports: Mapping[str, r.PortKey]) -> dict[str, dict[r.FlowKey, r.Flow]]: ...
 
 
@@ -446,9 +446,14 @@ class Edges:
     # What hosts say.
 
     def _say(self, address: str, said: Said) -> None:
-        if self._socket is not None:
+        self._send([address], msgspec.msgpack.encode(said))
+
+    def _send(self, addresses: Iterable[str], raw: bytes) -> None:
+        if self._socket is None:
+            return
+        for address in addresses:
             try:
-                self._socket.sendto(msgspec.msgpack.encode(said), (address, PORT))
+                self._socket.sendto(raw, (address, PORT))
             except OSError as fault:
                 log.debug("%s was not told: %s", address, fault)
 
@@ -470,7 +475,7 @@ class Edges:
 
     def _heard(self, name: str, source: str, said: Said) -> None:
         if said.probe:
-            self._agent.sought(said.network, said.probe)
+            self._agent.sought(name, said.network, said.probe)
             return
         port = self._agent.plan.port(said.port)
         if port is None or (port.link is None and not said.at):
@@ -510,9 +515,8 @@ class Edges:
     def seek(self, hosts: Iterable[str], network: str, address: str) -> None:
         """Have hosts ask those of their ports for an address that may have it."""
         known = self._hosts()
-        for host in hosts:
-            if host in known:
-                self._say(known[host], Said("", network=network, probe=address))
+        said = msgspec.msgpack.encode(Said("", network=network, probe=address))
+        self._send((known[host] for host in hosts if host in known), said)
 
     def _seek(self, id: str, host: str, asker: str) -> None:
         """Ask a host for an echo, for another that does not hear it."""

@@ -40,6 +40,9 @@ HOSTS_MAX, PORTS_MAX = 256, 256  # that are asked for one
 VERIFY_SECONDS, MISSED = 20.0, 3  # between two probes of what was learned; how many may be left unanswered
 SHARE, SHARE_SECONDS = 5, 5.0  # what the server is told of one port, in so much time
 SEEKS, NETWORK_SHARE = 20, 20  # addresses of one network that are looked for, and told of, in a second
+# Datagrams and probes a second by which addresses are looked for: of one project's ports, or for one other host; and
+# of this host's ports, or for all other hosts.
+SEEK_RATE, SEEK_RATE_OF_ALL = 500, 2000
 PAUSE_SECONDS = 0.5
 
 
@@ -76,6 +79,50 @@ class Turns:
         self._times = {of: times for of, times in self._times.items() if times[-1] > since}
 
 
+class Budget:
+    """What each of many may still cause: so much a second, and as much at once after a second of silence.
+
+    What costs more than is left may be done as long as something is left, and delays what comes next.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._paid_until: dict[str, float] = {}
+
+    def left(self, of: str) -> bool:
+        """Return whether something is left."""
+        return self._paid_until.get(of, 0.0) <= time.monotonic()
+
+    def charge(self, of: str, cost: int) -> None:
+        """Take note of what was caused."""
+        self._paid_until[of] = max(self._paid_until.get(of, 0.0), time.monotonic() - 1.0) + cost / self._rate
+
+    def forget(self) -> None:
+        """Forget those who have all of it again."""
+        now = time.monotonic()
+        self._paid_until = {of: until for of, until in self._paid_until.items() if until > now - 1.0}
+
+
+class Seekers:
+    """Who has addresses looked for: each of many, and all of them together."""
+
+    def __init__(self) -> None:
+        self._each, self._all = Budget(SEEK_RATE), Budget(SEEK_RATE_OF_ALL)
+
+    def left(self, of: str) -> bool:
+        """Return whether one of them may have another address looked for."""
+        return self._each.left(of) and self._all.left("")
+
+    def charge(self, of: str, cost: int) -> None:
+        """Take note of what that has cost."""
+        self._each.charge(of, cost)
+        self._all.charge("", cost)
+
+    def forget(self) -> None:
+        """Forget those who have been quiet."""
+        self._each.forget()
+
+
 class Learner:
     """What this host's ports have been seen to have, and what others look for."""
 
@@ -86,7 +133,8 @@ class Learner:
         self._wake = asyncio.Event()
         self._told = Turns(SHARE, SHARE_SECONDS)  # of ports
         self._told_of = Turns(NETWORK_SHARE, 1.0)  # of their networks
-        self._seeks = Turns(SEEKS, 1.0)
+        self._seeks = Turns(SEEKS, 1.0)  # of networks
+        self._projects, self._hosts = Seekers(), Seekers()
         self._sought: dict[tuple[str, bytes], float] = {}
         self._missed: dict[tuple[str, str], int] = {}  # probes of what was learned that are unanswered
         self._ports: dict[r.PortKey, str] = {}
@@ -99,9 +147,10 @@ class Learner:
         if network is None:
             return
         if sighting.kind == r.SightingKind.SOUGHT:
+            asking = self._port_at(sighting.port)
             gateways = self._agent.plan.gateways(network.id)
             for address in [sighting.ip] if any(sighting.ip) else gateways:
-                self.seek(network, address)
+                self.seek(network, address, asking.project if asking is not None else "")
             return
         port = self._port_at(sighting.port)
         if port is None or port.network != network.id:
@@ -151,21 +200,21 @@ class Learner:
 
     # Looking for addresses.
 
-    def seek(self, network: view.Network, address: bytes) -> None:
-        """Have all hosts with ports that may have an address probe those for it."""
-        if not self._is_due(network.id, address):
+    def seek(self, network: view.Network, address: bytes, project: str) -> None:
+        """Have all hosts with ports that may have an address probe those for it, as a port of a project wants."""
+        if not self._projects.left(project) or not self._is_due(network.id, address):
             return
-        hosts = self._agent.plan.hosts_of_candidates(network, address)
-        self._probe_all(network, address)
+        hosts = self._agent.plan.hosts_of_candidates(network, address)[:HOSTS_MAX]
+        self._projects.charge(project, 1 + len(hosts) + self._probe_all(network, address))
         if hosts:
-            self._agent.seek(hosts[:HOSTS_MAX], network.id, r.unpack_ip(address))
+            self._agent.seek(hosts, network.id, r.unpack_ip(address))
 
-    def sought(self, network: str, address: str) -> None:
+    def sought(self, host: str, network: str, address: str) -> None:
         """Probe this host's ports for an address that another host looks for."""
         found = self._agent.plan.network(network)
         with suppress(ValueError):
-            if found is not None and self._is_due(network, raw := ip(address)):
-                self._probe_all(found, raw)
+            if found is not None and self._hosts.left(host) and self._is_due(network, raw := ip(address)):
+                self._hosts.charge(host, 1 + self._probe_all(found, raw))
 
     def _is_due(self, network: str, address: bytes) -> bool:
         now = time.monotonic()
@@ -178,9 +227,12 @@ class Learner:
         self._seeks.take(network)
         return True
 
-    def _probe_all(self, network: view.Network, address: bytes) -> None:
-        for port in self._agent.plan.candidates_here(network, address)[:PORTS_MAX]:
+    def _probe_all(self, network: view.Network, address: bytes) -> int:
+        """Probe all ports of this host that may have an address; return how many."""
+        ports = self._agent.plan.candidates_here(network, address)[:PORTS_MAX]
+        for port in ports:
             self._agent.probe(port, address)
+        return len(ports)
 
     def _probe(self, port: str, address: bytes) -> None:
         known = self._agent.plan.port(port)
@@ -248,5 +300,5 @@ class Learner:
         for hop in plan.next_hops_of_nobody():
             if (network := plan.network_at(hop.network)) is not None:
                 self._probe_all(network, hop.ip)
-        for turns in (self._told, self._told_of, self._seeks):
-            turns.forget()
+        for bounded in (self._told, self._told_of, self._seeks, self._projects, self._hosts):
+            bounded.forget()

@@ -14,7 +14,7 @@ from crossway.model import rows as r
 from crossway.plan import view
 from crossway.plan.address import ip
 from crossway.plan.group import Policy
-from crossway.plan.learned import learned_rows, may_have
+from crossway.plan.learned import Candidates, learned_rows, may_have
 from crossway.plan.ledger import Ledger
 from crossway.plan.names import Names
 from crossway.plan.network import UPLINK, Floods, network_rows
@@ -78,6 +78,7 @@ class Plan:
         self._by_number: dict[int, set[str]] = {}
         self._port_learned: dict[str, set[str]] = {}
         self._wide: dict[int, set[str]] = {}  # number of a network -> ports that may have addresses that no row tells
+        self._candidates = Candidates()
         # Who must be looked at.
         self._learned: set[str] = set()
         self._ports: set[str] = set()
@@ -334,16 +335,16 @@ class Plan:
     def candidates_here(self, network: view.Network, address: bytes) -> list[str]:
         """Return the ports of this host that may have an address beside their fixed ones."""
         return [
-            port.id for port in self._candidates(network, address) if self.is_here(port) and port.id in self._bodies
+            port.id for port in self._who_may_have(network, address) if self.is_here(port) and port.id in self._bodies
         ]
 
     def hosts_of_candidates(self, network: view.Network, address: bytes) -> list[str]:
         """Return the other hosts with such ports."""
-        at = (self.whereabouts(port) for port in self._candidates(network, address))
+        at = (self.whereabouts(port) for port in self._who_may_have(network, address))
         return sorted({host for host in at if host is not None and host != self.host})
 
-    def _candidates(self, network: view.Network, address: bytes) -> list[view.Port]:
-        ports = (self.port(id) for id in sorted(self._wide.get(network.number, ())))
+    def _who_may_have(self, network: view.Network, address: bytes) -> list[view.Port]:
+        ports = (self.port(id) for id in self._candidates.find(network.number, address))
         return [port for port in ports if port is not None and may_have(port, network, address)]
 
     def local_bodies(self) -> dict[str, Body]:
@@ -602,6 +603,7 @@ class Plan:
 
     def _sit(self, port: str, seat: Seat | None) -> None:
         """Let a port take part in floods at *seat* and nowhere else."""
+        self._candidates.put(port, seat.network if seat is not None and seat.wide else None, self.port(port))
         old = self._seats.get(port)
         if old == seat:
             return

@@ -133,6 +133,13 @@ def test_a_standby_takes_the_port_of_a_silent_host_and_says_so_to_all(standby: O
     assert standby.agent.brought == ["p"]
 
 
+def test_many_hosts_are_asked_for_an_address_in_the_same_words(active: One) -> None:
+    sent: list[tuple[list[str], Said]] = []
+    active.edges._send = lambda to, raw: sent.append((list(to), msgspec.msgpack.decode(raw, type=Said)))  # type: ignore[method-assign]
+    active.edges.seek(["h2", "h3", "nobody"], "n", "10.0.0.9")
+    assert sent == [([HOSTS["h2"], HOSTS["h3"]], Said("", network="n", probe="10.0.0.9"))]
+
+
 def test_a_port_that_comes_back_is_told_of_though_no_server_knows_that_it_was_away(active: One) -> None:
     active.hear("h2", at="h2", turn=1)
     assert active.agent.at() == "h2"

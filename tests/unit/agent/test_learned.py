@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -159,10 +160,10 @@ def test_an_address_is_looked_for_at_all_who_may_have_it() -> None:
         host.sees(VIP, r.SightingKind.SOUGHT)
     assert (host.probed, host.asked) == ([("p", VIP)], [(["h2"], "n", VIP)])
     # For another host this one asks its own.
-    host.learner.sought("n", "10.0.0.78")
-    host.learner.sought("n", "10.0.0.200")
-    host.learner.sought("m", "10.0.0.79")
-    host.learner.sought("n", "nonsense")
+    host.learner.sought("h2", "n", "10.0.0.78")
+    host.learner.sought("h2", "n", "10.0.0.200")
+    host.learner.sought("h2", "m", "10.0.0.79")
+    host.learner.sought("h2", "n", "nonsense")
     assert (host.probed, len(host.asked)) == ([("p", VIP), ("p", "10.0.0.78")], 1)
 
 
@@ -180,6 +181,67 @@ def test_only_so_many_addresses_of_a_network_are_looked_for_at_once() -> None:
     host.learner._seeks = Turns(learned.SEEKS, 1.0)
     host.sees("10.0.0.124", r.SightingKind.SOUGHT)
     assert len(host.asked) == learned.SEEKS + 1
+
+
+def many_networks(host: Host, projects: int, networks: int) -> None:
+    """Let each of some projects have a port here, and networks on which a port here and one on each of 40 hosts may
+    have any address."""
+    hosts = [f"h{n}" for n in range(2, 42)]
+    documents = [Document("host", h, view.Host(id=h, underlay=f"192.0.2.{h[1:]}")) for h in hosts]
+    bodies = {}
+    for n in range(projects * networks):
+        project, network = f"project{n // networks}", f"n{n}"
+        documents.append(Document("network", network, view.Network(id=network, number=100 + n, mtu=1450)))
+        for at in ("h1", *hosts):
+            id = f"{network}-{at}"
+            port = view.Port(id=id, network=network, mac=MAC, host=at, secured=False, project=project)
+            documents.append(Document("port", id, port))
+        bodies[f"{network}-h1"] = Body(r.PortKey(100 + n), r.Body.VETH)
+    host.take(*documents)
+    host.plan.bodies(bodies)
+    host.plan.settle()
+
+
+def test_however_many_networks_a_project_has_it_has_so_much_looked_for() -> None:
+    host = Host()
+    many_networks(host, 6, 20)
+
+    def seeks(project: int) -> int:
+        before = len(host.asked), len(host.probed)
+        for n in range(20 * project, 20 * project + 20):
+            for address in range(1, 30):
+                host.learner.take(
+                    r.Sighting(r.PortKey(100 + n), 100 + n, ip(f"10.0.0.{address}"), mac(MAC), r.SightingKind.SOUGHT)
+                )
+        return sum(len(hosts) for hosts, _, _ in host.asked[before[0] :]) + len(host.probed) - before[1]
+
+    start = time.monotonic()
+    first, others = seeks(0), [seeks(project) for project in range(1, 6)]
+    seconds = time.monotonic() - start + 1
+    once = 42  # what one costs: 40 hosts, a port here, and itself
+    assert learned.SEEK_RATE - once <= first <= learned.SEEK_RATE * seconds + once
+    assert others[0] >= learned.SEEK_RATE - once, "another project has its own"
+    assert first + sum(others) <= learned.SEEK_RATE_OF_ALL * seconds + once
+
+
+def test_other_hosts_have_only_so_much_looked_for_here() -> None:
+    host = Host()
+    many_networks(host, 1, 151)
+
+    def asks(by: str) -> int:
+        before = len(host.probed)
+        for n in range(150):
+            for address in range(1, 30):
+                host.learner.sought(by, f"n{n}", f"10.{by[1:]}.0.{address}")
+        return len(host.probed) - before
+
+    start = time.monotonic()
+    first, second = asks("h2"), asks("h3")
+    seconds = time.monotonic() - start + 1
+    assert 0 < first <= learned.SEEK_RATE * seconds / 2 + 1
+    assert second > 0, "another host has its own"
+    host.learner.take(r.Sighting(r.PortKey(250), 250, ip("10.0.0.99"), mac(MAC), r.SightingKind.SOUGHT))
+    assert len(host.asked) == 1, "this host's ports have their own"
 
 
 def test_a_port_that_has_its_share_is_not_told_of() -> None:
@@ -205,7 +267,7 @@ def test_a_port_that_has_its_share_is_not_told_of() -> None:
 def test_only_so_many_searches_are_remembered() -> None:
     host = Host()
     for n in range(3 * learned.SOUGHT_MAX):
-        host.learner.sought("n", f"10.0.{n >> 8}.{n & 255}")
+        host.learner.sought(f"h{n}", "n", f"10.0.{n >> 8}.{n & 255}")
     assert len(host.learner._sought) <= learned.SOUGHT_MAX
 
 

@@ -162,3 +162,31 @@ def test_who_may_have_an_address_is_asked_for_it() -> None:
     made.take([port("q", OTHER, "10.0.0.6", host="h2")])
     made.settle()
     assert made.hosts_of_candidates(network, ip(VIP)) == []
+    # What a port may have changes.
+    made.take([port(pairs=(view.Pair("10.0.0.64/26"), view.Pair("fd00::/64")))])
+    made.settle()
+    for address, there in (("10.0.0.78", True), ("fd00::1:1", True), ("10.0.0.128", False), ("fd00:1::1", False)):
+        assert made.candidates_here(network, ip(address)) == ["p"] * there
+    made.take([port(pairs=(view.Pair("::/0"),))])
+    made.settle()
+    assert (made.candidates_here(network, ip(VIP)), made.candidates_here(network, ip(VIP6))) == ([], ["p"])
+    made.take([Document("port", "p", None)])
+    made.settle()
+    assert made.candidates_here(network, ip(VIP6)) == []
+    assert not made._candidates._networks, "nothing is left of it"
+
+
+def test_only_those_who_may_have_an_address_are_looked_at(monkeypatch: Any) -> None:
+    """A network has a thousand ports with pairs; looking for one address costs what those cost that may have it."""
+    made = plan(
+        *(
+            port(f"q{n}", f"fa:16:3e:00:{1 + (n >> 8):02x}:{n & 255:02x}", f"10.0.{4 + (n >> 8)}.{n & 255}", host="h2",
+                 pairs=(view.Pair(f"10.0.{8 + (n >> 8)}.{n & 255}"),))
+            for n in range(1000)
+        )
+    )  # fmt: skip
+    network, asked = made.network("n"), []
+    assert network is not None
+    monkeypatch.setattr("crossway.plan.plan.may_have", lambda port, *rest: not asked.append(port.id))
+    assert made.hosts_of_candidates(network, ip("10.0.8.7")) == ["h2"]
+    assert asked == ["q7"]
