@@ -90,8 +90,20 @@ STRANGERS = Setting(
     "100",
     "connections of one address on which nobody has said yet who it is; 0 is no limit, as behind a balancer",
 )
+PROJECT_CONNECTIONS = Setting(
+    "project_connections",
+    "200",
+    "connections that one project may have to a server, and never more than a quarter of what the limit of open files "
+    "leaves to all; idle ones give way; admins and cloud services are not counted; 0 is no limit",
+)
+USER_CONNECTIONS = Setting("user_connections", "100", "the same for one user, in whatever projects")
+HOST_CONNECTIONS = Setting("host_connections", "32", "the same for one host, whose agent uses at most 25")
 HEAD_SECONDS = Setting("head_seconds", "10", "seconds for a TLS handshake, and for the head of a request")
-BODY_SECONDS = Setting("body_seconds", "30", "seconds in which a body, or 64 KiB more of it, should come")
+BODY_SECONDS = Setting(
+    "body_seconds",
+    "30",
+    "seconds in which a body, or 64 KiB more of it, should come; the whole of it in five times that",
+)
 BODY = Setting("body", "524288", "bytes that the body of a request may have")
 BULK = Setting("bulk", "8388608", "bytes that the body of a request may have that makes several things at once")
 TLS_CERT = Setting("tls_cert", "", "certificate of the server and those that vouch for it, PEM")
@@ -120,6 +132,9 @@ ACCESS = (
     RATE,
     NAMES,
     STRANGERS,
+    PROJECT_CONNECTIONS,
+    USER_CONNECTIONS,
+    HOST_CONNECTIONS,
     HEAD_SECONDS,
     BODY_SECONDS,
     BODY,

@@ -25,6 +25,8 @@ from crossway.errors import Fault, Invalid, Unavailable
 
 CHUNK = 1 << 18
 IDLE_MAX = 4
+# Requests of this host at once, beside its view: a server takes `CROSSWAY_HOST_CONNECTIONS` of one host.
+REQUESTS_MAX = 24
 
 
 class Ended(Exception):
@@ -108,6 +110,7 @@ class Server:
         self._name = parts.netloc or "localhost"
         self._prefix = "" if self._socket else parts.path.rstrip("/").removesuffix("/v2.0")
         self._idle: list[Connection] = []
+        self._turns = asyncio.Semaphore(REQUESTS_MAX)
 
     async def addresses(self) -> list[str]:
         """Return the addresses of the server; none if it is on this host alone, or its name is not known."""
@@ -137,17 +140,18 @@ class Server:
 
     async def ask(self, method: str, path: str, content: bytes | None) -> tuple[int, bytes]:
         """Send a request, over a connection that is there already if there is one; raises `Ended`."""
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.usable:
-                try:
-                    return await self._over(connection, method, path, content)
-                except Ended:
-                    if connection.heard:
-                        raise
-                    continue  # it was closed meanwhile, as servers do with idle ones
-            connection.close()
-        return await self._over(await self.connect(), method, path, content)
+        async with self._turns:
+            while self._idle:
+                connection = self._idle.pop()
+                if connection.usable:
+                    try:
+                        return await self._over(connection, method, path, content)
+                    except Ended:
+                        if connection.heard:
+                            raise
+                        continue  # it was closed meanwhile, as servers do with idle ones
+                connection.close()
+            return await self._over(await self.connect(), method, path, content)
 
     async def _over(self, connection: Connection, method: str, path: str, content: bytes | None) -> tuple[int, bytes]:
         kept = False

@@ -129,7 +129,8 @@ class Hosts:
         if not after.isdecimal():
             raise Invalid(f"after '{after}' should be a revision, or 0")
         self._check(request, host)
-        return StreamingResponse(self.views.lines(host, int(after)), media_type="application/x-ndjson")
+        lines = self.views.lines(host, int(after), own=bool(caller_of(request).host))
+        return StreamingResponse(lines, media_type="application/x-ndjson")
 
     async def report(self, request: Request) -> Response:
         """Take in what a host has applied and which of its ports are up."""

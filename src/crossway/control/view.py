@@ -7,6 +7,7 @@ gets each transaction's lines with a bookmark, the moment the copy has it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -27,9 +28,12 @@ from crossway.model.rule import INGRESS, IPV6, Rule
 from crossway.model.subnet import Subnet
 from crossway.portions import Portions
 
+LOG = logging.getLogger(__name__)
 BOOKMARK_SECONDS = 5.0
 TAKE_SECONDS = 0.5
 CARRIED_SECONDS = 1.0  # less than those for which hosts carry what has not come
+# Streams that one host has at once: that of its agent, and one that the agent has given up and the server has not.
+STREAMS_MAX = 2
 # A host that leaves so much unread starts over with a reset.
 BACKLOG_MAX = 32 << 20
 LOG_CHANGES, LOG_BYTES = 100_000, 64 << 20
@@ -42,8 +46,9 @@ Shape = dict[str, Any]
 class Stream:
     """What waits to be sent to one connection of a host."""
 
-    def __init__(self, host: str) -> None:
-        self.host = host
+    def __init__(self, host: str, own: bool = False) -> None:
+        self.host, self.own = host, own
+        self.ended = False
         self.waiting: list[bytes] = []
         self.size = 0
         self.lost = False
@@ -67,13 +72,19 @@ class Stream:
         self.sent_at = time.monotonic()
         return lines
 
+    def end(self) -> None:
+        """Send nothing more."""
+        self.ended = True
+        self.take()
+        self.woken.set()
+
 
 class Views:
     """The views of all hosts."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
-        self.streams: dict[str, set[Stream]] = {}
+        self.streams: dict[str, dict[Stream, None]] = {}  # the oldest first
         # How many objects were encoded and how many lines handed to streams: cost follows the change.
         self.encoded = 0
         self.delivered = 0
@@ -91,14 +102,19 @@ class Views:
         cloud.listeners.append(self._change)
         cloud.take = self.take
 
-    async def lines(self, host: str, after: int) -> AsyncIterator[bytes]:
-        """Yield what *host* must know after a revision, without end."""
-        stream = Stream(host)
-        self.streams.setdefault(host, set()).add(stream)
+    async def lines(self, host: str, after: int, *, own: bool = False) -> AsyncIterator[bytes]:
+        """Yield what *host* must know after a revision, without end; of a host's *own* streams the oldest ends."""
+        stream = Stream(host, own)
+        streams = self.streams.setdefault(host, {})
+        streams[stream] = None
+        if own and len(owned := [one for one in streams if one.own]) > STREAMS_MAX:
+            LOG.warning("host %s has %d streams of its view, the most of one host: its oldest ends", host, STREAMS_MAX)
+            owned[0].end()
+            del streams[owned[0]]
         try:
             for chunk in await self._resume(host, after):
                 yield chunk
-            while not self._closed:
+            while not (self._closed or stream.ended):
                 if stream.lost:
                     stream.take()
                     stream.lost = False
@@ -108,8 +124,8 @@ class Views:
                 if lines := stream.take():
                     yield lines
         finally:
-            self.streams[host].discard(stream)
-            if not self.streams[host]:
+            streams.pop(stream, None)
+            if not streams and self.streams.get(host) is streams:
                 del self.streams[host]
 
     async def take(self, host: str, port: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from crossway import settings
 from crossway.agent import server as module
 from crossway.agent.server import Servers
 from crossway.errors import Conflict, Invalid, Unavailable
@@ -172,3 +173,30 @@ def test_a_view_that_falls_silent_is_over(tmp_path: Path, monkeypatch: pytest.Mo
             assert servers.server.endswith("/other"), "another one is asked first next time"
 
     asyncio.run(story())
+
+
+def test_a_host_asks_no_more_at_once_than_a_server_takes(tmp_path: Path) -> None:
+    now = most = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(0.05)
+            writer.write(answer({"port": {}}))
+        now -= 1
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_unix_server(serve, tmp_path / "s"):
+            servers = Servers([f"unix:{tmp_path / 's'}"], "h")
+            assert len(await asyncio.gather(*(servers.port(str(n)) for n in range(100)))) == 100
+            servers.close()
+            while now:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+        assert most <= module.REQUESTS_MAX < int(settings.HOST_CONNECTIONS.default)
+
+    asyncio.run(main())

@@ -64,6 +64,10 @@ class Authenticated:
             found = await self._caller(scope)
             if found is None and path not in OPEN:
                 raise Unauthorized("The request you have made requires authentication.")
+            # What nobody vouched for never counts: a caller without roles may do nothing.
+            scope[CALLER] = found or NOBODY
+            if found is not None:
+                known(scope)
         except Unauthorized as error:
             refused = fault(error, path)
             for scheme in self.schemes:
@@ -76,10 +80,6 @@ class Authenticated:
                 refused.headers["Retry-After"] = str(error.seconds)
             await refused(scope, receive, send)
             return
-        # What nobody vouched for never counts: a caller without roles may do nothing.
-        scope[CALLER] = found or NOBODY
-        if found is not None:
-            known(scope)
         try:
             await self.app(scope, receive, self._while_known(scope, send, found))
         except Revoked:
@@ -180,7 +180,7 @@ def netloc_of(origin: str) -> str | None:
 
 
 def known(scope: Scope) -> None:
-    """Tell the connection that its caller is known."""
+    """Tell the connection that its caller is known; raise TooMany if there are too many of that caller's."""
     if (hears := scope.get(KNOWN)) is not None:
         hears(scope)
 
