@@ -35,6 +35,7 @@ from crossway.api.server import serve
 from crossway.control.collection import Collection
 from crossway.control.collections import COLLECTIONS
 from crossway.model.check import schema_of
+from crossway.model.port import PORT
 from crossway.model.resource import REQUIRED
 
 STALL_MS = 50
@@ -301,6 +302,11 @@ class Cases:
             many = [one() for _ in range(BULK_MAX if kind in ("network", "port") else BULK_MAX // 10)]
             said = json.dumps({plural.replace("-", "_"): many}).encode()
             yield f"POST {len(many):,} of {kind}", "POST", f"/v2.0/{plural}", said
+        pairs = largest(schema_of(PORT.attributes["allowed_address_pairs"].check))
+        for count in (2, 49):
+            many = [{"network_id": self.network, "allowed_address_pairs": pairs} for _ in range(count)]
+            said = json.dumps({"ports": many}).encode()
+            yield f"POST {count} of port with {len(pairs)} pairs", "POST", "/v2.0/ports", said
         for item in (b"{}", b"1", b'{"a":{}}'):
             for count in (BULK_VALUES_MAX - 10, BULK_VALUES_MAX * 20):
                 said = b'{"ports":[' + b",".join([item] * (count // (item.count(b"{") + 1))) + b"]}"

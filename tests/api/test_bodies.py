@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 
-from crossway.api.body import BULK_MAX, BULK_VALUES_MAX, VALUES_MAX, Bodies
+from crossway.api.body import (
+    BODIES,
+    BULK_MAX,
+    BULK_VALUES_MAX,
+    DEPTH_MAX,
+    VALUE_BYTES,
+    VALUES_MAX,
+    Bodies,
+    Payer,
+    read,
+)
 from crossway.api.bucket import TooMany
+from crossway.api.resources import path_of
+from crossway.control.collection import Collection
+from crossway.control.collections import COLLECTIONS
 from crossway.errors import Unavailable
 from servers import Api, Server
 
@@ -167,21 +185,97 @@ def test_the_settings_say_how_large(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         server.stop()
 
 
+RED, BLUE, GREEN, HOST = Payer("red"), Payer("blue"), Payer("green"), Payer("h1", host=True)
+MIB = 1 << 20
+
+
 def test_one_projects_bodies_leave_room_for_others() -> None:
-    held = Bodies(single=10, bulk=100, total=100, project=60)
-    red, blue, green = {}, {}, {}  # type: dict[str, Any], dict[str, Any], dict[str, Any]
-    held.hold(red, "red", 30)
-    held.hold(red, "red", 50)
+    held = Bodies(1, 1)
+    scopes: dict[Payer, list[dict[str, Any]]] = defaultdict(list)
+
+    def fill(who: Payer, each: int, most: int = 1000) -> int:
+        """Hold bodies until no more are let in; return how much that was."""
+        taken = 0
+        with suppress(TooMany, Unavailable):
+            for _ in range(most):
+                scopes[who].append({})
+                held.hold(scopes[who][-1], who, each)
+                taken += each
+        return taken
+
+    filled = [fill(Payer(f"project {number}"), MIB // 4) for number in range(20)]
+    assert filled[0] == held.project
+    assert filled[1] > (8 << 20) + BULK_VALUES_MAX * VALUE_BYTES, "the largest of bodies"
+    # However many have as much as they get, one with little under way, and a host, has room.
+    assert fill(BLUE, MIB // 4) >= MIB
+    assert fill(HOST, 2 * MIB) == held.host
+    assert [fill(Payer(f"h{number}", host=True), 2 * MIB, 1) for number in range(2, 12)] == [2 * MIB] * 10
     with pytest.raises(TooMany):
-        held.hold(green, "red", 11)
-    held.hold(blue, "blue", 50)
-    with pytest.raises(Unavailable):
-        held.hold(green, "green", 1)
-    held.release(red)
-    held.hold(green, "green", 50)
-    for scope in (red, blue, green):
+        held.hold({}, HOST, 1)
+    for scope in (scope for some in scopes.values() for scope in some):
         held.release(scope)
-    assert (held.sum, dict(held.held)) == (0, {})
+    assert (held.sum, held.of_projects, dict(held.held)) == (0, 0, {})
+
+
+def test_a_project_has_half_of_what_the_others_leave() -> None:
+    held = Bodies(1, 1, total=400, project=1000, host=100, assured=10)
+    red: dict[str, Any] = {}
+    held.hold(red, RED, 100)
+    with pytest.raises(Unavailable):
+        held.hold(red, RED, 101)
+    held.hold({}, BLUE, 50)
+    with pytest.raises(Unavailable):
+        held.hold({}, GREEN, 26)
+    held.release(red)
+    held.hold({}, GREEN, 75)
+
+
+def test_what_is_not_whole_counts_as_its_text() -> None:
+    """Each comma is a value that is decoded, but only if the rest comes."""
+    held, counts = Bodies(1 << 20, 1 << 20), []
+    chunks = [b"[" + b"," * 999, b"," * 1000, b""]
+
+    async def receive() -> Any:
+        counts.append(held.held[RED])
+        return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
+
+    async def main() -> None:
+        scope = {"type": "http", "method": "POST", "headers": [], BODIES: held}
+        await read(Request(scope, receive), RED)
+        counts.append(held.held[RED])
+
+    asyncio.run(main())
+    assert counts == [0, 1000, 2000, 2000 + 2000 * VALUE_BYTES]
+
+
+def test_a_host_reports_while_projects_send_slowly_what_never_ends(own: Server) -> None:
+    """Eight projects hold as much as each gets; one with little, and a host, are answered."""
+    api = Api(own.url)
+    api("PUT", "/v1/hosts/h1", {"underlay": "192.0.2.1", "physnets": {}})
+    host, port = own.url.removeprefix("http://").split(":")
+    with ExitStack() as stack:
+        for number in range(8):
+            head = HEAD % (b"networks", b"X-Project-Id: p%d\r\nX-Roles: member\r\nContent-Length: 8000000" % number)
+            for _ in range(8):
+                one = stack.enter_context(closing(socket.create_connection((host, int(port)), timeout=10)))
+                one.setblocking(False)
+                one.send(head)
+                with suppress(BlockingIOError, ConnectionError):
+                    for _ in range(30):
+                        one.send(b" " * 262_144)
+                        time.sleep(0.002)
+        said = {"X-User-Id": "h1", "X-Roles": "host"}
+        report = {"applied": 0, "ports": {}}
+        assert api.client.post("/v1/hosts/h1/status", json=report, headers=said).status_code == 200
+        small = {"X-Project-Id": "small", "X-Roles": "member"}
+        assert api.client.post("/v2.0/networks", json={"network": {}}, headers=small).status_code == 201
+    api.client.close()
+
+
+def test_one_of_a_bulk_may_not_be_larger_than_one_alone(api: Api) -> None:
+    answer = api.client.post("/v2.0/networks", json={"networks": [{}, {"name": "n" * (600 << 10)}]})
+    assert answer.status_code == 413
+    assert "One network has" in told(answer)["message"]
 
 
 def test_others_are_answered_while_a_reader_sends_much(shared: Server, api: Api) -> None:
@@ -208,3 +302,69 @@ def test_a_list_of_the_issue_is_refused_at_once(api: Api) -> None:
     assert "allowed_address_pairs" in told(answer)["message"]
     assert "4000" in told(answer)["message"]
     assert "256" in told(answer)["message"]
+
+
+# ---- What is deep
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+def every(collections: tuple[Collection, ...], base: str) -> Iterator[tuple[str, str, str, str]]:
+    """Return each way to send a body: method, path, and what stands around a value of it."""
+    for collection in collections:
+        kind, path = collection.kind, f"{base}/{path_of(collection)}"
+        around = f'{{"{kind.name}": {{"name": '
+        if collection.create:
+            yield "POST", path, around, "}}"
+            yield "POST", path, f'{{"{kind.plural}": [{{"name": ', "}]}"
+            yield "POST", path, f'{{"{kind.plural}": [{{}}, {{"name": ', "}]}"
+        if collection.update:
+            yield "PUT", f"{path}/{SOMEWHERE}", around, "}}"
+        for name, action in collection.actions.items():
+            if action.method != "GET":
+                yield action.method, f"{path}/{SOMEWHERE}/{name}", '{"a": ', "}"
+        if "tags" in kind.attributes:
+            yield "PUT", f"{path}/{SOMEWHERE}/tags", '{"tags": ', "}"
+            yield "POST", f"{path}/{SOMEWHERE}/tags", '{"tags": ', "}"
+        yield from every(collection.children, f"{path}/{SOMEWHERE}")
+
+
+HOSTS = [
+    ("PUT", "/v1/hosts/h"),
+    *(("POST", f"/v1/hosts/h/{name}") for name in ("status", "handover", "learned", "taken")),
+]
+
+
+def test_what_is_deep_is_refused_wherever_a_body_is_taken(api: Api) -> None:
+    ways = [*every(COLLECTIONS, "/v2.0"), *((method, path, '{"applied": ', "}") for method, path in HOSTS)]
+    assert len(ways) > 80
+    for method, path, before, after in ways:
+        for depth in (DEPTH_MAX, 900, 1100, 20_000):
+            answer = api.client.request(method, path, content=before + nested(depth) + after)
+            assert answer.status_code == 400, (method, path, depth, answer.text)
+            # The first of several may be wrong already.
+            assert "[{}," in before or "deep" in answer.text or "JSON" in answer.text, (method, path, answer.text)
+
+
+@pytest.mark.parametrize("depth", [DEPTH_MAX, 1100])
+def test_a_member_is_told_so_of_its_own(api: Api, depth: int) -> None:
+    """Whose words rules are for, those of the parts of an action's body, are looked for in depth."""
+    red = {"X-Project-Id": "red", "X-Roles": "member"}
+    router = api("POST", "/v2.0/routers", {"router": {}}, headers=red)["router"]["id"]
+    for name in ("add_external_gateways", "update_external_gateways", "add_router_interface", "add_extraroutes"):
+        body = f'{{"router": {{"external_gateways": {nested(depth)}}}}}'
+        answer = api.client.put(f"/v2.0/routers/{router}/{name}", content=body, headers=red)
+        assert answer.status_code == 400, (name, answer.text)
+    api("DELETE", f"/v2.0/routers/{router}", headers=red)
+
+
+def test_what_is_not_that_deep_is_taken(api: Api) -> None:
+    network = api.make("network")
+    port = api.make("port", network_id=network["id"])
+    deep = json.loads(f'{{"a": {nested(DEPTH_MAX - 4)}}}')
+    api("PUT", f"/v2.0/ports/{port['id']}", {"port": {"binding:profile": deep}})
+    assert api("GET", f"/v2.0/ports/{port['id']}")["port"]["binding:profile"] == deep
+    api("DELETE", f"/v2.0/ports/{port['id']}")
+    api("DELETE", f"/v2.0/networks/{network['id']}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from functools import cache
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import cache, partial
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from msgspec import Raw, ValidationError, structs
@@ -33,12 +35,15 @@ from crossway.portions import Portions
 
 # What a caller says that takes JSON.
 JSON = ("*/*", "application/json", "application/*")
-# So many of one request are made at once; more are in portions, of a few requests at a time.
+# So many of one request, of so many bytes, are made at once; more are in portions, of a few requests at a time.
 ALONE, LARGE = 50, 4
+# Threads that look at large bodies. The interpreter is one: they are for others to have their turn, not for speed.
+THREADS = 2
 # Objects that are encoded before others have their turn.
 TOGETHER = 100
 # What If-Match names; other tags than ours are no business of ours.
 REVISION = re.compile(r"revision_number=(\d{1,18})\b", re.ASCII)
+T = TypeVar("T")
 Verb = Callable[[Decision], Any]
 Handler = Callable[[Request, Place, Caller], Awaitable[Response]]
 
@@ -77,13 +82,48 @@ def caller_of(request: Request) -> Caller:
     )
 
 
+class Turns:
+    """Work of which one for each of those who ask is done at a time, and *most* in all, in the order of asking."""
+
+    def __init__(self, most: int) -> None:
+        self._all = asyncio.Semaphore(most)
+        self._each: dict[object, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def of(self, who: object) -> AsyncIterator[None]:
+        """Wait for one's turn, and have it."""
+        lock, count = self._each.get(who, (None, 0))
+        lock = lock or asyncio.Lock()
+        self._each[who] = lock, count + 1
+        try:
+            # Only then is there a place among all: whoever asks often waits for itself.
+            async with lock, self._all:
+                yield
+        finally:
+            _, count = self._each.pop(who)
+            if count > 1:
+                self._each[who] = lock, count - 1
+
+
 class Networking:
     """Answers requests for resources out of a cloud."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
         self.shapes = Shapes(cloud)
-        self._large = asyncio.Semaphore(LARGE)
+        self._large = Turns(LARGE)
+        self._in_threads = Turns(THREADS)
+        # Not those of the loop, which look up names: Keystone's, too.
+        self._threads = ThreadPoolExecutor(THREADS, "body")
+
+    def close(self) -> None:
+        """End the threads that look at bodies."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _in_thread(self, caller: Caller, look: Callable[[], T]) -> T:
+        """Look at a large body beside the loop; it knows nothing of the cloud."""
+        async with self._in_threads.of(body.payer(caller)):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, look)
 
     async def versions(self, request: Request) -> Response:
         return answer({"versions": [_version(request)]})
@@ -199,7 +239,7 @@ class Networking:
             if kind.name in asked and kind.plural not in asked:
                 if len(raw) > (most := body.limits(request).single):
                     raise TooLarge(f"The body has {len(raw)} bytes; should be at most {most} for one {kind.name}")
-                (made,) = await self._create(at, caller, [asked[kind.name]], alone=True)
+                (made,) = await self._create(at, caller, [asked[kind.name]], len(raw), alone=True)
                 return self._one(at.collection, made, caller, 201)
             if kind.plural in asked:
                 if len(raw) > SHORT:
@@ -207,23 +247,28 @@ class Networking:
                 bodies = body.decode(asked[kind.plural], list[Raw])
                 if not 0 < len(bodies) <= BULK_MAX:
                     raise Invalid(f"{kind.plural} has {len(bodies)} entries; should be from 1 to {BULK_MAX}")
-                all_made = self._fresh(at.collection, await self._create(at, caller, bodies))
+                single = body.limits(request).single
+                if (longest := max(map(_size, bodies))) > single:
+                    raise TooLarge(f"One {kind.name} has {longest} bytes; should have at most {single}")
+                all_made = self._fresh(at.collection, await self._create(at, caller, bodies, len(raw)))
                 encoded = b",".join(await self._encoded(at.collection, all_made, caller))
                 return Answer(b'{"%s":[%s]}' % (kind.plural.encode(), encoded), 201)
         except ValidationError:
             pass
         raise Invalid(f"The body should be {{'{kind.name}': {{…}}}} or {{'{kind.plural}': [{{…}}, …]}}")
 
-    async def _create(self, at: Place, caller: Caller, bodies: list[Raw], *, alone: bool = False) -> list[Resource]:
-        """Make what the bodies say, all or none; many are looked at in portions."""
-        if len(bodies) > ALONE:
-            async with self._large:
+    async def _create(
+        self, at: Place, caller: Caller, bodies: list[Raw], size: int, *, alone: bool = False
+    ) -> list[Resource]:
+        """Make what bodies of so many bytes say, all or none; many, or long ones, are looked at in portions."""
+        if len(bodies) > ALONE or (len(bodies) > 1 and size > SHORT):
+            async with self._large.of(body.payer(caller)):
                 return await self._create_many(at, caller, bodies)
         create = at.collection.create
         assert create is not None
-        if len(bodies) == 1 and memoryview(bodies[0]).nbytes > SHORT:
-            # One of long lists: it knows nothing of the cloud, so that others may go on meanwhile.
-            read = [await asyncio.to_thread(_given, at, bodies[0], alone=alone)]
+        if size > SHORT:
+            # One of long lists.
+            read = [await self._in_thread(caller, partial(_given, at, bodies[0], alone=alone))]
         else:
             read = [_given(at, one, alone=alone) for one in bodies]
 
@@ -240,12 +285,18 @@ class Networking:
         return await decide(self.cloud, verb)
 
     async def _create_many(self, at: Place, caller: Caller, bodies: list[Raw]) -> list[Resource]:
-        create, portions = at.collection.create, Portions()
+        create, portions, loop = at.collection.create, Portions(), asyncio.get_running_loop()
         assert create is not None
+
+        async def looked_at(one: Raw) -> tuple[Any, Given]:
+            if _size(one) > SHORT:
+                return await loop.run_in_executor(self._threads, _given, at, one)
+            return _given(at, one)
+
         # What can never be right is said before anything is decided. It is read anew then: kept, it would be large.
         together: list[Given] = []
         for one in bodies:
-            _, given = _given(at, one)
+            _, given = await looked_at(one)
             if at.collection.together is not None:
                 together.append(given)
             if portions.due:
@@ -256,7 +307,7 @@ class Networking:
         async def verb(decision: Decision) -> list[Resource]:
             made = []
             for one in bodies:
-                asked, given = _given(at, one)
+                asked, given = await looked_at(one)
                 policy.create(decision, caller, at.collection, asked, given)
                 made.append(create(decision, caller, given))
                 if portions.due:
@@ -296,7 +347,7 @@ class Networking:
             raise Invalid(f"The body should be {{'{kind.name}': {{…}}}}")
         # What can never be right is said before what is not there.
         if len(raw) > SHORT:
-            given = await asyncio.to_thread(kind.given, asked[kind.name], update=True)
+            given = await self._in_thread(caller, partial(kind.given, asked[kind.name], update=True))
         else:
             given = kind.given(asked[kind.name], update=True)
         self._seen(at, caller)
@@ -333,7 +384,7 @@ class Networking:
             raw = await body.read(request, body.payer(caller))
             asked = given = body.decode(raw) if raw else {}
             if action.check is not None and len(raw) > SHORT:
-                given = Checked(await asyncio.to_thread(action.check, asked))
+                given = Checked(await self._in_thread(caller, partial(action.check, asked)))
         resource = self._seen(at, caller)
 
         def verb(decision: Decision) -> Any:
@@ -436,6 +487,10 @@ class Networking:
         (fresh,) = self._fresh(collection, [found])
         encoded = self.shapes.encode(collection, fresh, caller)
         return Answer(b'{"%s":%s}' % (collection.kind.name.encode(), encoded), status)
+
+
+def _size(raw: Raw) -> int:
+    return memoryview(raw).nbytes
 
 
 def _given(at: Place, raw: Raw, *, alone: bool = False) -> tuple[Any, Given]:

@@ -319,11 +319,14 @@ async def serve(listen: Sequence[str], store: str, access: Access = OPEN) -> Asy
         views = Views(cloud)
         status = Status(cloud, views.interest)
 
+        networking = Networking(cloud)
+        stack.callback(networking.close)
+
         def gate(app: ASGIApp) -> ASGIApp:
             return _gate(app, known, limit, access.trusted, listen)
 
         config = uvicorn.Config(
-            application(Networking(cloud), Hosts(cloud, views, status), gate),
+            application(networking, Hosts(cloud, views, status), gate),
             http=Http,
             ws="none",
             lifespan="off",
