@@ -23,7 +23,9 @@ from openstack import exceptions
 from openstack.connection import Connection
 
 from crossway.agent.server import Servers
+from crossway.api.auth.basic import ADDRESS_AT_ONCE, WRONG_AT_ONCE, Basic
 from crossway.api.auth.layer import CALLER, Authenticated
+from crossway.api.bucket import TooMany
 from crossway.control.caller import Caller
 from crossway.errors import Forbidden, Unauthorized
 from crossway.model.user import user as made_user
@@ -202,6 +204,66 @@ def test_guessing_is_stopped_for_who_guesses_and_not_for_who_is_known(tmp_path: 
     finally:
         server.stop()
     assert "guess1" not in server.log()
+
+
+def asked_as(basic: Basic, name: str, password: str = PASSWORD, address: str = "192.0.2.1") -> Any:
+    pair = base64.b64encode(f"{name}:{password}".encode())
+    return basic.caller({"headers": [(b"authorization", b"Basic " + pair)], "client": (address, 1)})
+
+
+@pytest.fixture
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no guess be given back by time, however long hashing takes."""
+    for name in ("WRONG_EVERY", "ADDRESS_EVERY"):
+        monkeypatch.setattr(f"crossway.api.auth.basic.{name}", 1e6)
+
+
+@pytest.mark.usefixtures("no_time")
+def test_guesses_at_one_user_lock_no_other_of_the_same_address_out(tmp_path: Path) -> None:
+    hash = users.hashed(PASSWORD)
+    for name in ("alice", "bob", "carol"):
+        users.add(tmp_path / "users", made_user(name, hash, "red", ("member",)))
+
+    async def main() -> None:
+        basic = Basic(tmp_path / "users")
+        for guess in range(WRONG_AT_ONCE):
+            with pytest.raises(Unauthorized):
+                await asked_as(basic, "alice", f"guess {guess}")
+        for password in ("guess", PASSWORD):
+            with pytest.raises(TooMany, match="for this user"):
+                await asked_as(basic, "alice", password)
+        assert (await asked_as(basic, "bob")).user == "bob"
+        assert (await asked_as(basic, "alice", address="192.0.2.2")).user == "alice"
+        # Guesses at many users count together in the end.
+        for guess in range(ADDRESS_AT_ONCE - WRONG_AT_ONCE):
+            with pytest.raises(Unauthorized):
+                await asked_as(basic, f"user {guess}", "guess")
+        with pytest.raises(TooMany):
+            await asked_as(basic, "carol")
+        assert (await asked_as(basic, "bob")).user == "bob", "it is known already"
+        assert (await asked_as(basic, "carol", address="192.0.2.2")).user == "carol"
+        await basic.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("no_time")
+def test_a_password_that_was_right_before_is_no_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossway.api.auth.basic.REMEMBERED_SECONDS", 0.0)
+    users.add(tmp_path / "users", made_user("alice", users.hashed(PASSWORD), "red", ("member",)))
+
+    async def main() -> None:
+        basic = Basic(tmp_path / "users")
+        assert await asked_as(basic, "alice")
+        for guess in range(WRONG_AT_ONCE):
+            with pytest.raises(Unauthorized):
+                await asked_as(basic, "alice", f"guess {guess}")
+        with pytest.raises(TooMany, match="for this user"):
+            await asked_as(basic, "alice", "guess")
+        assert await asked_as(basic, "alice")
+        await basic.stop()
+
+    asyncio.run(main())
 
 
 def test_a_changed_file_counts_at_once_and_a_broken_one_changes_nothing(tmp_path: Path) -> None:

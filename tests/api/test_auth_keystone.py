@@ -6,6 +6,7 @@ and stopped. That a real Keystone is understood is tried by `make tempest`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -21,8 +22,9 @@ from typing import Any
 import httpx
 import pytest
 
-from crossway.api.auth.keystone import caller_of
-from crossway.errors import Unavailable
+from crossway.api.auth.keystone import Keystone, Service, caller_of
+from crossway.api.bucket import TooMany
+from crossway.errors import Unauthorized, Unavailable
 from servers import Server
 
 PASSWORD = "service-secret"
@@ -190,6 +192,90 @@ def test_an_unknown_token_is_not_asked_about_again_at_once(server: Server, keyst
     for _ in range(5):
         assert ask(server, "token-x").status_code == 401
     assert keystone.asked["token-x"] == 1
+
+
+def test_tokens_at_random_are_asked_about_at_a_rate(keystone: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossway.api.auth.keystone.WRONG_AT_ONCE", 20)
+    monkeypatch.setattr("crossway.api.auth.keystone.WRONG_RATE", 0.001)
+    keystone.tokens |= {f"token-good-{n}": token() for n in range(100)}
+
+    async def main() -> None:
+        scheme = Keystone(keystone.url, Service("crossway", PASSWORD, seconds=0.5))
+        await scheme.start()
+
+        def asking(given: str, address: str = "192.0.2.1") -> Any:
+            return scheme.caller({"headers": [(b"x-auth-token", given.encode())], "client": (address, 1)})
+
+        for n in range(60):
+            assert await asking(f"token-good-{n}"), "those that are good are not counted"
+        for n in range(20):
+            with pytest.raises(Unauthorized):
+                await asking(f"token-{n}")
+        for given in ("token-more", "token-good-99"):
+            with pytest.raises(TooMany, match="does not know"):
+                await asking(given)
+        assert keystone.asked["token-more"] == 0
+        assert await asking("token-good-99", "192.0.2.2"), "others are not held up"
+        await asyncio.sleep(0.6)
+        # One that was good is to be asked about again, and is.
+        before = keystone.asked["token-good-0"]
+        assert await asking("token-good-0")
+        assert keystone.asked["token-good-0"] == before + 1
+        await scheme.stop()
+
+    asyncio.run(main())
+
+
+def test_unknown_tokens_displace_none_that_is_good(keystone: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossway.api.auth.keystone.REMEMBERED_MAX", 3)
+    keystone.tokens |= {"token-a": token("a"), "token-b": token("b")}
+
+    async def main() -> None:
+        scheme = Keystone(keystone.url, Service("crossway", PASSWORD))
+        await scheme.start()
+
+        def asking(given: str) -> Any:
+            return scheme.caller({"headers": [(b"x-auth-token", given.encode())], "client": ("192.0.2.1", 1)})
+
+        assert (await asking("token-a")).project == "a"
+        assert (await asking("token-b")).project == "b"
+        for n in range(10):
+            with pytest.raises(Unauthorized):
+                await asking(f"token-{n}")
+        assert (await asking("token-a")).project == "a"
+        await scheme.stop()
+
+    asyncio.run(main())
+    assert keystone.asked["token-a"] == 1
+
+
+def test_new_tokens_leave_half_of_the_questions_to_those_that_were_good(
+    keystone: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keystone.tokens["token-a"] = token("a")
+
+    async def main() -> None:
+        scheme = Keystone(keystone.url, Service("crossway", PASSWORD, seconds=0.2))
+        await scheme.start()
+
+        def asking(given: str, address: str) -> Any:
+            return scheme.caller({"headers": [(b"x-auth-token", given.encode())], "client": (address, 1)})
+
+        assert await asking("token-a", "192.0.2.1")
+        await asyncio.sleep(0.3)
+        keystone.delay = 1.0
+        # From many addresses, so that no bucket is empty.
+        random = [asyncio.create_task(asking(f"token-{n}", f"198.51.100.{n}")) for n in range(64)]
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        assert await asking("token-a", "192.0.2.1")
+        assert time.monotonic() - began < 2.5
+        for task in random:
+            task.cancel()
+        await asyncio.gather(*random, return_exceptions=True)
+        await scheme.stop()
+
+    asyncio.run(main())
 
 
 def test_while_keystone_is_silent_the_known_go_on_and_others_may_come_again(server: Server, keystone: StandIn) -> None:

@@ -33,9 +33,9 @@ LOG = logging.getLogger("crossway.api.auth")
 REMEMBERED_SECONDS = 300.0
 REMEMBERED_MAX = 10_000
 LOOK_SECONDS = 1.0
-# Wrong passwords of one address: so many at once, then one in so many seconds.
-WRONG_AT_ONCE = 10
-WRONG_EVERY = 6.0
+# Wrong passwords of one address for one user: so many at once, then one in so many seconds; and for all users.
+WRONG_AT_ONCE, WRONG_EVERY = 10, 6.0
+ADDRESS_AT_ONCE, ADDRESS_EVERY = 30, 2.0
 WRONG = "The user or the password is not right"
 
 
@@ -49,7 +49,9 @@ class Basic:
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
         self._asked: dict[bytes, asyncio.Task[Caller | None]] = {}
+        # Others behind the same address are other users, and have their own.
         self._wrong = Buckets(1 / WRONG_EVERY, WRONG_AT_ONCE)
+        self._wrong_here = Buckets(1 / ADDRESS_EVERY, ADDRESS_AT_ONCE)
         self._threads = ThreadPoolExecutor(2, "bcrypt")
         self._looked = 0.0
         self._seen: tuple[int, ...] = ()
@@ -77,11 +79,16 @@ class Basic:
         if known is not None and known[0] > time.monotonic():
             return known[1]
         name, password = _read(given[6:])
-        # Taken before the work begins, so that many guesses at once count as many; a right one gives it back.
+        # Taken before the work begins, so that many guesses at once count as many; a right one gives it back. One
+        # that was right is no guess.
         where = address(scope)
-        wait = self._wrong.take(where)
-        if wait:
-            raise TooMany(f"Too many wrong passwords from {where}: try again later", wait)
+        who = where, hmac.digest(self._key, name.encode(), hashlib.sha256)
+        if known is None:
+            if wait := self._wrong.take(who):
+                raise TooMany(f"Too many wrong passwords from {where} for this user: try again later", wait)
+            if wait := self._wrong_here.take(where):
+                self._wrong.back(who)
+                raise TooMany(f"Too many wrong passwords from {where}: try again later", wait)
         task = self._asked.get(digest)
         if task is None:
             task = self._asked[digest] = asyncio.create_task(self._verify(digest, name, password))
@@ -90,7 +97,9 @@ class Basic:
         if caller is None:
             LOG.warning("wrong password for a user, from %s", where)
             raise Unauthorized(WRONG)
-        self._wrong.back(where)
+        if known is None:
+            self._wrong.back(who)
+            self._wrong_here.back(where)
         return caller
 
     def kept_for(self, address: str) -> frozenset[str]:
@@ -104,6 +113,7 @@ class Basic:
         right = await loop.run_in_executor(self._threads, users.matches, password, hash)
         # Another file may have come meanwhile.
         if user is None or not right or self._users.get(name) != user:
+            self._known.pop(digest, None)
             return None
         caller = Caller(project=user.project, user=user.name, roles=implied(user.roles))
         if user.host:

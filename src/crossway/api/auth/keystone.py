@@ -2,7 +2,9 @@
 
 Each token is asked about once and remembered for a while, so a token that was
 revoked is good for at most that long. While Keystone is silent those that are
-remembered go on, and others are told to come again.
+remembered go on, and others are told to come again. Whoever sends tokens that
+Keystone does not know is soon asked to wait; a token that was good is asked
+about all the same.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ import httpx
 import msgspec
 from starlette.types import Scope
 
-from crossway.api.auth.layer import header
+from crossway.api.auth.layer import address, header
+from crossway.api.bucket import Buckets, TooMany
 from crossway.control.caller import ADMIN, Caller, host_caller, implied
 from crossway.errors import Invalid, Unauthorized, Unavailable
 
@@ -30,7 +33,10 @@ LOG = logging.getLogger("crossway.api.auth")
 REMEMBERED_MAX = 10_000
 # A token that Keystone does not know is not asked about again at once.
 UNKNOWN_SECONDS = 5.0
+# Tokens of one address that Keystone does not know: so many at once, then so many in a second.
+WRONG_AT_ONCE, WRONG_RATE = 100, 5.0
 ANSWER_SECONDS = 10.0
+# Questions at once; those about tokens that were never good leave half of them to others.
 AT_ONCE = 16
 # The server's own token is renewed so long before it ends.
 RENEW_SECONDS = 120.0
@@ -70,7 +76,11 @@ class Keystone:
         self.challenge = f'Keystone uri="{self.url}"'
         self.service = service
         self._key = secrets.token_bytes(32)
-        self._known: OrderedDict[bytes, tuple[float, Caller | None]] = OrderedDict()
+        # Until when a token is good; and until when one is not asked about again that Keystone does not know.
+        self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._wrong = Buckets(WRONG_RATE, WRONG_AT_ONCE)
+        self._new = asyncio.Semaphore(AT_ONCE // 2)
         self._asked: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._token, self._until = "", 0.0
         self._login = asyncio.Lock()
@@ -99,30 +109,60 @@ class Keystone:
         if not token or len(token) > TOKEN_BYTES or not token.isprintable():
             raise Unauthorized(UNKNOWN)
         digest = hmac.digest(self._key, token.encode("latin-1"), hashlib.sha256)
-        known = self._known.get(digest)
-        if known is not None and known[0] > time.monotonic():
-            found = known[1]
-        else:
-            task = self._asked.get(digest)
-            if task is None:
-                # Those who come with the same token meanwhile wait for the same answer.
-                task = self._asked[digest] = asyncio.create_task(self._ask(digest, token))
-                task.add_done_callback(lambda _: self._asked.pop(digest, None))
+        known, now = self._known.get(digest), time.monotonic()
+        if known is not None and known[0] > now:
+            return known[1]
+        if self._unknown.get(digest, 0.0) > now:
+            raise Unauthorized(UNKNOWN)
+        # Taken before Keystone is asked, so that many at once count as many; a good one gives it back.
+        where = address(scope)
+        if known is None and (wait := self._wrong.take(where)):
+            raise TooMany(f"Too many tokens from {where} that Keystone does not know: try again later", wait)
+        task = self._asked.get(digest)
+        if task is None:
+            # Those who come with the same token meanwhile wait for the same answer.
+            task = self._asked[digest] = asyncio.create_task(self._ask(digest, token, new=known is None))
+            task.add_done_callback(lambda _: self._asked.pop(digest, None))
+        try:
             found = await asyncio.shield(task)
+        except Unavailable:
+            # Nobody can say that it is wrong.
+            if known is None:
+                self._wrong.back(where)
+            raise
         if found is None:
             raise Unauthorized(UNKNOWN)
+        if known is None:
+            self._wrong.back(where)
         return found
 
-    async def _ask(self, digest: bytes, token: str) -> Caller | None:
+    async def _ask(self, digest: bytes, token: str, *, new: bool) -> Caller | None:
         """Ask Keystone about a token, and remember what it says."""
-        status, told = await self._validate(token)
+        if new:
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._new.acquire()
+            except TimeoutError:
+                raise Unavailable("Keystone is asked about too many tokens now: try again later") from None
+        try:
+            status, told = await self._validate(token)
+        finally:
+            if new:
+                self._new.release()
         found, seconds = None, UNKNOWN_SECONDS
         if status == 200:
             found, lives = caller_of(told, self.service.host_role, self.service.user_domain)
             seconds = min(lives, self.service.seconds)
             if seconds <= 0:
                 found, seconds = None, UNKNOWN_SECONDS
-        self._known[digest] = (time.monotonic() + seconds, found)
+        until = time.monotonic() + seconds
+        if found is None:
+            self._known.pop(digest, None)
+            self._unknown[digest] = until
+            if len(self._unknown) > REMEMBERED_MAX:
+                self._unknown.popitem(last=False)
+            return None
+        self._known[digest] = (until, found)
         self._known.move_to_end(digest)
         if len(self._known) > REMEMBERED_MAX:
             self._known.popitem(last=False)
