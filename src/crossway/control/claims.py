@@ -280,6 +280,8 @@ def kept(cloud: Cloud) -> Iterator[str]:
         yield f"keys are about to be made by nobody: {sorted(cloud.pending)[:10]}"
     for (table, project), ids in cloud.usage.making().items():
         yield f"{len(ids)} of table {table} count as being made for project '{project}' by nobody"
+    if cloud.identities_made:
+        yield f"identities count as being made by nobody: {dict(cloud.identities_made)}"
     yield from cloud.policy_rows.faults()
     taken: dict[str, dict[str, str]] = {id: {} for id in cloud.subnets.rows}
     macs: dict[str, dict[str, str]] = {}

@@ -207,6 +207,8 @@ class Cloud:
         self.usage = Usage(self.tables, limits or {})
         # How many identities one project may have, with those that rest.
         self.identities_max = IDENTITIES_MAX
+        # By project, how many are being made by decisions under way.
+        self.identities_made: Counter[str] = Counter()
         # Ids of what a transaction makes that is taken in at present, in portions.
         self.coming: set[str] | None = None
         self.policy_rows = self.usage.policy_rows

@@ -47,6 +47,8 @@ class Decision:
         # What counts as used of a quota: table, project, id.
         self._counted: list[tuple[str, str, str]] = []
         self._rows: Counter[str] = Counter()  # of policy, by project, that are reserved
+        # Identities that it makes, by project.
+        self.identities: Counter[str] = Counter()
 
     def get(self, table: Table[S], id: str) -> S | None:
         """Look at an object without relying on it."""
@@ -219,6 +221,7 @@ class Decision:
         for table, project, id in self._counted:
             self.cloud.usage.settle(table, project, id)
         self.cloud.policy_rows.release(self._rows)
+        self.cloud.identities_made -= self.identities
 
     def charge(self) -> None:
         """Count the rows of policy that this decision makes; raise OverQuota if a project may not have so many."""

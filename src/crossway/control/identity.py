@@ -28,6 +28,8 @@ def of(decision: Decision, groups: Iterable[str], project: str) -> int:
         if decision.rely(cloud.identities, known.id):
             return int(known.id)
     _check_share(decision, project)
+    cloud.identities_made[project] += 1
+    decision.identities[project] += 1
     number = decision.number("identity", IDENTITY_MAX)
     decision.create(cloud.identities, Identity(id=str(number), groups=wanted, project=project))
     if not decision.claim(_set_key(wanted), str(number)):
@@ -70,6 +72,8 @@ def _check_share(decision: Decision, project: str) -> None:
     """Raise OverQuota if a project has as many numbers as it may, with those that rest."""
     cloud = decision.cloud
     used, resting = len(decision.by(cloud.identities, "project", project)), cloud.resting_of[project]
+    # Its own are among those that it sees.
+    used += cloud.identities_made[project] - decision.identities[project]
     if not project or used + resting < cloud.identities_max:
         return
     away = [host for host in cloud.hosts.rows if not cloud.alive(host)]

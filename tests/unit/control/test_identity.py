@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from clouds import ALICE, BOB, World
 from crossway.control import claims, host
+from crossway.control.decision import decide
+from crossway.control.port import create
 from crossway.errors import Conflict, OverQuota
 from crossway.model.network import Network
+from crossway.model.port import PORT, Port
 from crossway.store.memory import MemoryStore
 
 
@@ -135,3 +141,23 @@ def test_the_number_of_a_network_rests_while_a_host_is_away(world: World, kind: 
     reports(world, "h1", "away")
     assert world.cloud.resting == {}
     assert world.network(**said).segment == 7
+
+
+def test_a_project_has_no_more_numbers_however_many_it_asks_for_at_once(world: World) -> None:
+    world.cloud.identities_max = 4
+    net = world.network(shared=True)
+    groups = [world.group(ALICE).id for _ in range(10)]
+    given = [PORT.given({"network_id": net.id, "security_groups": [group]}) for group in groups]
+
+    async def all_at_once() -> list[Any]:
+        return await asyncio.gather(
+            *(decide(world.cloud, lambda d, one=one: create(d, ALICE, one)) for one in given),  # type: ignore[misc]
+            return_exceptions=True,
+        )
+
+    answers = world.runner.run(all_at_once())
+    assert sum(isinstance(answer, OverQuota) for answer in answers) == 6
+    assert len(world.cloud.identities) == 4
+    # Others are not concerned, nor is a set that has its number.
+    world.port(net, BOB)
+    world.port(net, ALICE, security_groups=next(a.security_groups for a in answers if isinstance(a, Port)))
