@@ -303,11 +303,14 @@ class World:
         underlay = int.from_bytes(r.pack_ip(host)[12:], "little")
         return self.run("from_overlay", frame, device="vxlan", cb=(network, identity, underlay), **context)
 
-    def run(self, program: str, frame: bytes, device: str, cb: tuple[int, ...] = (), **context: int) -> Sent:
+    def run(
+        self, program: str, frame: bytes, device: str, cb: tuple[int, ...] = (), repeat: int = 1, **context: int
+    ) -> Sent:
+        """Run a program on a frame; on the same one *repeat* times, of which the last one's verdict is told."""
         drops = self.bpf.table("drops")
         for key in drops.read():
             drops.delete([key])
-        done = self.bpf.run(program, frame, cb=cb, ifindex=if_nametoindex(device), **context)
+        done = self.bpf.run(program, frame, repeat=repeat, cb=cb, ifindex=if_nametoindex(device), **context)
         names = {if_nametoindex(d): d for d in DEVICES}
         counted = {
             (names.get(k.port.ifindex), self.reasons[k.why].removeprefix("DROP_")): v.packets
