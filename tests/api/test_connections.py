@@ -234,8 +234,9 @@ def test_requests_that_wait_take_little_memory(own: Server, first: str) -> None:
         with suppress(TimeoutError, ConnectionError):
             for _ in range(32):
                 one.sendall(b"GET / HTTP/1.1\r\n\r\n" * 4096)
+        time.sleep(3)
         assert httpx.get(f"{own.url}/v2.0/networks").status_code == 200
-        assert peak(own) - before < 60
+        assert peak(own) - before < 8
 
 
 def test_requests_that_come_at_once_are_all_answered_in_their_order(own: Server) -> None:
@@ -447,25 +448,21 @@ async def asked(where: tuple[str, int], project: str) -> tuple[asyncio.StreamRea
 
 def test_an_answer_is_read_at_some_speed_or_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "UNREAD_LEAST", LONG // 2)
 
     async def main() -> None:
         async with listening(long_list, Connections(0, 100)) as where:
-            slow, slow_writer = await asked(where, "red")
-            good, good_writer = await asked(where, "red")
-            whole = asyncio.create_task(good.readexactly(LONG))
+            reader, writer = await asked(where, "red")
             came = 0
             with suppress(ConnectionError):
-                # So little that it would take hours, but something each time that is looked.
-                for _ in range(100):
-                    came += len(await slow.read(64))
-                    await asyncio.sleep(0.02)
-                # Then what the kernel had been given before.
-                while some := await slow.read(1 << 20):
-                    came += len(some)
+                async with asyncio.timeout(20):
+                    # Something each time that is looked, but too little.
+                    while some := await reader.read(65536):
+                        came += len(some)
+                        await asyncio.sleep(0.02)
+            # What the kernel had been given before is read all the same.
             assert came < LONG
-            assert len(await whole) == LONG
-            slow_writer.transport.abort()
-            good_writer.transport.abort()
+            writer.transport.abort()
 
     run_served(main())
 
