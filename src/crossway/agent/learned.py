@@ -43,6 +43,8 @@ SEEKS, NETWORK_SHARE = 20, 20  # addresses of one network that are looked for, a
 # Datagrams and probes a second by which addresses are looked for: of one project's ports, or for one other host; and
 # of this host's ports, or for all other hosts.
 SEEK_RATE, SEEK_RATE_OF_ALL = 500, 2000
+# What each project has of its own, whatever others use; and how much of one host's part goes to one project's ports.
+SEEK_RATE_ASSURED, SEEK_RATE_OF_PROJECT = 20, SEEK_RATE // 10
 PAUSE_SECONDS = 0.5
 
 
@@ -104,23 +106,33 @@ class Budget:
 
 
 class Seekers:
-    """Who has addresses looked for: each of many, and all of them together."""
+    """Who has addresses looked for: each of many, and all of them together.
 
-    def __init__(self) -> None:
+    Each project has a little of its own, which no others can use up; of the rest of one that asks it has a part.
+    """
+
+    def __init__(self, rate_of_project: int = SEEK_RATE) -> None:
+        self._assured, self._parts = Budget(SEEK_RATE_ASSURED), Budget(rate_of_project)
         self._each, self._all = Budget(SEEK_RATE), Budget(SEEK_RATE_OF_ALL)
 
-    def left(self, of: str) -> bool:
-        """Return whether one of them may have another address looked for."""
-        return self._each.left(of) and self._all.left("")
+    def left(self, of: str, project: str) -> bool:
+        """Return whether one of them may have another address looked for that is of a project."""
+        return all(budget.left(key) for budget, key in self._payers(of, project))
 
-    def charge(self, of: str, cost: int) -> None:
+    def charge(self, of: str, project: str, cost: int) -> None:
         """Take note of what that has cost."""
-        self._each.charge(of, cost)
-        self._all.charge("", cost)
+        for budget, key in self._payers(of, project):
+            budget.charge(key, cost)
 
     def forget(self) -> None:
         """Forget those who have been quiet."""
-        self._each.forget()
+        for budget in (self._assured, self._parts, self._each):
+            budget.forget()
+
+    def _payers(self, of: str, project: str) -> list[tuple[Budget, str]]:
+        if self._assured.left(project):
+            return [(self._assured, project)]
+        return [(self._parts, f"{of} {project}"), (self._each, of), (self._all, "")]
 
 
 class Learner:
@@ -134,7 +146,8 @@ class Learner:
         self._told = Turns(SHARE, SHARE_SECONDS)  # of ports
         self._told_of = Turns(NETWORK_SHARE, 1.0)  # of their networks
         self._seeks = Turns(SEEKS, 1.0)  # of networks
-        self._projects, self._hosts = Seekers(), Seekers()
+        self._projects, self._hosts = Seekers(), Seekers(SEEK_RATE_OF_PROJECT)
+        self._asked = Budget(SEEK_RATE_OF_ALL)  # by other hosts, whether or not anything is probed
         self._sought: dict[tuple[str, bytes], float] = {}
         self._missed: dict[tuple[str, str], int] = {}  # probes of what was learned that are unanswered
         self._ports: dict[r.PortKey, str] = {}
@@ -202,19 +215,32 @@ class Learner:
 
     def seek(self, network: view.Network, address: bytes, project: str) -> None:
         """Have all hosts with ports that may have an address probe those for it, as a port of a project wants."""
-        if not self._projects.left(project) or not self._is_due(network.id, address):
+        if not self._projects.left(project, project) or not self._is_due(network.id, address):
             return
         hosts = self._agent.plan.hosts_of_candidates(network, address)[:HOSTS_MAX]
-        self._projects.charge(project, 1 + len(hosts) + self._probe_all(network, address))
+        ports = self._candidates(network, address)
+        self._probe_all(ports, address)
+        self._projects.charge(project, project, 1 + len(hosts) + len(ports))
         if hosts:
             self._agent.seek(hosts, network.id, r.unpack_ip(address))
 
     def sought(self, host: str, network: str, address: str) -> None:
-        """Probe this host's ports for an address that another host looks for."""
-        found = self._agent.plan.network(network)
-        with suppress(ValueError):
-            if found is not None and self._hosts.left(host) and self._is_due(network, raw := ip(address)):
-                self._hosts.charge(host, 1 + self._probe_all(found, raw))
+        """Probe this host's ports for an address that another host looks for: those of each project for itself."""
+        found, projects = self._agent.plan.network(network), dict[str, list[str]]()
+        try:
+            raw = ip(address)
+        except ValueError:
+            return
+        if found is None or not self._asked.left(host) or not self._is_due(network, raw):
+            return
+        self._asked.charge(host, 1)
+        for id in self._candidates(found, raw):
+            if (port := self._agent.plan.port(id)) is not None:
+                projects.setdefault(port.project, []).append(id)
+        for project, ports in projects.items():
+            if self._hosts.left(host, project):
+                self._hosts.charge(host, project, 1 + len(ports))
+                self._probe_all(ports, raw)
 
     def _is_due(self, network: str, address: bytes) -> bool:
         now = time.monotonic()
@@ -227,12 +253,13 @@ class Learner:
         self._seeks.take(network)
         return True
 
-    def _probe_all(self, network: view.Network, address: bytes) -> int:
-        """Probe all ports of this host that may have an address; return how many."""
-        ports = self._agent.plan.candidates_here(network, address)[:PORTS_MAX]
+    def _candidates(self, network: view.Network, address: bytes) -> list[str]:
+        """Return the ports of this host that may have an address, as many as are probed for one."""
+        return self._agent.plan.candidates_here(network, address)[:PORTS_MAX]
+
+    def _probe_all(self, ports: list[str], address: bytes) -> None:
         for port in ports:
             self._agent.probe(port, address)
-        return len(ports)
 
     def _probe(self, port: str, address: bytes) -> None:
         known = self._agent.plan.port(port)
@@ -299,6 +326,6 @@ class Learner:
         # Of several next hops those that are known are used, and nobody looks for the others.
         for hop in plan.next_hops_of_nobody():
             if (network := plan.network_at(hop.network)) is not None:
-                self._probe_all(network, hop.ip)
-        for bounded in (self._told, self._told_of, self._seeks, self._projects, self._hosts):
+                self._probe_all(self._candidates(network, hop.ip), hop.ip)
+        for bounded in (self._told, self._told_of, self._seeks, self._projects, self._hosts, self._asked):
             bounded.forget()

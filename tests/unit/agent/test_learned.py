@@ -183,6 +183,9 @@ def test_only_so_many_addresses_of_a_network_are_looked_for_at_once() -> None:
     assert len(host.asked) == learned.SEEKS + 1
 
 
+ASSURED = learned.SEEK_RATE_ASSURED
+
+
 def many_networks(host: Host, projects: int, networks: int) -> None:
     """Let each of some projects have a port here, and networks on which a port here and one on each of 40 hosts may
     have any address."""
@@ -219,9 +222,11 @@ def test_however_many_networks_a_project_has_it_has_so_much_looked_for() -> None
     first, others = seeks(0), [seeks(project) for project in range(1, 6)]
     seconds = time.monotonic() - start + 1
     once = 42  # what one costs: 40 hosts, a port here, and itself
-    assert learned.SEEK_RATE - once <= first <= learned.SEEK_RATE * seconds + once
+    # Each has a little of its own beside.
+    assert learned.SEEK_RATE - once <= first <= (learned.SEEK_RATE + ASSURED) * seconds + 2 * once
     assert others[0] >= learned.SEEK_RATE - once, "another project has its own"
-    assert first + sum(others) <= learned.SEEK_RATE_OF_ALL * seconds + once
+    assert first + sum(others) <= (learned.SEEK_RATE_OF_ALL + 6 * ASSURED) * seconds + 7 * once
+    assert others[-1] >= ASSURED, "and of what is its own nobody else uses anything"
 
 
 def test_other_hosts_have_only_so_much_looked_for_here() -> None:
@@ -242,6 +247,39 @@ def test_other_hosts_have_only_so_much_looked_for_here() -> None:
     assert second > 0, "another host has its own"
     host.learner.take(r.Sighting(r.PortKey(250), 250, ip("10.0.0.99"), mac(MAC), r.SightingKind.SOUGHT))
     assert len(host.asked) == 1, "this host's ports have their own"
+
+
+@pytest.mark.parametrize("hosts", [1, 40], ids=["of its host's part", "of all hosts'"])
+def test_who_has_wide_networks_looked_into_leaves_something_for_others(hosts: int) -> None:
+    """A network with 256 ports here that may have any address, where addresses that nobody has are looked for."""
+    host = Host()
+    documents, bodies = [], {}
+    for project, ports in (("wide", 256), *((f"wide{n}", 256) for n in range(5)), ("small", 2)):
+        number = 200 + len(documents)
+        documents.append(Document("network", project, view.Network(id=project, number=number, mtu=1450)))
+        for n in range(ports):
+            one = view.Port(id=f"{project}-{n}", network=project, mac=MAC, host="h1", secured=False, project=project)
+            documents.append(Document("port", one.id, one))
+            bodies[one.id] = Body(r.PortKey(number + n), r.Body.VETH)
+    host.take(*documents)
+    host.plan.bodies(bodies)
+    host.plan.settle()
+
+    def probes(by: str, network: str, address: str) -> int:
+        before = len(host.probed)
+        host.learner.sought(by, network, address)
+        return len(host.probed) - before
+
+    askers = [f"h{n}" for n in range(2, 2 + hosts)]
+    attackers = ["wide"] if hosts == 1 else ["wide", *(f"wide{n}" for n in range(5))]
+    caused = sum(
+        probes(by, network, f"10.{turn}.0.{n}") for turn, by in enumerate(askers) for n, network in enumerate(attackers)
+    )
+    caused += sum(probes(askers[0], "wide", f"10.99.0.{n}") for n in range(20))
+    assert caused >= 256
+    for n in range(5):
+        assert probes(askers[0], "small", f"10.0.0.{n}") == 2, "another tenant's go on"
+    assert caused <= learned.SEEK_RATE_OF_ALL + 8 * 257
 
 
 def test_a_port_that_has_its_share_is_not_told_of() -> None:
