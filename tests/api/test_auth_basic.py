@@ -266,6 +266,23 @@ def test_a_password_that_was_right_before_is_no_guess(tmp_path: Path, monkeypatc
     asyncio.run(main())
 
 
+def test_many_who_come_with_a_password_at_once_are_one_guess_and_a_new_file_makes_none(tmp_path: Path) -> None:
+    users.add(tmp_path / "users", made_user("alice", users.hashed(PASSWORD), "red", ("member",)))
+
+    async def main() -> None:
+        basic = Basic(tmp_path / "users")
+        assert all(await asyncio.gather(*(asked_as(basic, "alice") for _ in range(3 * WRONG_AT_ONCE))))
+        for guess in range(WRONG_AT_ONCE):
+            with pytest.raises(Unauthorized):
+                await asked_as(basic, "alice", f"guess {guess}")
+        users.add(tmp_path / "users", made_user("bob", users.hashed("other"), "red", ("member",)))
+        basic._looked = 0.0
+        assert await asked_as(basic, "alice")
+        await basic.stop()
+
+    asyncio.run(main())
+
+
 def test_a_changed_file_counts_at_once_and_a_broken_one_changes_nothing(tmp_path: Path) -> None:
     add(tmp_path / "users", "alice", "red")
     server = Guarded(tmp_path)

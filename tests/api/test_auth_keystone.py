@@ -194,6 +194,33 @@ def test_an_unknown_token_is_not_asked_about_again_at_once(server: Server, keyst
     assert keystone.asked["token-x"] == 1
 
 
+def test_many_who_come_with_a_new_token_at_once_are_one_question(
+    keystone: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crossway.api.auth.keystone.WRONG_AT_ONCE", 2)
+    monkeypatch.setattr("crossway.api.auth.keystone.WRONG_RATE", 0.001)
+    keystone.tokens |= {f"token-good-{n}": token() for n in range(5)}
+
+    async def main() -> None:
+        scheme = Keystone(keystone.url, Service("crossway", PASSWORD))
+        await scheme.start()
+
+        def asking(given: str) -> Any:
+            return scheme.caller({"headers": [(b"x-auth-token", given.encode())], "client": ("192.0.2.1", 1)})
+
+        for n in range(5):
+            assert all(await asyncio.gather(*(asking(f"token-good-{n}") for _ in range(50))))
+        found = await asyncio.gather(*(asking("token-bad") for _ in range(50)), return_exceptions=True)
+        assert {type(one) for one in found} == {Unauthorized}
+        with pytest.raises(Unauthorized):
+            await asking("token-worse")
+        with pytest.raises(TooMany):
+            await asking("token-worst")
+        await scheme.stop()
+
+    asyncio.run(main())
+
+
 def test_tokens_at_random_are_asked_about_at_a_rate(keystone: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crossway.api.auth.keystone.WRONG_AT_ONCE", 20)
     monkeypatch.setattr("crossway.api.auth.keystone.WRONG_RATE", 0.001)

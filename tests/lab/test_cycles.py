@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from crossway.agent.shares import of_network
 from crossway.client import AgentClient, Client
 from crossway.errors import Fault, NotFound
 from crossway.kernel.bpf import Object
@@ -36,6 +37,8 @@ def rows(lab: Lab) -> dict[str, dict[str, int]]:
             counts = {name: len(plane.table(name).read_raw()) for name in TABLES if name not in STANDING}
             # What no port had to do with is counted for the host: a row a reason, however many ports come.
             counts["drops"] = sum(key.port.ifindex != 0 for key in plane.table("drops").read())
+            # The slots for fragments to published ports are there before any of them.
+            counts["shares"] = len(plane.table("shares").read().keys() - {of_network(0)})
         found[host.name] = {name: count for name, count in counts.items() if count}
     return found
 

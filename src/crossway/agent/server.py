@@ -12,7 +12,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -111,6 +111,7 @@ class Server:
         self._prefix = "" if self._socket else parts.path.rstrip("/").removesuffix("/v2.0")
         self._idle: list[Connection] = []
         self._turns = asyncio.Semaphore(REQUESTS_MAX)
+        self._timeouts = 0
 
     async def addresses(self) -> list[str]:
         """Return the addresses of the server; none if it is on this host alone, or its name is not known."""
@@ -133,14 +134,24 @@ class Server:
                         self._host, self._port, ssl=self._tls, limit=4 * CHUNK
                     )
         except TimeoutError:
+            self._timeouts += 1
             raise Ended(f"no connection within {CONNECT_SECONDS:g} s") from None
         except OSError as fault:
             raise Ended(str(fault)) from fault
         return Connection(reader, writer, self._name, self._who)
 
-    async def ask(self, method: str, path: str, content: bytes | None) -> tuple[int, bytes]:
-        """Send a request, over a connection that is there already if there is one; raises `Ended`."""
-        async with self._turns:
+    async def ask(
+        self, method: str, path: str, content: bytes | None, *, urgent: bool = False, alone: bool = True
+    ) -> tuple[int, bytes]:
+        """Send a request, over a connection that is there already if there is one; raises `Ended`.
+
+        An *urgent* one does not wait for others. Where this server is not *alone*, those that wait move on to the
+        next one when it has not answered another request in time.
+        """
+        before = self._timeouts
+        async with nullcontext() if urgent else self._turns:
+            if self._timeouts != before and not alone:
+                raise Ended("it has not answered another request in time")
             while self._idle:
                 connection = self._idle.pop()
                 if connection.usable:
@@ -164,6 +175,7 @@ class Server:
                 kept = True
             return status, body
         except TimeoutError:
+            self._timeouts += 1
             raise Ended(f"no answer within {ANSWER_SECONDS:g} s") from None
         finally:
             if not kept:
@@ -228,11 +240,12 @@ class Servers:
     async def register(self, underlay: str, physnets: Mapping[str, str], version: str) -> None:
         """Say that this host is there, and where."""
         body = {"underlay": underlay, "physnets": dict(physnets), "version": version}
-        await self._ask("PUT", f"/v1/hosts/{self.host}", body)
+        await self._ask("PUT", f"/v1/hosts/{self.host}", body, urgent=True)
 
     async def report(self, applied: int, ports: Mapping[str, str]) -> None:
         """Say which revision is applied and which ports are up or down."""
-        await self._ask("POST", f"/v1/hosts/{self.host}/status", {"applied": applied, "ports": dict(ports)})
+        body = {"applied": applied, "ports": dict(ports)}
+        await self._ask("POST", f"/v1/hosts/{self.host}/status", body, urgent=True)
 
     async def hand_over(self, port: str, flows: str) -> None:
         """Say which connections a port has that moves."""
@@ -302,13 +315,14 @@ class Servers:
         self._first = (self._first + 1) % len(self._servers)
         raise self._silent(last)
 
-    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    async def _ask(self, method: str, path: str, body: Any = None, *, urgent: bool = False) -> Any:
         content = msgspec.json.encode(body) if body is not None else None
         last: Exception | None = None
         for turn in range(len(self._servers)):
             index = (self._first + turn) % len(self._servers)
             try:
-                status, answer = await self._servers[index].ask(method, path, content)
+                alone = len(self._servers) == 1
+                status, answer = await self._servers[index].ask(method, path, content, urgent=urgent, alone=alone)
             except Ended as fault:
                 last = fault
                 continue

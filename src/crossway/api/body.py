@@ -124,7 +124,10 @@ class Bodies:
 
 def bodies() -> Bodies:
     """Return the limits that the settings say."""
-    return Bodies(settings.BODY.number(1), settings.BULK.number(1))
+    bulk = settings.BULK.number(1)
+    # A project has room for the largest body that it may send.
+    project = max(PROJECT_BYTES, bulk + BULK_VALUES_MAX * VALUE_BYTES)
+    return Bodies(settings.BODY.number(1), bulk, project=project)
 
 
 def payer(caller: Caller) -> Payer:

@@ -13,7 +13,7 @@ import logging
 import resource
 import socket
 import ssl
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
@@ -62,10 +62,11 @@ LIMITS = {
 class Connection:
     """One connection as it is counted: a stranger's, until its caller is known."""
 
-    __slots__ = ("address", "close", "gone", "host", "known", "owners", "rests", "unread")
+    __slots__ = ("address", "close", "finish", "gone", "host", "known", "owners", "rests", "unread")
 
-    def __init__(self, address: str, close: Callable[[], None]) -> None:
-        self.address, self.close = address, close
+    def __init__(self, address: str, close: Callable[[], None], finish: Callable[[], None] | None = None) -> None:
+        # *close* ends it at once; *finish* lets what is sent go out first.
+        self.address, self.close, self.finish = address, close, finish or close
         self.known = self.host = self.gone = self.rests = False
         self.owners: tuple[Owner, ...] = ()
         self.unread = 0
@@ -87,8 +88,11 @@ class Connections:
         self.count = 0
         # Of each owner, the one whose last request was answered longest ago comes first.
         self.by_owner: dict[Owner, OrderedDict[Connection, None]] = {}
-        # Bytes that are not read, by whose connection: the one that has waited longest comes first.
+        # Bytes that are not read, by whose connection: the one that has waited longest comes first; and their sums,
+        # of each owner and of all but hosts, whose views have bounds of their own.
         self.unread: dict[Owner, OrderedDict[Connection, int]] = {}
+        self.unread_of: Counter[Owner] = Counter()
+        self.unread_sum = 0
 
     def enter(self, one: Connection) -> None:
         """Count a new connection; others go where there are too many."""
@@ -122,6 +126,11 @@ class Connections:
             self.count -= 1
         self.idle.pop(one, None)
 
+    def begins(self, one: Connection) -> None:
+        """Note that a request comes on a connection: it is idle no more, whoever it turns out to be from."""
+        one.rests = False
+        self.idle.pop(one, None)
+
     def rests(self, one: Connection) -> None:
         """Note that a connection's request is answered."""
         if not one.known or one.gone:
@@ -139,13 +148,19 @@ class Connections:
             return
         owner = one.owners[0]
         theirs = self.unread.setdefault(owner, OrderedDict())
+        self._count_unread(owner, size - one.unread)
         theirs[one] = one.unread = size
-        while sum(theirs.values()) > UNREAD_MAX and len(theirs) > 1:
+        while self.unread_of[owner] > UNREAD_MAX and len(theirs) > 1:
             self._unsent(owner)
-        while (sums := {who: sum(sizes.values()) for who, sizes in self.unread.items()}) and (
-            sum(sums.values()) > UNREAD_TOTAL
-        ):
-            self._unsent(max(sums, key=sums.__getitem__))
+        while self.unread_sum > UNREAD_TOTAL:
+            self._unsent(max((who for who in self.unread_of if who[0] != "host"), key=self.unread_of.__getitem__))
+
+    def _count_unread(self, owner: Owner, more: int) -> None:
+        self.unread_of[owner] += more
+        if not self.unread_of[owner]:
+            del self.unread_of[owner]
+        if owner[0] != "host":
+            self.unread_sum += more
 
     def _unsent(self, owner: Owner) -> None:
         LOG.warning("%s %s does not read its answers: the connection that waits longest is closed", *owner)
@@ -153,12 +168,12 @@ class Connections:
 
     def _reads(self, one: Connection) -> None:
         """Count no bytes of a connection."""
-        one.unread = 0
         for owner in one.owners[:1]:
             if (theirs := self.unread.get(owner)) is not None:
-                theirs.pop(one, None)
+                self._count_unread(owner, -theirs.pop(one, 0))
                 if not theirs:
                     del self.unread[owner]
+        one.unread = 0
 
     def _own(self, one: Connection, owners: tuple[Owner, ...]) -> None:
         for owner in owners:
@@ -174,7 +189,8 @@ class Connections:
                     f"have ({LIMITS[kind].variable}): wait for their answers",
                     1,
                 )
-            self._evict(idle)
+            self.leave(idle)
+            idle.finish()
         self._disown(one)
         one.owners = owners
         for owner in owners:
@@ -287,7 +303,7 @@ class Http(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = Flow(transport)
-        self._connection.close = transport.abort
+        self._connection.close, self._connection.finish = transport.abort, self._end
         self._wait(self._head_seconds, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -344,6 +360,7 @@ class Http(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head, self._head = True, 0
+        self._held.begins(self._connection)
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -55,6 +55,7 @@ class Status:
         # At which revision the cloud stood, by when; and since when hosts are so far behind.
         self._marks: deque[tuple[float, int]] = deque()
         self._late: dict[str, float] = {}
+        self._spoke: dict[str, float] = {}
         self._waiting: dict[str, set[str]] = {}
         self._blocks: dict[str, dict[str, int]] = {}
         self._wanted: dict[str, str] = {}
@@ -110,6 +111,11 @@ class Status:
     def heard(self, host: str) -> bool:
         """Note that a host has spoken; return whether it lives and did not before. One that stands still does not."""
         self.seen_at[host] = now()
+        clock = self.clock()
+        if clock - self._spoke.get(host, clock) > STILL_SECONDS:
+            # It was away for as long as it may stand still: it begins anew.
+            self._late.pop(host, None)
+        self._spoke[host] = clock
         if self._stands_still(host):
             return False
         revived = self.seen.pop(host, None) is None

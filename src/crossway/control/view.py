@@ -121,8 +121,10 @@ class Views:
                     for chunk in await self._reset(host):
                         yield chunk
                 await stream.woken.wait()
-                if lines := stream.take():
-                    yield lines
+                lines = stream.take()
+                # In parts, so that no more waits to be sent than a host reads.
+                for at in range(0, len(lines), CHUNK):
+                    yield lines[at : at + CHUNK]
         finally:
             streams.pop(stream, None)
             if not streams and self.streams.get(host) is streams:

@@ -300,6 +300,21 @@ def test_a_host_that_stands_still_is_away(world: World, network: Network) -> Non
     assert all(h["alive"] for h in hosts(world.cloud, world.status))
 
 
+def test_a_host_that_was_away_for_long_has_its_time_anew(world: World, network: Network) -> None:
+    """Its agent began anew, and died before it had applied anything."""
+    stuck = world.cloud.revision
+    world.network()
+    pass_time(world, STILL_SECONDS + MARK_SECONDS, "h1", "h3")
+    report(world, "h2", applied=stuck)
+    pass_time(world, STILL_SECONDS + MARK_SECONDS, "h1", "h3")
+    world.status.heard("h2")
+    assert world.status.alive("h2")
+    pass_time(world, STILL_SECONDS - MARK_SECONDS, "h2", "h1", "h3", applied=stuck)
+    assert world.status.alive("h2")
+    pass_time(world, STILL_SECONDS, "h2", "h1", "h3", applied=stuck)
+    assert not world.status.alive("h2")
+
+
 def test_a_host_that_has_applied_everything_lives_however_long_nothing_happens(world: World, network: Network) -> None:
     for _ in range(3):
         pass_time(world, 2 * STILL_SECONDS + 60, "h1", "h2", "h3")

@@ -17,6 +17,7 @@ import secrets
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -79,28 +80,39 @@ class Basic:
         if known is not None and known[0] > time.monotonic():
             return known[1]
         name, password = _read(given[6:])
-        # Taken before the work begins, so that many guesses at once count as many; a right one gives it back. One
-        # that was right is no guess.
         where = address(scope)
-        who = where, hmac.digest(self._key, name.encode(), hashlib.sha256)
-        if known is None:
-            if wait := self._wrong.take(who):
-                raise TooMany(f"Too many wrong passwords from {where} for this user: try again later", wait)
-            if wait := self._wrong_here.take(where):
-                self._wrong.back(who)
-                raise TooMany(f"Too many wrong passwords from {where}: try again later", wait)
+        # Those who come with the same password meanwhile wait for the same answer.
         task = self._asked.get(digest)
         if task is None:
+            # Charged before the work begins, so that many guesses at once count as many; one that was right is none.
+            if known is None:
+                self._charge(name, where)
             task = self._asked[digest] = asyncio.create_task(self._verify(digest, name, password))
-            task.add_done_callback(lambda _: self._asked.pop(digest, None))
+            task.add_done_callback(partial(self._verified, digest, (name, where) if known is None else None))
         caller = await asyncio.shield(task)
         if caller is None:
             LOG.warning("wrong password for a user, from %s", where)
             raise Unauthorized(WRONG)
-        if known is None:
-            self._wrong.back(who)
-            self._wrong_here.back(where)
         return caller
+
+    def _charge(self, name: str, where: str) -> None:
+        """Charge an address for a guess; raise TooMany if it has made too many."""
+        if wait := self._wrong.take(self._guessed(name, where)):
+            raise TooMany(f"Too many wrong passwords from {where} for this user: try again later", wait)
+        if wait := self._wrong_here.take(where):
+            self._wrong.back(self._guessed(name, where))
+            raise TooMany(f"Too many wrong passwords from {where}: try again later", wait)
+
+    def _guessed(self, name: str, where: str) -> tuple[str, bytes]:
+        return where, hmac.digest(self._key, name.encode(), hashlib.sha256)
+
+    def _verified(self, digest: bytes, charged: tuple[str, str] | None, task: asyncio.Task[Caller | None]) -> None:
+        """Give back what was charged for a password that is not wrong."""
+        self._asked.pop(digest, None)
+        if charged is not None and (task.cancelled() or task.exception() or task.result() is not None):
+            name, where = charged
+            self._wrong.back(self._guessed(name, where))
+            self._wrong_here.back(where)
 
     def kept_for(self, address: str) -> frozenset[str]:
         """Return the hosts for which entries keep an underlay address."""
@@ -147,7 +159,8 @@ class Basic:
         except Fault as error:
             LOG.error("%s; the users known so far stay", error)
         else:
-            self._known.clear()
+            # Each is verified anew, but is no guess: it was right.
+            self._known = OrderedDict((digest, (0.0, caller)) for digest, (_, caller) in self._known.items())
             LOG.info("password file %s: %d users", self.path, len(self._users))
 
     def _take(self, users: dict[str, User]) -> None:

@@ -18,6 +18,7 @@ import ssl
 import time
 from collections import OrderedDict
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import httpx
@@ -114,27 +115,25 @@ class Keystone:
             return known[1]
         if self._unknown.get(digest, 0.0) > now:
             raise Unauthorized(UNKNOWN)
-        # Taken before Keystone is asked, so that many at once count as many; a good one gives it back.
-        where = address(scope)
-        if known is None and (wait := self._wrong.take(where)):
-            raise TooMany(f"Too many tokens from {where} that Keystone does not know: try again later", wait)
+        # Those who come with the same token meanwhile wait for the same answer.
         task = self._asked.get(digest)
         if task is None:
-            # Those who come with the same token meanwhile wait for the same answer.
+            where = address(scope)
+            # Charged before Keystone is asked, so that many at once count as many.
+            if known is None and (wait := self._wrong.take(where)):
+                raise TooMany(f"Too many tokens from {where} that Keystone does not know: try again later", wait)
             task = self._asked[digest] = asyncio.create_task(self._ask(digest, token, new=known is None))
-            task.add_done_callback(lambda _: self._asked.pop(digest, None))
-        try:
-            found = await asyncio.shield(task)
-        except Unavailable:
-            # Nobody can say that it is wrong.
-            if known is None:
-                self._wrong.back(where)
-            raise
+            task.add_done_callback(partial(self._answered, digest, where if known is None else None))
+        found = await asyncio.shield(task)
         if found is None:
             raise Unauthorized(UNKNOWN)
-        if known is None:
-            self._wrong.back(where)
         return found
+
+    def _answered(self, digest: bytes, charged: str | None, task: asyncio.Task[Caller | None]) -> None:
+        """Give an address back what it was charged for a token, unless Keystone has said that it is not good."""
+        self._asked.pop(digest, None)
+        if charged is not None and (task.cancelled() or task.exception() or task.result() is not None):
+            self._wrong.back(charged)
 
     async def _ask(self, digest: bytes, token: str, *, new: bool) -> Caller | None:
         """Ask Keystone about a token, and remember what it says."""
