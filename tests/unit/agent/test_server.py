@@ -200,3 +200,61 @@ def test_a_host_asks_no_more_at_once_than_a_server_takes(tmp_path: Path) -> None
         assert most <= module.REQUESTS_MAX < int(settings.HOST_CONNECTIONS.default)
 
     asyncio.run(main())
+
+
+def test_those_who_wait_for_a_server_that_hangs_go_on_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REQUESTS_MAX", 2)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.3)
+    hung: list[str] = []
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hung.append((await reader.readuntil(b"\r\n\r\n")).decode().split(" HTTP")[0])
+        await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        answers = [answer({"port": {}}) for _ in range(16)]
+        async with (
+            await asyncio.start_unix_server(hang, tmp_path / "first"),
+            Fake(tmp_path / "second", *answers) as second,
+        ):
+            servers = Servers([f"unix:{tmp_path / 'first'}", second.url], "h")
+            assert await asyncio.gather(*(servers.port(str(n)) for n in range(8))) == [{}] * 8
+            assert len(hung) == 2
+            servers.close()
+            await asyncio.sleep(0.1)
+
+    asyncio.run(main())
+
+
+def test_a_report_does_not_wait_for_other_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REQUESTS_MAX", 2)
+    served = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"/status" in head:
+            writer.write(answer({}))
+        await reader.read()
+        writer.close()
+        served -= 1
+
+    async def main() -> None:
+        async with await asyncio.start_unix_server(serve, tmp_path / "s"):
+            servers = Servers([f"unix:{tmp_path / 's'}"], "h")
+            waiting = [asyncio.create_task(servers.port(str(n))) for n in range(5)]
+            await asyncio.sleep(0.1)
+            await asyncio.wait_for(servers.report(7, {}), 10)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            servers.close()
+            while served:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+
+    asyncio.run(main())
