@@ -261,11 +261,7 @@ int flood(struct __sk_buff *skb)
 		asked = find_asked(skb, p);
 	if (cfg.flood_copies && asked != ASKED_PORT)
 		account = account_of_sender(p, &part);
-	if (asked == ASKED_PORT || (asked == ASKED_MAYBE && must_wait(account, p->now))) {
-		flood_asked(skb, p);
-		return end_flood(skb, p);
-	}
-	if (must_wait(account, p->now)) {
+	if (asked == ASKED_NONE && must_wait(account, p->now)) {
 		if (!(p->flags & PACKET_UPLINK))
 			return drop(p, DROP_FLOOD_RATE);
 		count(p, 0, DROP_FLOOD_RATE, p->identity, 0);
@@ -274,6 +270,10 @@ int flood(struct __sk_buff *skb)
 	// Senders without an identity leave half of the slots to those that have one.
 	if (!(p->flags & PACKET_LOCAL))
 		gather(p, others_of(p->network), p->identity != 0);
+	if (asked == ASKED_PORT || (asked == ASKED_MAYBE && must_wait(account, p->now))) {
+		flood_asked(skb, p);
+		return end_flood(skb, p);
+	}
 	bpf_loop(net->members, flood_member, &f, 0);
 	if (account)
 		__sync_fetch_and_add(&account->paid_until, flood_price(f.cost, part));

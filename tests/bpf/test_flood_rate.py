@@ -9,6 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from bpf.packets import BROADCAST, IPV4, IPV6, UDP, arp, eth, ip, mac, na, ns, udp
+from bpf.test_firewall import IN
+from bpf.test_hold import parts
 from bpf.test_switch import OUTSIDE, tagged
 from bpf.world import (
     BARE,
@@ -27,6 +29,7 @@ from bpf.world import (
     Sent,
     Who,
     World,
+    any_rule,
     frame,
     gateway,
     world,
@@ -264,6 +267,27 @@ def test_what_is_for_a_mac_that_a_port_was_seen_to_have_reaches_it_at_any_rate(s
     with Ears("du", "dc") as ears:
         assert s.receive(sent, CLEAR).verdict == STOLEN
         ears.must_hear({"dc": [sent]})
+
+
+@pytest.mark.parametrize("v", [4, 6])
+@pytest.mark.parametrize("used_up", [None, 0, 1], ids=["account left", "used up", "used up behind the first one"])
+def test_fragments_for_a_mac_that_a_port_was_seen_to_have_reach_it(s: World, used_up: int | None, v: int) -> None:
+    place, vip = CAUTIOUS.place._replace(flags=CAUTIOUS.place.flags | r.PortFlag.LEARNED), CAUTIOUS.ip(v)
+    vmac, there = mac("00:00:5e:00:01:4d"), Who(CLEAR, 20, 3, None)
+    s.put("endpoints", {r.EndpointKey(CLEAR, r.pack_ip(vip)): r.Endpoint(place, vmac)})
+    s.put("sources", {r.SourceKey(256, CAUTIOUS.key, vmac, r.pack_ip(vip)): 1})
+    s.policy(CAUTIOUS.identity, any_rule(CAUTIOUS.identity, IN, v, proto=UDP, port=2))
+    s.network(CLEAR, [*[BARE.place] * 8, CAUTIOUS.place])
+    other = eth(bytes((2, 7, 7, 7, 7, 7)), there.mac, IPV4, ip(there.ip4, "10.0.4.99", UDP, udp(1, 2)))
+    whole = [vmac + one[6:] for one in parts(v, there, CAUTIOUS)]
+    with Ears("dc") as ears:
+        for n, sent in enumerate(whole):
+            if n == used_up:
+                exhaust(s, lambda n: s.receive(other, CLEAR, repeat=n))
+            done = s.receive(sent, CLEAR)
+            assert (done.verdict, done.drops) == (STOLEN, {})
+        heard = ears.hear(lambda heard: len([one for one in heard.get("dc", []) if one[:6] == vmac]) == len(whole))
+    assert [one for one in heard["dc"] if one[:6] == vmac] == whole
 
 
 def test_one_host_uses_up_no_others_part(s: World) -> None:
