@@ -2,7 +2,8 @@
 // To all of a network: a clone for each port of this host and, for what began
 // here, for each other host and the uplink. Each copy costs who causes it: a port
 // of this host, or of senders elsewhere the one that it is, and then all of them
-// together. What asks for the address of one port of this host is for that alone.
+// together. What asks for the address that only one port of this host may have is
+// for that alone.
 //
 //     flood ─┬─ who has the address of a port here? ── firewall(ingress) ──> clone
 //            ├─ DROP_FLOOD_RATE
@@ -166,7 +167,8 @@ enum asked_of { ASKED_NONE, ASKED_MAYBE, ASKED_PORT };
 
 // Find the port of this host, into `place`, that has the address for which what comes
 // from elsewhere asks; ASKED_MAYBE: that has been seen to have the address for which
-// it asks or is. An announcement is for all.
+// it asks or is, or that others of the network may have as well. An announcement is
+// for all.
 static __noinline int find_asked(struct __sk_buff *skb, struct packet *p)
 {
 	const bool group = p->dst_mac[0] & 1;
@@ -259,6 +261,8 @@ int flood(struct __sk_buff *skb)
 	f.uplink_vlan = net->uplink_vlan;
 	if (!(p->flags & PACKET_LOCAL))
 		asked = find_asked(skb, p);
+	if (asked == ASKED_PORT && net->flags & NETWORK_FLOOD_UNKNOWN)
+		asked = ASKED_MAYBE;
 	if (cfg.flood_copies && asked != ASKED_PORT)
 		account = account_of_sender(p, &part);
 	if (asked == ASKED_NONE && must_wait(account, p->now)) {

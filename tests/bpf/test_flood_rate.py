@@ -253,6 +253,33 @@ def test_who_asks_for_what_a_port_was_seen_to_have_asks_all_while_it_may(s: Worl
 
 
 @pytest.mark.parametrize("v", [4, 6])
+@pytest.mark.parametrize("outside", [False, True], ids=["other host", "outside"])
+def test_who_asks_for_a_ports_own_address_asks_all_that_may_have_it_too_while_it_may(
+    s: World, outside: bool, v: int
+) -> None:
+    """On a network with address pairs or unsecured ports; but the port itself is asked in any case."""
+    s.add(BESIDE)
+    s.network(GREY, [PUBLIC.place, BESIDE.place, r.Place(r.PlaceKind.UPLINK)])
+    networks = s.bpf.table("networks")
+    networks.put({GREY: networks.read()[GREY]._replace(flags=r.NetworkFlag.FLOOD_UNKNOWN | r.NetworkFlag.PROVIDER)})
+    whom, beside, who = (PUBLIC, BESIDE, OUTSIDE) if outside else (CAUTIOUS, BARE, Who(CLEAR, 20, 3, None))
+    assert whom.device is not None
+    assert beside.device is not None
+    sent = asks(who, whom.ip(v))
+
+    def ask(packet: bytes = sent, repeat: int = 1) -> Sent:
+        return from_outside(s, packet, repeat) if outside else s.receive(packet, CLEAR, repeat=repeat)
+
+    with Ears(whom.device, beside.device) as ears:
+        assert ask().drops == {}
+        ears.must_hear({whom.device: [sent], beside.device: [sent]})
+    exhaust(s, lambda n: ask(asks(who, Who(who.network, 98, 0, None).ip(v)), n))
+    with Ears(whom.device, beside.device) as ears:
+        assert ask().drops == {}
+        ears.must_hear({whom.device: [sent]})
+
+
+@pytest.mark.parametrize("v", [4, 6])
 def test_what_is_for_a_mac_that_a_port_was_seen_to_have_reaches_it_at_any_rate(s: World, v: int) -> None:
     """A router's packets for one of two holders of a virtual MAC, which no row tells."""
     vip, vmac = "10.0.4.77" if v == 4 else "fd04::77", mac("00:00:5e:00:01:4d")
