@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
+from crossway.agent.learned import SHARE_SECONDS
 from crossway.lab import Lab, Workload
 from lab.stories import dual, open_group, pings, wait_for
 
@@ -146,6 +148,7 @@ def test_addresses_of_one_virtual_mac_fail_over_one_after_the_other(scene: Scene
         take_over(first, None, group)
     all_reach()
     for to, old, order in ((second, first, groups), (first, second, groups), (second, first, groups[::-1])):
+        time.sleep(SHARE_SECONDS)  # in which the server is told five times of a port: all of a holder's addresses, once
         for group in order:
             take_over(to, old, group)
             all_reach()
