@@ -135,10 +135,10 @@ def test_addresses_of_one_virtual_mac_fail_over_one_after_the_other(scene: Scene
         place.exec(sys.executable, "-c", ANNOUNCE, VMAC, *group)
 
     def all_reach() -> None:
-        reached(scene, *ips)
+        reached(scene, *ips, seconds=SHARE_SECONDS + 1)  # in which the last of them is told
         for one in beside:
             for ip in ips:
-                assert wait_for(lambda one=one, ip=ip: pings(one, ip, "-W", "0.3"), 1), (one, ip)
+                assert wait_for(lambda one=one, ip=ip: pings(one, ip, "-W", "0.3"), SHARE_SECONDS), (one, ip)
                 assert VMAC in one.exec("ip", "neigh", "show", "to", ip).stdout
 
     for holder in holders:
