@@ -30,29 +30,31 @@ class Buckets:
 
     def take(self, who: object) -> int:
         """Take a token; return 0, or the seconds until there is one."""
-        now = time.monotonic()
-        left, since = self._left.get(who, (self.burst, now))
-        left = min(self.burst, left + (now - since) * self.rate)
+        left, now = self._filled(who)
         if left < 1:
             self._left[who] = (left, now)
             return max(1, math.ceil((1 - left) / self.rate))
-        self._left[who] = (left - 1, now)
-        self._left.move_to_end(who)
-        if len(self._left) > self.kept:
-            # Who has not come for longest has a full bucket most likely, which is what one unknown has.
-            self._left.popitem(last=False)
+        self._keep(who, left - 1, now)
         return 0
 
     def charge(self, who: object, amount: float) -> float:
         """Take tokens that are used already, be they there or not; return the seconds until they are paid for."""
+        left, now = self._filled(who)
+        self._keep(who, left - amount, now)
+        return max(0.0, (amount - left) / self.rate)
+
+    def _filled(self, who: object) -> tuple[float, float]:
+        """Return the tokens that a bucket holds now, and the time."""
         now = time.monotonic()
         left, since = self._left.get(who, (self.burst, now))
-        left = min(self.burst, left + (now - since) * self.rate) - amount
+        return min(self.burst, left + (now - since) * self.rate), now
+
+    def _keep(self, who: object, left: float, now: float) -> None:
         self._left[who] = (left, now)
         self._left.move_to_end(who)
         if len(self._left) > self.kept:
+            # Who has not come for longest has a full bucket most likely, which is what one unknown has.
             self._left.popitem(last=False)
-        return max(0.0, -left / self.rate)
 
     def back(self, who: object) -> None:
         """Give back a token that was taken."""
