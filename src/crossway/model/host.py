@@ -90,8 +90,6 @@ def sighting(body: Any) -> tuple[str, str, str | None]:
 IDENTITY_MAX = 65535
 # Provider networks that one host reaches.
 PHYSNETS_MAX = 256
-
-
 # Characters of a physical network's name, a device's, and a version.
 WORD_MAX = 255
 

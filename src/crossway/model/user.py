@@ -15,7 +15,7 @@ import re
 import msgspec
 
 from crossway.errors import Invalid
-from crossway.model.host import underlay
+from crossway.model.host import WORD_MAX, underlay
 
 ROLES = ("admin", "manager", "member", "reader", "service")
 # What else a host may be, of one project: whoever is more than a host is no host.
@@ -25,8 +25,6 @@ EVERY = "*"
 PASSWORD_BYTES = 72
 # No colon parts the user from the password in HTTP's basic authentication, so a name cannot have one.
 HOST_MAX = 255
-# Of a host's entry.
-PHYSNET_MAX = 255
 _NAME = re.compile(r"[^\s:#][^\s:]{0,254}")
 _HASH = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
 
@@ -84,10 +82,10 @@ def user(
     if unknown or not (roles or host):
         raise Invalid(f"role {', '.join(unknown) or '(none)'} of user {name} should be one of {', '.join(ROLES)}")
     for physnet in physnets:
-        fits = 0 < len(physnet) <= PHYSNET_MAX and physnet.isprintable() and physnet == physnet.strip()
+        fits = 0 < len(physnet) <= WORD_MAX and physnet.isprintable() and physnet == physnet.strip()
         if not fits or {"/", ","} & set(physnet):
             raise Invalid(
-                f"physnet {physnet!r} of user {name} should be 1 to {PHYSNET_MAX} printable characters "
+                f"physnet {physnet!r} of user {name} should be 1 to {WORD_MAX} printable characters "
                 "without a slash and a comma"
             )
     try:
