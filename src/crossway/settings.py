@@ -97,7 +97,7 @@ PROJECT_CONNECTIONS = Setting(
     "leaves to all; idle ones give way; admins and cloud services are not counted; 0 is no limit",
 )
 USER_CONNECTIONS = Setting("user_connections", "100", "the same for one user, in whatever projects")
-HOST_CONNECTIONS = Setting("host_connections", "32", "the same for one host, whose agent uses at most 25")
+HOST_CONNECTIONS = Setting("host_connections", "32", "the same for one host, whose agent uses at most 27")
 HEAD_SECONDS = Setting("head_seconds", "10", "seconds for a TLS handshake, and for the head of a request")
 BODY_SECONDS = Setting(
     "body_seconds",

@@ -25,7 +25,8 @@ from crossway.errors import Fault, Invalid, Unavailable
 
 CHUNK = 1 << 18
 IDLE_MAX = 4
-# Requests of this host at once, beside its view: a server takes `CROSSWAY_HOST_CONNECTIONS` of one host.
+# Requests of this host at once, beside its view, a report and its registration: a server takes
+# `CROSSWAY_HOST_CONNECTIONS` of one host.
 REQUESTS_MAX = 24
 
 
